@@ -1,0 +1,30 @@
+"""Small checks of arguments; each raises ConfigError naming the argument, its value and what is allowed."""
+
+import math
+from numbers import Real
+
+from distill.errors import ConfigError
+
+
+def positive(**values: float) -> None:
+    """Each value is a finite number above zero."""
+    for name, value in values.items():
+        if not isinstance(value, Real) or not math.isfinite(value) or value <= 0:
+            raise ConfigError(f"{name} must be a finite number above 0, not {value!r}.")
+
+
+def at_most(limit: float, **values: float) -> None:
+    """Each value is at most `limit`."""
+    for name, value in values.items():
+        if value > limit:
+            raise ConfigError(f"{name} must be at most {limit:g}, not {value!r}.")
+
+
+def budget(epsilon: float, delta: float) -> None:
+    """A usable (epsilon, delta): finite, epsilon > 0 and 0 < delta < 1e-2."""
+    positive(epsilon=epsilon, delta=delta)
+    if delta >= 1e-2:
+        raise ConfigError(
+            f"delta must be below 0.01, not {delta:g}: at delta = 1/n a mechanism may publish a whole record. "
+            "A common choice is 1e-5, or well below one over the number of rows."
+        )

@@ -1,0 +1,179 @@
+"""The public schema of a table: everything the pipeline knows before a budget is spent.
+
+Bounds, categories and nullability come from a data dictionary. A schema drafted from the data carries
+`from_data: true` marks, and `Schema.require_confirmed` refuses it until a person has confirmed every one.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from distill.errors import SchemaError
+
+Category = Annotated[int | str, Field(union_mode="left_to_right", strict=True)]
+MAX_COLUMNS = 100
+MAX_CATEGORIES = 1000
+MAX_CLASSES = 50
+
+
+class Column(BaseModel):
+    """One column.
+
+    Attributes:
+        name: As in the table's header.
+        kind: `continuous`, `integer` or `categorical`.
+        min, max: Public bounds of a number, in the column's own unit; values outside are clipped.
+        categories: Public list of the values of a categorical column (strings or integers).
+        nullable: Whether a value may be missing.
+        other: Whether categories outside the list are allowed (they become "other").
+        from_data: Set by a draft: bounds or categories were read from private rows and are not confirmed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    name: str = Field(min_length=1)
+    kind: Literal["continuous", "integer", "categorical"]
+    min: float | None = None
+    max: float | None = None
+    categories: tuple[Category, ...] | None = None
+    nullable: bool = False
+    other: bool = False
+    from_data: bool = False
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Column":
+        (self._check_categories if self.kind == "categorical" else self._check_bounds)()
+        return self
+
+    def _check_bounds(self) -> None:
+        if self.categories is not None or self.other:
+            raise ValueError(f"column {self.name!r} is {self.kind}: `categories` and `other` belong to categorical columns")
+        if self.min is None or self.max is None:
+            raise ValueError(f"column {self.name!r} is {self.kind} and needs public `min` and `max`")
+        if not (abs(self.min) < float("inf") and abs(self.max) < float("inf")):
+            raise ValueError(f"column {self.name!r}: `min` and `max` must be finite numbers")
+        if not self.min < self.max:
+            raise ValueError(f"column {self.name!r}: min {self.min:g} must be below max {self.max:g}")
+        if self.kind == "integer" and not (self.min.is_integer() and self.max.is_integer()):
+            raise ValueError(f"column {self.name!r} is integer: `min` and `max` must be whole numbers")
+
+    def _check_categories(self) -> None:
+        if self.min is not None or self.max is not None:
+            raise ValueError(f"column {self.name!r} is categorical: `min` and `max` belong to numbers")
+        if not self.categories:
+            raise ValueError(f"column {self.name!r} is categorical and needs a public list of `categories`")
+        texts = [str(c) for c in self.categories]
+        twice = sorted({t for t in texts if texts.count(t) > 1}) if len(set(texts)) < len(texts) else []
+        if twice:
+            raise ValueError(f"column {self.name!r}: categories listed twice: {', '.join(twice[:5])}")
+        if len(self.categories) > MAX_CATEGORIES:
+            raise ValueError(
+                f"column {self.name!r} has {len(self.categories)} categories, more than {MAX_CATEGORIES}: "
+                "group the rare ones and set `other: true`"
+            )
+
+
+class Schema(BaseModel):
+    """A table's public description; unknown top-level fields (source, licence, row count) are ignored.
+
+    Attributes:
+        name: Of the table.
+        target: The column to predict: categorical with 2 to 50 categories, not nullable.
+        columns: In the order of the table.
+        unit: A column that names the person or company a row belongs to; never released. None: a row is a unit.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str = Field(min_length=1)
+    target: str
+    columns: tuple[Column, ...]
+    unit: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Schema":
+        names = [c.name for c in self.columns]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"columns listed twice: {', '.join(twice)}")
+        if not 2 <= len(names) <= MAX_COLUMNS:
+            raise ValueError(f"{len(names)} columns; between 2 and {MAX_COLUMNS} are supported")
+        if self.target not in names:
+            raise ValueError(f"target {self.target!r} is not one of the columns")
+        if self.unit is not None and self.unit in names:
+            raise ValueError(f"unit column {self.unit!r} must not be in `columns`: it is an identifier and is never released")
+        self._check_target(self.column(self.target))
+        return self
+
+    def _check_target(self, target: Column) -> None:
+        if target.kind != "categorical":
+            raise ValueError(f"target {target.name!r} must be categorical (list its classes), not {target.kind}")
+        if target.nullable or target.other:
+            raise ValueError(f"target {target.name!r} must be neither `nullable` nor `other`: drop unlabelled rows first")
+        classes = len(target.categories or ())
+        if not 2 <= classes <= MAX_CLASSES:
+            raise ValueError(f"target {target.name!r} has {classes} class(es); between 2 and {MAX_CLASSES} are needed")
+
+    def column(self, name: str) -> Column:
+        """The column called `name`; KeyError if there is none."""
+        return next(c for c in self.columns if c.name == name)
+
+    @property
+    def classes(self) -> tuple[int | str, ...]:
+        """The target's categories in order."""
+        return self.column(self.target).categories or ()
+
+    @property
+    def features(self) -> tuple[Column, ...]:
+        """All columns but the target, in the order of the table."""
+        return tuple(c for c in self.columns if c.name != self.target)
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of what two tables must share to be pooled: names, kinds, bounds, categories, target, unit."""
+        shared = self.model_dump(mode="json", exclude={"name": True, "columns": {"__all__": {"description", "from_data"}}})
+        return hashlib.sha256(json.dumps(shared, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def require_confirmed(self) -> None:
+        """Raise SchemaError if any bound or category still carries the mark of a draft."""
+        open_columns = [c.name for c in self.columns if c.from_data]
+        if open_columns:
+            raise SchemaError(
+                f"schema {self.name!r}: bounds or categories of {len(open_columns)} column(s) were drafted from the data and are "
+                f"not confirmed: {', '.join(open_columns[:8])}{' ...' if len(open_columns) > 8 else ''}. "
+                "Replace them by values from public knowledge (a data dictionary) and delete their `from_data` marks."
+            )
+
+
+def parse_schema(text: str | bytes, *, where: str) -> Schema:
+    """Read a schema from JSON text; `where` names it in errors. Raises SchemaError."""
+    try:
+        return Schema.model_validate(json.loads(text))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SchemaError(f"{where} is not valid JSON ({error}).") from None
+    except ValidationError as error:
+        raise SchemaError(f"{where}: " + "; ".join(_problem(e) for e in error.errors()[:5]) + ".") from None
+
+
+def load_schema(path: Path) -> Schema:
+    """Read and check a schema file (JSON). Raises SchemaError naming the file, the place and the mend."""
+    if path.is_dir():
+        raise SchemaError(f"{path} is a directory; name the schema's JSON file.")
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise SchemaError(f"no schema at {path}. `distill schema draft DATA` writes a first draft to confirm.") from None
+    except OSError as error:
+        raise SchemaError(f"cannot read the schema {path}: {error.strerror}.") from None
+    return parse_schema(text, where=f"schema {path}")
+
+
+def _problem(error: object) -> str:
+    """One pydantic problem in plain words: the place, then the message."""
+    assert isinstance(error, dict)
+    place = ".".join(str(p) for p in error["loc"] if p not in ("int", "str", "constrained-int", "constrained-str"))
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message
