@@ -9,14 +9,29 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from distill.errors import SchemaError
 
-Category = Annotated[int | str, Field(union_mode="left_to_right", strict=True)]
+Category = Annotated[StrictInt | StrictStr, Field(union_mode="left_to_right")]
 MAX_COLUMNS = 100
 MAX_CATEGORIES = 1000
 MAX_CLASSES = 50
+MAX_INTEGER = 2**53  # beyond it a float no longer holds every whole number
+OTHER = "(other)"  # what categories outside the list become where a column sets `other`
+_WORDS = {  # pydantic's kinds of errors that deserve plainer words
+    "missing": "is missing",
+    "extra_forbidden": "is not a known setting of a column",
+    "model_type": "must be a JSON object",
+    "tuple_type": "must be a list",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be a text",
+    "string_too_short": "must not be empty",
+    "literal_error": "must be continuous, integer or categorical",
+}
 
 
 class Column(BaseModel):
@@ -46,20 +61,30 @@ class Column(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Column":
+        if self.name != self.name.strip():
+            raise ValueError(f"column {self.name!r}: names must not begin or end with a space")
         (self._check_categories if self.kind == "categorical" else self._check_bounds)()
         return self
 
     def _check_bounds(self) -> None:
         if self.categories is not None or self.other:
-            raise ValueError(f"column {self.name!r} is {self.kind}: `categories` and `other` belong to categorical columns")
+            raise ValueError(
+                f"column {self.name!r} is {self.kind}: `categories` and `other` belong to categorical columns"
+            )
         if self.min is None or self.max is None:
             raise ValueError(f"column {self.name!r} is {self.kind} and needs public `min` and `max`")
         if not (abs(self.min) < float("inf") and abs(self.max) < float("inf")):
             raise ValueError(f"column {self.name!r}: `min` and `max` must be finite numbers")
         if not self.min < self.max:
             raise ValueError(f"column {self.name!r}: min {self.min:g} must be below max {self.max:g}")
+        if self.max - self.min == float("inf"):
+            raise ValueError(f"column {self.name!r}: `min` and `max` are too far apart; choose bounds below 1e300")
         if self.kind == "integer" and not (self.min.is_integer() and self.max.is_integer()):
             raise ValueError(f"column {self.name!r} is integer: `min` and `max` must be whole numbers")
+        if self.kind == "integer" and max(abs(self.min), abs(self.max)) > MAX_INTEGER:
+            raise ValueError(
+                f"column {self.name!r} is integer: `min` and `max` must stay within 2**53; make it continuous"
+            )
 
     def _check_categories(self) -> None:
         if self.min is not None or self.max is not None:
@@ -67,6 +92,13 @@ class Column(BaseModel):
         if not self.categories:
             raise ValueError(f"column {self.name!r} is categorical and needs a public list of `categories`")
         texts = [str(c) for c in self.categories]
+        if any(not t or t != t.strip() for t in texts):
+            raise ValueError(
+                f"column {self.name!r}: a category is empty, or begins or ends with a space; cells are read without "
+                "outer spaces, and an empty one is missing (`nullable: true`)"
+            )
+        if OTHER in texts:
+            raise ValueError(f"column {self.name!r}: {OTHER!r} is reserved for unlisted categories; set `other: true`")
         twice = sorted({t for t in texts if texts.count(t) > 1}) if len(set(texts)) < len(texts) else []
         if twice:
             raise ValueError(f"column {self.name!r}: categories listed twice: {', '.join(twice[:5])}")
@@ -105,7 +137,9 @@ class Schema(BaseModel):
         if self.target not in names:
             raise ValueError(f"target {self.target!r} is not one of the columns")
         if self.unit is not None and self.unit in names:
-            raise ValueError(f"unit column {self.unit!r} must not be in `columns`: it is an identifier and is never released")
+            raise ValueError(
+                f"unit column {self.unit!r} must not be in `columns`: it is an identifier and is never released"
+            )
         self._check_target(self.column(self.target))
         return self
 
@@ -113,7 +147,9 @@ class Schema(BaseModel):
         if target.kind != "categorical":
             raise ValueError(f"target {target.name!r} must be categorical (list its classes), not {target.kind}")
         if target.nullable or target.other:
-            raise ValueError(f"target {target.name!r} must be neither `nullable` nor `other`: drop unlabelled rows first")
+            raise ValueError(
+                f"target {target.name!r} must be neither `nullable` nor `other`: drop unlabelled rows first"
+            )
         classes = len(target.categories or ())
         if not 2 <= classes <= MAX_CLASSES:
             raise ValueError(f"target {target.name!r} has {classes} class(es); between 2 and {MAX_CLASSES} are needed")
@@ -134,7 +170,9 @@ class Schema(BaseModel):
 
     def digest(self) -> str:
         """SHA-256 (hex) of what two tables must share to be pooled: names, kinds, bounds, categories, target, unit."""
-        shared = self.model_dump(mode="json", exclude={"name": True, "columns": {"__all__": {"description", "from_data"}}})
+        shared = self.model_dump(
+            mode="json", exclude={"name": True, "columns": {"__all__": {"description", "from_data"}}}
+        )
         return hashlib.sha256(json.dumps(shared, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def require_confirmed(self) -> None:
@@ -142,8 +180,8 @@ class Schema(BaseModel):
         open_columns = [c.name for c in self.columns if c.from_data]
         if open_columns:
             raise SchemaError(
-                f"schema {self.name!r}: bounds or categories of {len(open_columns)} column(s) were drafted from the data and are "
-                f"not confirmed: {', '.join(open_columns[:8])}{' ...' if len(open_columns) > 8 else ''}. "
+                f"schema {self.name!r}: bounds or categories of {len(open_columns)} column(s) were drafted from the "
+                f"data and are not confirmed: {', '.join(open_columns[:8])}{' ...' if len(open_columns) > 8 else ''}. "
                 "Replace them by values from public knowledge (a data dictionary) and delete their `from_data` marks."
             )
 
@@ -151,11 +189,15 @@ class Schema(BaseModel):
 def parse_schema(text: str | bytes, *, where: str) -> Schema:
     """Read a schema from JSON text; `where` names it in errors. Raises SchemaError."""
     try:
-        return Schema.model_validate(json.loads(text))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raw = json.loads(text)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SchemaError(f"{where} is not valid JSON ({error}).") from None
+    try:
+        return Schema.model_validate(raw)
     except ValidationError as error:
-        raise SchemaError(f"{where}: " + "; ".join(_problem(e) for e in error.errors()[:5]) + ".") from None
+        problems = list(dict.fromkeys(_problem(e, raw) for e in error.errors()))
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise SchemaError(f"{where}: {'; '.join(problems[:5])}{more}.") from None
 
 
 def load_schema(path: Path) -> Schema:
@@ -165,15 +207,25 @@ def load_schema(path: Path) -> Schema:
     try:
         text = path.read_bytes()
     except FileNotFoundError:
-        raise SchemaError(f"no schema at {path}. `distill schema draft DATA` writes a first draft to confirm.") from None
+        raise SchemaError(
+            f"no schema at {path}. `distill schema draft DATA` writes a first draft to confirm."
+        ) from None
     except OSError as error:
         raise SchemaError(f"cannot read the schema {path}: {error.strerror}.") from None
     return parse_schema(text, where=f"schema {path}")
 
 
-def _problem(error: object) -> str:
-    """One pydantic problem in plain words: the place, then the message."""
-    assert isinstance(error, dict)
-    place = ".".join(str(p) for p in error["loc"] if p not in ("int", "str", "constrained-int", "constrained-str"))
-    message = str(error["msg"]).removeprefix("Value error, ")
-    return f"{place}: {message}" if place else message
+def _problem(error: ErrorDetails, raw: object) -> str:
+    """One pydantic problem in plain words: the place by name, then what is wrong."""
+    message = _WORDS.get(error["type"], error["msg"].removeprefix("Value error, "))
+    place = [str(part) for part in error["loc"] if part not in ("int", "str", "constrained-int", "constrained-str")]
+    if place[:1] != ["columns"] or len(place) < 2:
+        return f"`{place[0]}` {message}" if place else message
+    if error["type"] == "value_error":
+        return str(message)  # our own words, which name the column
+    column = raw["columns"][int(place[1])] if isinstance(raw, dict) else None
+    name = column.get("name") if isinstance(column, dict) else None
+    shown = f"column {name!r}" if isinstance(name, str) else f"column number {int(place[1]) + 1}"
+    if place[2:3] == ["categories"]:
+        return f"{shown}: `categories` must be a list of texts or whole numbers"
+    return f"{shown}: `{place[2]}` {message}" if len(place) > 2 else f"{shown} {message}"

@@ -1,0 +1,86 @@
+"""The entry point `distill`: registers the commands and leaves quietly when nobody reads the output any more.
+
+Only typer is imported here and in the command files; each command imports what it needs when it runs, so that
+`distill --help` answers at once.
+"""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from cli import bundle, keys, ledger, schema
+from cli.common import EXIT_REFUSED
+from cli.demo import demo
+from cli.evaluate import evaluate
+from cli.fit import fit
+from cli.init import init
+from cli.plan import plan
+from cli.predict import predict
+from cli.train_global import train_global
+from distill import __version__
+
+BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
+
+app = typer.Typer(
+    name="distill",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,  # a trace with values in it could quote a private row
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    """Print the version and stop."""
+    if wanted:
+        print(f"distill {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Distil private tables into signed, differentially private bundles, and train one model from them.
+
+    At each institution: init, ledger grant, plan, fit. At the hub: train-global.
+    """
+
+
+app.command()(init)
+app.add_typer(schema.app, name="schema")
+app.add_typer(keys.app, name="keys")
+app.add_typer(ledger.app, name="ledger")
+app.command()(plan)
+app.command()(fit)
+app.add_typer(bundle.app, name="bundle")
+app.command("train-global")(train_global)
+app.command()(evaluate)
+app.command()(predict)
+app.command()(demo)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        try:
+            app(prog_name="distill")
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+        sys.exit(BROKEN_PIPE)
+    except OSError as error:  # the last of the output could not be written
+        _discard_output()
+        print(f"error: cannot write the output: {error.strerror}.", file=sys.stderr)
+        sys.exit(EXIT_REFUSED)
+
+
+def _discard_output() -> None:
+    """Give Python, which flushes once more at exit, somewhere to flush to, or it would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,47 @@
+"""`distill init`: the project file, the key and the empty ledger of one data set."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.common import JsonOption, reporting
+
+
+def init(
+    data: Annotated[Path, typer.Option(help="The private table, CSV or Parquet.", metavar="FILE")],
+    schema: Annotated[Path, typer.Option(help="Its public schema, JSON.", metavar="FILE")],
+    folder: Annotated[Path, typer.Argument(help="Folder of the project; made if absent.", metavar="DIR")] = Path(),
+    name: Annotated[str | None, typer.Option(help="Name of the institution; else the folder's.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace distill.toml; ledger and key are kept.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Set up a project: distill.toml, and a signing key and an empty privacy ledger if absent."""
+    with reporting(as_json) as report:
+        from distill.project import PROJECT_FILE, create_project
+        from distill.schema import load_schema
+
+        project = create_project(folder, data=data, schema=schema, name=name, overwrite=force)
+        shown = {
+            key: str(getattr(project, key)) for key in ("name", "dataset", "data", "schema", "ledger", "key", "out")
+        }
+        drafted = any(column.from_data for column in load_schema(project.schema).columns)
+        report(
+            {"project": str(project.folder / PROJECT_FILE), **shown, "schema_confirmed": not drafted},
+            _next_steps(project.folder / PROJECT_FILE, project.epsilon, project.delta, drafted=drafted),
+        )
+
+
+def _next_steps(path: Path, epsilon: float, delta: float, *, drafted: bool) -> str:
+    """What there is now and what comes next."""
+    confirm = ["  0. confirm the schema: replace drafted bounds by public ones and delete the `from_data` marks"]
+    return "\n".join(
+        [
+            f"Wrote {path}, with a signing key and a privacy ledger beside it.",
+            f"Next, in {path.parent}:",
+            *(confirm if drafted else []),
+            f'  1. distill ledger grant --epsilon {epsilon:g} --delta {delta:g} --reason "who allowed this, and why"',
+            f"  2. distill plan --epsilon {epsilon:g}   (what each part of the budget buys; reads no row)",
+            f"  3. distill fit --epsilon {epsilon:g}    (one signed bundle, to send to the hub)",
+        ]
+    )

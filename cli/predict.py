@@ -1,0 +1,56 @@
+"""`distill predict`: class probabilities for rows, in their order."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.common import JsonOption, reporting
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from distill.schema import Schema
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="Folder of a model, or its model.json.", metavar="MODEL")],
+    data: Annotated[
+        Path, typer.Argument(help="Rows to score, CSV or Parquet; the target may be absent.", metavar="DATA")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the scores go, CSV or Parquet.", metavar="OUT")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write scores, row by row: `score` is the probability of the last of two classes; of more, one column each."""
+    with reporting(as_json, interrupted="Nothing was written.") as report:
+        from distill.errors import DataError
+        from distill.table_files import check_suffix
+        from distill.tables import read_table, write_table
+        from server_train.model import load_model
+
+        check_suffix(out)
+        if out.resolve() == data.resolve():
+            raise DataError(f"{out} is the table itself; name another file for the scores.")
+        loaded = load_model(model)
+        scores = scores_table(loaded.predict(read_table(data, loaded.schema, role="predict")), loaded.schema)
+        write_table(scores, out)
+        payload = {
+            "out": str(out),
+            "columns": list(scores.columns),
+            "rows": len(scores),
+            "rehearsal": loaded.card.rehearsal,
+        }
+        report(
+            payload,
+            f"Wrote {len(scores):,} rows of scores to {out}. They are about real people: treat them as private.",
+        )
+
+
+def scores_table(probabilities: "np.ndarray", schema: "Schema") -> "pd.DataFrame":
+    """Two classes: `score`, the probability of the last one. More: `probability_CLASS` for each."""
+    import pandas as pd
+
+    if len(schema.classes) == 2:
+        return pd.DataFrame({"score": probabilities[:, -1]})
+    return pd.DataFrame({f"probability_{name}": probabilities[:, i] for i, name in enumerate(schema.classes)})

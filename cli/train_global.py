@@ -1,0 +1,127 @@
+"""`distill train-global`: the hub's command, from signed bundles to one model with its report."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.common import JsonOption, ProjectOption, progress_console, project_at, reporting
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from server_train.hub import GlobalResult
+
+DEFAULT_OUT = "global-model"
+STAGES = {"verify": "verifying bundles", "pool": "pooling and labelling", "train": "training"}
+
+
+def train_global(
+    bundles: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Bundle files, or folders of them; else those in the project's folder.", metavar="[BUNDLE]..."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help=f"Folder for the model; else {DEFAULT_OUT} in the project's folder.", metavar="DIR"),
+    ] = None,
+    export_pool: Annotated[
+        Path | None, typer.Option(help="Also write the pooled rows, CSV or Parquet.", metavar="FILE")
+    ] = None,
+    rows: Annotated[int | None, typer.Option(help="Rows to pool; else by the institutions' sizes.", min=20)] = None,
+    seed: Annotated[int, typer.Option(help="Repeats pool and training (post-processing: it may be known).", min=0)] = 0,
+    allow_rehearsal: Annotated[
+        bool, typer.Option("--allow-rehearsal", help="Accept bundles that are NOT PRIVATE; the model says so.")
+    ] = False,
+    trust: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Public key of an institution; repeat for each. Bundles of others are refused.", metavar="KEY.pub"
+        ),
+    ] = None,
+    project: ProjectOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Verify bundles, pool them, and train one model centrally: model.safetensors, model.json, report.html."""
+    with reporting(as_json, interrupted="Nothing was written.") as report:
+        from distill.keys import load_public_key
+        from server_train.hub import train_global as run
+        from server_train.training import TrainingSettings
+
+        with _bars(quiet=as_json) as progress:
+            result = run(
+                bundles or _bundles_in(project),
+                out=out or project / DEFAULT_OUT,
+                rows=rows,
+                trusted=frozenset(load_public_key(path) for path in trust or ()),
+                allow_rehearsal=allow_rehearsal,
+                export_pool=export_pool,
+                settings=TrainingSettings(seed=seed),
+                progress=progress,
+            )
+        report(result.as_dict(), _summary(result))
+
+
+def _bundles_in(folder: Path) -> list[Path]:
+    """All bundles in a folder, with the one that its distill.toml names elsewhere; the folder itself if none."""
+    found = sorted(folder.glob("*.distill"))
+    if (folder / "distill.toml").exists():
+        found += [path for path in [project_at(folder).out] if path.is_file()]
+    return found or [folder]
+
+
+@contextmanager
+def _bars(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """One progress bar a stage, on stderr."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=progress_console(quiet=quiet)) as bars:
+        tasks = {stage: bars.add_task(text, total=None, start=False) for stage, text in STAGES.items()}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            bars.start_task(tasks[stage])
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield progress
+
+
+def _summary(result: "GlobalResult") -> "Group":
+    """What a person wants to see: who counted how much, both readings of the budgets, where things are."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    from server_train.report import readable_bytes, readable_percent
+
+    card = result.card
+    table = Table(title=f"global model for {card.schema_.target} ({card.schema_.name})", title_justify="left")
+    table.add_column("institution")
+    for name in ("rows (noisy)", "epsilon", "delta", "share of rows", "share of head", "received"):
+        table.add_column(name, justify="right")
+    for m in card.institutions:
+        table.add_row(
+            m["institution"] + (" (REHEARSAL)" if m["rehearsal"] else ""),
+            f"{m['noisy_rows']:,.0f}",
+            f"{m['epsilon']:.3f}",
+            f"{m['delta']:g}",
+            readable_percent(m["row_share"]),
+            readable_percent(m["head_share"]),
+            readable_bytes(m["bytes"]),
+        )
+    worst, total = card.privacy["disjoint"], card.privacy["overlapping"]
+    training = card.training
+    lines = [
+        f"privacy: epsilon {worst['epsilon']:.3f} if no customer is at two institutions, "
+        f"{total['epsilon']:.3f} if one may be at all of them",
+        f"training: {training['rows']:,} pooled rows, {training['epochs']} epochs, {training['seconds']:.1f} s",
+        *(["REHEARSAL: NOT PRIVATE. This model must not leave the house."] if card.rehearsal else []),
+        *(f"note: {note}" for note in training["notes"]),
+        f"model: {result.folder}  (report: {result.folder / 'report.html'})",
+        *([f"pool: {result.pool_path}"] if result.pool_path else []),
+    ]
+    return Group(table, *(Text(line) for line in lines))

@@ -1,0 +1,262 @@
+"""The bundle: the one file that leaves an institution.
+
+A zip of `manifest.json`, `samples.parquet`, three safetensors files and a signature over all of it; never a pickle.
+Everything inside is post-processing of what the ledger paid for. `read_bundle` trusts nothing: it checks, in order,
+
+ 1. the file: its kind and size;
+ 2. the container: every byte is where the format puts it, names and counts are right (`bundle_zip`);
+ 3. the signature over all members, and the signer if a key is given;
+ 4. the format version, so that a file from the future is told from a forged one;
+ 5. that exactly the known members are there, their sizes (before unpacking), and their SHA-256;
+ 6. the manifest: schema digest, class prior, epsilon recomputed from the events, and the ledger's signed entries;
+ 7. samples and tensors, value by value, against the schema.
+
+Without a key from outside, a bundle only vouches for itself: compare `manifest.public_key` with what the institution
+says its key is.
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill import durable
+from distill.bundle_manifest import (
+    LedgerProof,
+    Manifest,
+    NewerFormatError,
+    Privacy,
+    check_manifest,
+    make_manifest,
+    read_manifest,
+)
+from distill.bundle_zip import Container, open_container, pack
+from distill.errors import BundleError, BundleTamperedError, BundleVersionError
+from distill.keys import SigningKey
+from distill.ledger_entries import now, require_public_hex, software
+from distill.schema import Schema
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+__all__ = ["CHECKS", "Bundle", "LedgerProof", "Manifest", "Privacy", "parse_bundle", "read_bundle", "write_bundle"]
+
+MANIFEST, SAMPLES = "manifest.json", "samples.parquet"
+GROUPS = ("statistics", "heads", "components")
+MEMBERS = (MANIFEST, SAMPLES, *(f"{group}.safetensors" for group in GROUPS))
+MAX_FILE = 256 << 20
+MAX_UNPACKED = {MANIFEST: 8 << 20, SAMPLES: 512 << 20} | {f"{group}.safetensors": 128 << 20 for group in GROUPS}
+CHECKS = (
+    "every byte is where the format puts it; members, sizes and names are the known ones",
+    "the signature covers all of it",
+    "the SHA-256 of every member is the one in the manifest",
+    "the schema's digest matches",
+    "epsilon is at least what the events cost by PLD, and RDP does not contradict it",
+    "the ledger's entries are signed by the same key, reserved and planned exactly these events, within the grant",
+    "every sample and tensor has the right type, is finite and fits the schema",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A bundle that was checked.
+
+    Attributes:
+        manifest: What was released, by whom, at what cost.
+        samples: Refined rows in public terms (`tables.to_public`).
+        tensors: Group (`statistics`, `heads`, `components`) -> name -> array.
+        path: The file, as far as there is one.
+        digest: SHA-256 of the file.
+        size: Of the file in bytes.
+    """
+
+    manifest: Manifest
+    samples: "pd.DataFrame"
+    tensors: dict[str, dict[str, "np.ndarray"]]
+    path: Path
+    digest: str
+    size: int
+
+    @property
+    def schema(self) -> Schema:
+        """The public schema of the samples."""
+        return self.manifest.schema_
+
+
+def write_bundle(
+    path: Path,
+    *,
+    institution: str,
+    dataset: str,
+    schema: Schema,
+    privacy: Privacy | Mapping[str, Any],
+    noisy_rows: int,
+    class_prior: Sequence[float],
+    generator: Mapping[str, Any],
+    ledger: LedgerProof | Mapping[str, Any],
+    samples: "pd.DataFrame",
+    tensors: Mapping[str, Mapping[str, "np.ndarray"]],
+    key: SigningKey,
+    rehearsal: bool = False,
+) -> str:
+    """Write a signed bundle to exactly `path`, fsync it, and return its SHA-256.
+
+    The finished bytes are read back by all the checks of `read_bundle` before they are written, so a bundle that a hub
+    would refuse never exists. A file that cannot be written in full is removed.
+
+    Args:
+        path: The pipeline passes a temporary name in the target's folder.
+        institution, dataset, schema, noisy_rows, class_prior, generator, rehearsal: See `Manifest`.
+        privacy: Epsilon, delta, unit and all events, as the ledger has them.
+        ledger: `{"head": ledger.head(), "entries": reservation.proof()}`.
+        samples: Rows, canonical or in public terms.
+        tensors: Group -> name -> finite array; the groups are `statistics`, `heads`, `components`.
+        key: The one that opened the ledger.
+
+    Raises:
+        BundleError: Something does not fit the format or the schema, or the file cannot be written.
+    """
+    try:
+        files = _files(schema, samples, tensors)
+        manifest = make_manifest(
+            software=software(),
+            created=now(),
+            institution=institution,
+            dataset=dataset,
+            schema_=schema,
+            schema_digest=schema.digest(),
+            rehearsal=rehearsal,
+            privacy=privacy,
+            noisy_rows=int(noisy_rows),
+            class_prior=[float(share) for share in class_prior],
+            generator=dict(generator),
+            ledger=ledger,
+            public_key=key.public_hex,
+            members={n: {"sha256": hashlib.sha256(c).hexdigest(), "size": len(c)} for n, c in files.items()},
+        )
+        data = pack({MANIFEST: manifest.to_bytes(), **files}, key)
+    except ValueError as error:
+        raise BundleError(f"cannot make a bundle: {error}.") from None
+    parse_bundle(data, path=path, public_hex=key.public_hex)
+    with durable.wrapped("write the bundle", path, BundleError):
+        durable.write_exactly(path, data)
+        durable.sync_folder(path.parent)
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_bundle(path: Path, *, public_hex: str | None = None) -> Bundle:
+    """Read a bundle after checking all of it (the module's text lists the checks).
+
+    Args:
+        path: The file.
+        public_hex: The institution's public key, from outside; without it the bundle may be signed by anyone.
+
+    Raises:
+        BundleError: There is no such file, or it is not a bundle.
+        BundleTamperedError: Bytes, digests, signature, signer or contents disagree.
+        BundleVersionError: It was written by a newer version.
+    """
+    return parse_bundle(_read_file(path), path=path, public_hex=public_hex)
+
+
+def parse_bundle(data: bytes, *, path: Path, public_hex: str | None = None) -> Bundle:
+    """`read_bundle` for bytes that are in memory already; `path` names them in errors."""
+    if public_hex is not None:
+        require_public_hex(public_hex)
+    if not data.startswith(b"PK\x03\x04"):
+        raise BundleError(f"{path} is not a bundle{': it is empty' if not data else ''}. Name a file that `fit` wrote.")
+    try:
+        container = open_container(data)
+        _check_signature(container, public_hex)
+        manifest = read_manifest(_unpacked(container, MANIFEST))
+        files = _checked_files(container, manifest)
+        check_manifest(manifest)
+        samples, tensors = _decoded(files, manifest.schema_)
+    except NewerFormatError as error:
+        raise BundleVersionError(
+            f"{path} was written by a newer version of distill ({error}); update distill."
+        ) from None
+    except ValueError as error:
+        raise BundleTamperedError(
+            f"{path}: {error}. The bundle was altered or damaged: have the institution send it again."
+        ) from None
+    digest = hashlib.sha256(data).hexdigest()
+    return Bundle(manifest=manifest, samples=samples, tensors=tensors, path=path, digest=digest, size=len(data))
+
+
+def _check_signature(container: Container, public_hex: str | None) -> None:
+    """The signature holds, and the signer is the expected one."""
+    if not container.signature_holds():
+        raise ValueError("the signature does not match the contents")
+    if public_hex is not None and container.public_key != public_hex:
+        raise ValueError(f"it is signed by key {container.public_key}, and {public_hex} was expected")
+
+
+def _checked_files(container: Container, manifest: Manifest) -> dict[str, bytes]:
+    """Unpack the members, which are exactly the known ones, with the sizes and digests of the manifest."""
+    if manifest.public_key != container.public_key:
+        raise ValueError("the manifest names another key than the one that signed")
+    if tuple(container.members) != MEMBERS:
+        unknown = sorted(set(container.members) - set(MEMBERS))
+        missing = sorted(set(MEMBERS) - set(container.members))
+        raise ValueError(f"its members are not those of a bundle (unknown: {unknown}, missing: {missing})")
+    if set(manifest.members) != set(MEMBERS) - {MANIFEST}:
+        raise ValueError("the manifest does not list the members that are there")
+    files = {}
+    for name, member in manifest.members.items():
+        if container.members[name].size != member.size:
+            raise ValueError(f"{name} has {container.members[name].size} bytes, and the manifest says {member.size}")
+        files[name] = _unpacked(container, name)
+        digest = hashlib.sha256(files[name]).hexdigest()
+        if digest != member.sha256:
+            raise ValueError(f"{name} has SHA-256 {digest}, and the manifest says {member.sha256}")
+    return files
+
+
+def _unpacked(container: Container, name: str) -> bytes:
+    if name not in container.members:
+        raise ValueError(f"{name} is missing")
+    return container.members[name].unpack(MAX_UNPACKED[name])
+
+
+def _files(
+    schema: Schema, samples: "pd.DataFrame", tensors: Mapping[str, Mapping[str, "np.ndarray"]]
+) -> dict[str, bytes]:
+    """Samples and tensors as files."""
+    from distill.bundle_parts import encode_samples, encode_tensors
+
+    if not set(tensors) <= set(GROUPS):
+        raise ValueError(f"tensors come in the groups {', '.join(GROUPS)}, not {', '.join(sorted(tensors))}")
+    encoded = {f"{group}.safetensors": encode_tensors(tensors.get(group, {})) for group in GROUPS}
+    return {SAMPLES: encode_samples(samples, schema), **encoded}
+
+
+def _decoded(files: Mapping[str, bytes], schema: Schema) -> "tuple[pd.DataFrame, dict[str, dict[str, np.ndarray]]]":
+    """Samples and tensors from files."""
+    from distill.bundle_parts import decode_samples, decode_tensors
+
+    tensors = {group: decode_tensors(files[f"{group}.safetensors"]) for group in GROUPS}
+    return decode_samples(files[SAMPLES], schema), tensors
+
+
+def _read_file(path: Path) -> bytes:
+    """The bytes of an ordinary file of a bundle's size. Raises BundleError."""
+    if path.is_dir():
+        raise BundleError(f"{path} is a directory; name a bundle.")
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe in its place must not hang us
+    except FileNotFoundError:
+        raise BundleError(f"no bundle at {path}. Check the path.") from None
+    except OSError as error:
+        raise BundleError(f"cannot read the bundle {durable.problem(error, path)}.") from None
+    with durable.wrapped("read the bundle", path, BundleError), os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise BundleError(f"{path} is not a file; name a bundle.")
+        data = file.read(MAX_FILE + 1)
+    if len(data) > MAX_FILE:
+        raise BundleError(f"{path} is larger than a bundle may be ({MAX_FILE >> 20} MiB).")
+    return data

@@ -1,0 +1,164 @@
+"""The bundle's manifest: what was released, by whom, at what cost, and the checks that need nothing else."""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from distill.canonical import canonical, parse_canonical
+from distill.errors import DistillError
+from distill.ledger_entries import Delta, Epsilon, Events, Hash, Line, Time, first_problem
+from distill.ledger_proof import MAX_PROOF_ENTRIES, check_proof
+from distill.ledger_state import audited_epsilon, within
+from distill.schema import MAX_CATEGORIES, MAX_COLUMNS, Schema
+
+FORMAT_VERSION = 1
+MAX_NOISY_ROWS = 10**12
+
+
+class NewerFormatError(ValueError):
+    """The manifest says that it is of a later format; becomes a BundleVersionError."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Privacy(_Model):
+    """What the release costs each unit.
+
+    Attributes:
+        epsilon, delta: Of the whole release.
+        unit: Whose privacy is counted.
+        relation: Which tables count as neighbours.
+        accountant: What computed epsilon.
+        events: Every read of the private table, to recompute epsilon from.
+    """
+
+    epsilon: Epsilon
+    delta: Delta
+    unit: Line
+    relation: Literal["add or remove one unit"] = "add or remove one unit"
+    accountant: Literal["pld"] = "pld"
+    events: Events
+
+
+class LedgerProof(_Model):
+    """Signed entries of the institution's ledger that pay for this release, and the ledger's head at the time."""
+
+    head: Hash
+    entries: Annotated[list[dict[str, Any]], Field(max_length=MAX_PROOF_ENTRIES)]
+
+
+class Member(_Model):
+    """One file of the bundle, unpacked."""
+
+    sha256: Hash
+    size: int = Field(ge=0)
+
+
+class Manifest(_Model):
+    """Everything about a bundle but its samples and tensors. Every field is public.
+
+    Attributes:
+        format_version: Of the bundle.
+        software: That wrote it.
+        created: UTC, ISO.
+        institution: Name, as it wants to be shown.
+        dataset: Random id of the data set; ties the bundle to the institution's ledger.
+        schema_: The public schema (`schema` in JSON).
+        schema_digest: `Schema.digest`, which bundles that are pooled share.
+        rehearsal: Made with repeatable noise: NOT PRIVATE.
+        privacy: Cost and events.
+        noisy_rows: Released number of units.
+        class_prior: Released share of each class, in the schema's order.
+        generator: Settings of the generator that reads the tensors.
+        ledger: Proof that the release was reserved and planned.
+        public_key: That signed the bundle and the ledger.
+        members: SHA-256 and size of each other file.
+    """
+
+    format_version: Literal[1] = 1
+    software: Line
+    created: Time
+    institution: Line
+    dataset: Line
+    schema_: Schema = Field(alias="schema")
+    schema_digest: Hash
+    rehearsal: bool
+    privacy: Privacy
+    noisy_rows: int = Field(ge=0, le=MAX_NOISY_ROWS)
+    class_prior: list[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]]
+    generator: dict[str, Any]
+    ledger: LedgerProof
+    public_key: Hash
+    members: dict[str, Member]
+
+    def to_bytes(self) -> bytes:
+        """The manifest as the bundle holds it."""
+        return canonical(self.model_dump(mode="json", by_alias=True))
+
+
+def read_manifest(data: bytes) -> Manifest:
+    """The manifest from its bytes; only its form is checked. Raises NewerFormatError, ValueError."""
+    raw = parse_canonical(data)
+    if not isinstance(raw, dict):
+        raise ValueError("the manifest is not an object")
+    version = raw.get("format_version")
+    if type(version) is int and version > FORMAT_VERSION:
+        raise NewerFormatError(f"format {version}; this software reads up to {FORMAT_VERSION}")
+    _check_breadth(raw.get("schema"))
+    try:
+        manifest = Manifest.model_validate(raw)
+    except ValidationError as error:
+        raise ValueError(f"the manifest is wrong ({first_problem(error)})") from None
+    if manifest.to_bytes() != data:
+        raise ValueError("the manifest holds something that this format does not")
+    return manifest
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """The manifest agrees with itself: schema digest, class prior, cost, ledger proof. Raises ValueError."""
+    schema, privacy = manifest.schema_, manifest.privacy
+    if schema.digest() != manifest.schema_digest:
+        raise ValueError(f"the schema's digest is {schema.digest()}, and the manifest says {manifest.schema_digest}")
+    prior = manifest.class_prior
+    if len(prior) != len(schema.classes) or abs(math.fsum(prior) - 1) > 1e-6:
+        raise ValueError("the class prior is not one share for each class, adding up to 1")
+    proof = check_proof(manifest.ledger.entries, manifest.public_key)
+    stated = {
+        "data set": (manifest.dataset, proof.dataset),
+        "unit": (privacy.unit, proof.unit),
+        "rehearsal mark": (manifest.rehearsal, proof.rehearsal),
+        "delta": (privacy.delta, proof.delta),
+    }
+    for what, (here, there) in stated.items():
+        if here != there:
+            raise ValueError(f"its {what} is {here!r}, and the ledger proof says {there!r}")
+    if privacy.events != proof.events:
+        raise ValueError("its events are not those that the ledger proof reserved and planned")
+    if not within(privacy.epsilon, proof.epsilon):
+        raise ValueError(f"it states epsilon {privacy.epsilon:.6g}, and the ledger reserved {proof.epsilon:.6g}")
+    audited_epsilon(privacy.events, privacy.delta, stated=min(privacy.epsilon, proof.epsilon_release))
+
+
+def make_manifest(**fields: Any) -> Manifest:
+    """A manifest from its fields, checked like one that is read. Raises ValueError."""
+    try:
+        manifest = Manifest(**fields)
+        return read_manifest(manifest.to_bytes())
+    except ValidationError as error:
+        raise ValueError(f"the manifest is wrong ({first_problem(error)})") from None
+    except (TypeError, RecursionError, DistillError):
+        raise ValueError("the generator's settings are not plain JSON with finite numbers") from None
+
+
+def _check_breadth(schema: Any) -> None:
+    """Counts that the schema's own checks are not made for are refused before they run."""
+    columns = schema.get("columns") if isinstance(schema, dict) else None
+    if not isinstance(columns, list) or len(columns) > MAX_COLUMNS:
+        raise ValueError(f"the schema does not list its columns, at most {MAX_COLUMNS}")
+    for column in columns:
+        categories = column.get("categories") if isinstance(column, dict) else None
+        if isinstance(categories, list) and len(categories) > MAX_CATEGORIES:
+            raise ValueError(f"the schema lists more than {MAX_CATEGORIES} categories for a column")

@@ -1,0 +1,156 @@
+"""The order of the stages: from a private table and a plan to a generator. The only module that knows all stages."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from distill.bins import ColumnBins
+from distill.generator import Generator, critic_of
+from distill.layout import Layout
+from distill.plan import Plan
+from distill.private_table import PrivateTable
+from distill.stages import cluster, discriminate, encode, refine, relate, represent, select
+from distill.statistics import ClassCounts, PairCounts
+
+Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
+
+FIT_STEPS = 400  # optimiser steps on the statistics before the autoencoder sees their samples
+REFINE_EVERY = 2  # discriminator steps a candidate step
+ADVERSARIAL_ROWS = 1000
+ADVERSARIAL_STRENGTH = 1.0
+PRIVATE_SAMPLES = 3000
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What the stages leave behind; all of it released or post-processed."""
+
+    generator: Generator
+    counts: ClassCounts
+    pairs: PairCounts
+    cluster_shares: np.ndarray
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Report progress to nobody."""
+
+
+def distil(table: PrivateTable, plan: Plan, rng: np.random.Generator, progress: Progress = silent) -> Distilled:
+    """Run stages 1 to 6 on a private table, within a reserved plan.
+
+    Args:
+        table: The door to the rows; its reservation must hold the plan's events.
+        plan: What to read and with how much noise.
+        rng: Modelling randomness only (initial values, samples); privacy noise belongs to the table.
+        progress: Called with stage, done, total.
+    """
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    progress("encode", 0, 2)
+    bins = encode.find_bins(table, plan)
+    table.recode([b.coarse for b in bins], target=_target_position(table))
+    progress("encode", 1, 2)
+    features = [i for i in range(len(bins)) if i != _target_position(table)]
+    counts = encode.count_classes(table, plan, bins, _target_position(table))
+    progress("encode", 2, 2)
+    pairs = relate.count_pairs(table, plan, bins, features, counts)
+    progress("relate", 1, 1)
+    layout = Layout(tuple(bins[i].n_bins for i in features), bins[_target_position(table)].n_bins)
+    autoencoder = _represent(table, plan, layout, counts, pairs, generator, progress)
+    candidates, shares = _cluster(table, plan, layout, counts, autoencoder, generator, progress)
+    candidates.aim_at(counts, pairs)
+    critic = _refine(table, plan, layout, counts, candidates, generator, progress)
+    drawn = _generator(table, bins, counts, candidates, critic)
+    return Distilled(select.calibrate(drawn, counts, pairs, rng), counts, pairs, shares)
+
+
+def _target_position(table: PrivateTable) -> int:
+    return [c.name for c in table.schema.columns].index(table.schema.target)
+
+
+def _class_last(table: PrivateTable) -> list[int]:
+    """Column positions in the order of a one-hot row: features, then the class."""
+    target = _target_position(table)
+    return [i for i in range(len(table.schema.columns)) if i != target] + [target]
+
+
+def _represent(
+    table: PrivateTable, plan: Plan, layout: Layout, counts: ClassCounts, pairs: PairCounts, generator: torch.Generator, progress: Progress
+) -> represent.Autoencoder:
+    """Stage 3: an autoencoder warmed up on samples that fit the statistics, then trained on the rows by DP-SGD."""
+    first = refine.Candidates(layout, *refine.start_from_classes(layout, counts, plan.candidates, generator), learning_rate=0.05)
+    first.aim_at(counts, pairs)
+    steps = plan.event(represent.EVENT).count
+    for i in range(FIT_STEPS):
+        first.step()
+        if i % 20 == 0:
+            progress("represent", i, FIT_STEPS + steps)
+    autoencoder = represent.Autoencoder(layout, generator)
+    autoencoder.warm_up(first.draw(10_000, generator))
+    for i in range(steps):
+        autoencoder.step(table, plan, rows=counts.total)
+        progress("represent", FIT_STEPS + i + 1, FIT_STEPS + steps)
+    return autoencoder
+
+
+def _cluster(
+    table: PrivateTable,
+    plan: Plan,
+    layout: Layout,
+    counts: ClassCounts,
+    autoencoder: represent.Autoencoder,
+    generator: torch.Generator,
+    progress: Progress,
+) -> tuple[refine.Candidates, np.ndarray]:
+    """Stage 4: cluster private samples, weigh the clusters by a noisy histogram, and start candidates from dense cores."""
+    logits = autoencoder.decode(torch.randn(PRIVATE_SAMPLES, represent.LATENT, generator=generator))
+    latents = autoencoder.latent_mean(layout.draw(logits, generator))
+    centres, members, dense = cluster.find_clusters(latents)
+    progress("cluster", 1, 2)
+    shares = cluster.count_clusters(table, plan, centres, autoencoder.latent_mean, _class_last(table))
+    progress("cluster", 2, 2)
+    start = refine.start_from_clusters(layout, counts, autoencoder.decode(latents), members, dense, shares, plan.candidates, generator)
+    return refine.Candidates(layout, *start, learning_rate=0.02), shares
+
+
+def _refine(
+    table: PrivateTable,
+    plan: Plan,
+    layout: Layout,
+    counts: ClassCounts,
+    candidates: refine.Candidates,
+    generator: torch.Generator,
+    progress: Progress,
+) -> discriminate.Discriminator:
+    """Stage 5: discriminator and candidates take turns; then the candidates settle on the statistics."""
+    critic = discriminate.Discriminator(layout, counts, generator)
+    for _ in range(100):
+        candidates.step()
+    steps = plan.event(discriminate.EVENT).count
+    for i in range(steps):
+        critic.step(table, plan, candidates.draw(ADVERSARIAL_ROWS, generator), rows=counts.total)
+        if i % REFINE_EVERY == 1:
+            rows = candidates.straight_through(ADVERSARIAL_ROWS, generator)
+            fooled = torch.nn.functional.softplus(-critic.score(rows)).mean()
+            candidates.step(fooled, ADVERSARIAL_STRENGTH)
+        progress("refine", i + 1, steps)
+    return critic
+
+
+def _generator(
+    table: PrivateTable, bins: list[ColumnBins], counts: ClassCounts, candidates: refine.Candidates, critic: discriminate.Discriminator
+) -> Generator:
+    """Gather what was learnt into one drawable object."""
+    columns = len(critic.layout.widths)
+    return Generator(
+        schema=table.schema,
+        bins=tuple(bins),
+        logits=candidates.logits.detach().numpy(),
+        weights=candidates.weights.numpy(),
+        head=critic.averaged_head(),
+        critic=critic_of(critic.hidden.weight.detach(), critic.hidden.bias.detach(), critic.out.weight.detach(), critic.out.bias.detach(), columns),
+        shares=tuple(counts.shares),
+        class_prior=counts.prior,
+        noisy_rows=round(counts.total),
+    )

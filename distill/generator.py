@@ -1,0 +1,180 @@
+"""Draws rows from what was released: soft records, class head, critic and bins. Pure post-processing.
+
+Stage 6, select, in one place for both sides: the institution draws the bundle's samples with it, and whoever holds the
+bundle draws as many more as wanted. Over-generate, label from the class head, weigh by the critic, rake to the released
+one-way shares, resample.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from distill.bins import ColumnBins
+from distill.grid import encode_table
+from distill.layout import Layout
+from distill.schema import Schema
+from distill.tables import OTHER, to_public
+
+OVER_GENERATE = 2.0
+CHUNK = 20_000
+RAKE_ROUNDS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Generator:
+    """A released joint model of one institution's table.
+
+    Attributes:
+        schema: Public schema.
+        bins: Coarse bins of each column, in table order (the target's are its classes).
+        logits, weights: Soft records, (K, feature_width) and (K,).
+        head: Class head on one-hot features: weight (classes, feature_width), bias (classes,).
+        critic: Hidden weight (h, width), hidden bias (h,), output weight (h,), output bias (1,), on unscaled one-hot rows.
+        shares: Released share of each bin of each feature.
+        class_prior: Released class shares, (classes,).
+        noisy_rows: Released number of rows.
+        critic_power: Exponent of the critic's density ratio in selection, 0 (ignore) to 1.
+    """
+
+    schema: Schema
+    bins: tuple[ColumnBins, ...]
+    logits: np.ndarray
+    weights: np.ndarray
+    head: tuple[np.ndarray, np.ndarray]
+    critic: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    shares: tuple[np.ndarray, ...]
+    class_prior: np.ndarray
+    noisy_rows: int
+    critic_power: float = 1.0
+    layout: Layout = field(init=False)
+
+    def __post_init__(self) -> None:
+        widths = tuple(b.n_bins for b in self.feature_bins)
+        object.__setattr__(self, "layout", Layout(widths, len(self.schema.classes)))
+
+    @property
+    def feature_bins(self) -> list[ColumnBins]:
+        """Bins of the features only, in table order."""
+        return [b for b in self.bins if b.grid.column.name != self.schema.target]
+
+    @property
+    def head_information(self) -> float:
+        """Noisy rows times the prior's Gini impurity: how much the class head can know; 0 for a single class."""
+        return float(self.noisy_rows * (1 - np.square(self.class_prior).sum()))
+
+    def draw(self, n: int, rng: np.random.Generator) -> pd.DataFrame:
+        """`n` selected rows in public terms (original names, order and types), the target included."""
+        codes = self.draw_codes(n, rng)
+        columns, feature = {}, 0
+        for bins in self.bins:
+            name = bins.grid.column.name
+            if name == self.schema.target:
+                columns[name] = bins.draw(codes[:, -1], rng)
+            else:
+                columns[name] = bins.draw(codes[:, feature], rng)
+                feature += 1
+        return to_public(pd.DataFrame(columns), self.schema)
+
+    def draw_codes(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """`n` selected rows as coarse codes, (n, features + 1), the class last."""
+        parts = [self._candidates(min(CHUNK, m), rng) for m in _chunks(int(np.ceil(n * OVER_GENERATE)))]
+        codes = np.concatenate(parts)
+        keep = self.select(codes, n, rng)
+        return codes[keep]
+
+    def select(self, codes: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Indices of `n` of the rows: by critic and raking, systematic resampling in random order."""
+        weight = np.exp(self.critic_power * self.critic_logit(codes).clip(-3, 3))
+        weight = rake(codes, weight, [*self.shares, self.class_prior])
+        points = (np.arange(n) + rng.random()) * (weight.sum() / n)
+        keep = np.searchsorted(np.cumsum(weight), points).clip(max=len(codes) - 1)
+        return np.asarray(rng.permutation(keep))
+
+    def critic_logit(self, codes: np.ndarray) -> np.ndarray:
+        """Critic's logit that each row (codes with class) is real, (n,)."""
+        hidden_weight, hidden_bias, out_weight, out_bias = (torch.from_numpy(np.asarray(p, np.float32)) for p in self.critic)
+        parts = []
+        for part in torch.from_numpy(codes.astype(np.int64)).split(CHUNK):
+            hidden = (self.layout.one_hot(part) @ hidden_weight.T + hidden_bias).relu()
+            parts.append((hidden @ out_weight + out_bias).numpy())
+        return np.concatenate(parts)
+
+    def class_logits(self, codes: np.ndarray) -> np.ndarray:
+        """Class head on feature codes (n, features) -> log-probabilities (n, classes)."""
+        weight, bias = (torch.from_numpy(np.asarray(p, np.float32)) for p in self.head)
+        parts = [
+            (self.layout.one_hot(part) @ weight.T + bias).log_softmax(1).numpy()
+            for part in torch.from_numpy(codes[:, : len(self.layout.features)].astype(np.int64)).split(CHUNK)
+        ]
+        return np.concatenate(parts)
+
+    def class_log_probabilities(self, frame: pd.DataFrame) -> np.ndarray:
+        """Class head on rows in public terms (the target is not looked at): log p(class | features), (n, classes)."""
+        return self.class_logits(self.encode(frame))
+
+    def encode(self, frame: pd.DataFrame) -> np.ndarray:
+        """Coarse feature codes of rows in public terms, (n, features)."""
+        bins = self.feature_bins
+        categorical = _canonical(frame, bins)
+        leaves = encode_table(categorical, tuple(b.grid for b in bins))
+        return np.stack([b.coarse(leaf) for b, leaf in zip(bins, leaves, strict=True)], axis=1).astype(np.int64)
+
+    def _candidates(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """`n` raw rows with labels drawn from the class head."""
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        chosen = torch.multinomial(torch.from_numpy(self.weights.astype(np.float32)), n, replacement=True, generator=generator)
+        codes = self.layout.draw(torch.from_numpy(self.logits.astype(np.float32))[chosen], generator).numpy()
+        chances = np.exp(match_prior(self.class_logits(codes), self.class_prior))
+        label = (rng.random((n, 1)) > np.cumsum(chances, axis=1)).sum(axis=1).clip(max=chances.shape[1] - 1)
+        return np.concatenate([codes, label[:, None]], axis=1)
+
+
+def match_prior(log_chances: np.ndarray, prior: np.ndarray, rounds: int = 20) -> np.ndarray:
+    """Shift each class's log-odds by a constant until the mean chance of each class is `prior`; (n, classes)."""
+    shifted = log_chances
+    for _ in range(rounds):
+        mean = np.exp(shifted).mean(axis=0)
+        shifted = shifted + np.log(np.maximum(prior, 1e-6) / np.maximum(mean, 1e-12))
+        shifted = shifted - np.logaddexp.reduce(shifted, axis=1, keepdims=True)
+    return shifted
+
+
+def rake(codes: np.ndarray, weight: np.ndarray, shares: list[np.ndarray]) -> np.ndarray:
+    """Scale weights until each column's weighted shares are near the given ones (iterative proportional fitting).
+
+    Factors are kept within 1/3..3 a step, so that a bin the candidates hardly cover cannot blow up a few rows.
+    Source: Deming & Stephan 1940, doi:10.1214/aoms/1177731829.
+    """
+    for _ in range(RAKE_ROUNDS):
+        for column, share in enumerate(shares):
+            now = np.bincount(codes[:, column], weight, minlength=len(share)) / weight.sum()
+            factor = np.clip(share / np.maximum(now, 1e-9), 1 / 3, 3)
+            weight = weight * factor[codes[:, column]]
+    return weight / weight.mean()
+
+
+def _chunks(total: int) -> list[int]:
+    return [CHUNK] * (total // CHUNK) + ([total % CHUNK] if total % CHUNK else [])
+
+
+def _canonical(frame: pd.DataFrame, bins: list[ColumnBins]) -> pd.DataFrame:
+    """Rows in public terms, as `tables.read_table` would give them."""
+    columns = {}
+    for b in bins:
+        column, values = b.grid.column, frame[b.grid.column.name]
+        if column.kind != "categorical":
+            columns[column.name] = pd.to_numeric(values).astype(np.float64)
+            continue
+        texts = values.astype(object).map(str, na_action="ignore")
+        if column.other:
+            texts = texts.where(texts.isna() | texts.isin(b.grid.labels), OTHER)
+        columns[column.name] = pd.Series(pd.Categorical(texts, categories=b.grid.labels), index=values.index)
+    return pd.DataFrame(columns)
+
+
+def critic_of(hidden: Tensor, hidden_bias: Tensor, out: Tensor, out_bias: Tensor, columns: int) -> tuple[np.ndarray, ...]:
+    """Critic parameters for unscaled one-hot rows (training scales rows by 1 / sqrt(columns))."""
+    return (hidden / columns**0.5).numpy(), hidden_bias.numpy(), out.squeeze(0).numpy(), out_bias.numpy()

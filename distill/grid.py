@@ -1,0 +1,122 @@
+"""Base grids: how a public column description turns values into small integers, and back.
+
+A base grid depends on the public schema alone. Categories are cells of their own (then "other", then missing).
+Numbers live on a tree: `branching ** depth` leaves over the bounds, spaced linearly or (for bounds that span
+thousands) on a signed-log scale, so that both a spike at zero and a tail of millions can be resolved. `encode` is
+row-local: it looks at one value at a time and releases nothing.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from distill.schema import Column, Schema
+from distill.tables import OTHER
+
+FLAT_CELLS = 24  # integers with at most this many values need no tree: every value is a cell
+VALUE_LEAVES = 4096  # integers with at most this many values get a leaf each
+DEEP_BRANCHING, DEEP_DEPTH = 16, 4  # any other number: 65,536 leaves
+LOG_ABOVE = 4000.0  # bounds beyond this magnitude use the signed-log scale
+
+
+@dataclass(frozen=True)
+class ColumnGrid:
+    """The base grid of one column.
+
+    Attributes:
+        column: Its public description.
+        leaves: Number of ordered value cells, before the missing cell.
+        branching, depth: The tree over the leaves; depth 0 for categories and short integers.
+        log_scale: Leaves are equal steps of sign(x) * log1p(|x|) instead of x.
+    """
+
+    column: Column
+    leaves: int
+    branching: int
+    depth: int
+    log_scale: bool
+
+    @property
+    def cells(self) -> int:
+        """Leaves plus one for missing, where the column may be missing."""
+        return self.leaves + self.column.nullable
+
+    @property
+    def by_value(self) -> bool:
+        """Whether every leaf is exactly one value (categories, short and middling integers)."""
+        return self.column.kind == "categorical" or (self.column.kind == "integer" and not self.log_scale and self._values <= VALUE_LEAVES)
+
+    @property
+    def _values(self) -> float:
+        return self._high - self._low + 1
+
+    @property
+    def _low(self) -> float:
+        return float(self.column.min if self.column.min is not None else 0.0)
+
+    @property
+    def _high(self) -> float:
+        return float(self.column.max if self.column.max is not None else 0.0)
+
+    def _scale(self, x: np.ndarray | float) -> np.ndarray:
+        return np.sign(x) * np.log1p(np.abs(x)) if self.log_scale else np.asarray(x, dtype=np.float64)
+
+    def encode(self, values: "pd.Series[float]") -> np.ndarray:
+        """Leaf index of each value; missing values get the last cell. Shape (n,), uint32."""
+        if self.column.kind == "categorical":
+            codes = values.cat.codes.to_numpy()  # categories in schema order, then OTHER
+            return np.where(codes < 0, self.leaves, codes).astype(np.uint32)
+        x = values.to_numpy(dtype=np.float64)
+        missing = np.isnan(x)
+        x = np.clip(np.where(missing, self._low, x), self._low, self._high)
+        if self.by_value:
+            leaf = np.rint(x - self._low)
+        else:
+            low, high = self._scale(self._low), self._scale(self._high)
+            leaf = np.floor((self._scale(x) - low) / (high - low) * self.leaves)
+        leaf = np.minimum(leaf, self.leaves - 1)
+        return np.where(missing, self.leaves, leaf).astype(np.uint32)
+
+    def decode(self, start: np.ndarray, stop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A value drawn uniformly from the leaves start..stop-1, one for each entry. Numbers only; float64."""
+        if self.by_value:
+            return self._low + np.floor(start + rng.random(start.shape) * (stop - start))
+        low, high = self._scale(self._low), self._scale(self._high)
+        edges = [low + (high - low) * part / self.leaves for part in (start, stop)]
+        if self.log_scale:  # uniform in the value itself, as far as the two edges allow
+            edges = [np.sign(e) * np.expm1(np.abs(e)) for e in edges]
+        x = edges[0] + rng.random(start.shape) * (edges[1] - edges[0])
+        x = np.clip(x, self._low, self._high)
+        return np.rint(x) if self.column.kind == "integer" else x
+
+    @property
+    def labels(self) -> list[str]:
+        """Texts of a categorical column's leaves, in order: its categories, then OTHER where allowed."""
+        return [str(c) for c in self.column.categories or ()] + [OTHER] * self.column.other
+
+
+def column_grid(column: Column) -> ColumnGrid:
+    """The base grid of a column, from its public description alone."""
+    if column.kind == "categorical":
+        return ColumnGrid(column, len(column.categories or ()) + column.other, 1, 0, False)
+    assert column.min is not None
+    assert column.max is not None
+    values = column.max - column.min + 1
+    if column.kind == "integer" and values <= VALUE_LEAVES:
+        depth = 0 if values <= FLAT_CELLS else (2 if values <= 256 else 3)
+        branching = math.ceil(values ** (1 / depth) - 1e-9) if depth else 1
+        return ColumnGrid(column, int(values), branching, depth, False)
+    log_scale = max(abs(column.min), abs(column.max)) > LOG_ABOVE
+    return ColumnGrid(column, DEEP_BRANCHING**DEEP_DEPTH, DEEP_BRANCHING, DEEP_DEPTH, log_scale)
+
+
+def base_grids(schema: Schema) -> tuple[ColumnGrid, ...]:
+    """One grid a column, in the order of the schema."""
+    return tuple(column_grid(c) for c in schema.columns)
+
+
+def encode_table(frame: pd.DataFrame, grids: tuple[ColumnGrid, ...]) -> list[np.ndarray]:
+    """Leaf codes of each column, in the order of `grids`; the smallest unsigned type that fits."""
+    return [g.encode(frame[g.column.name]).astype(np.min_scalar_type(g.cells)) for g in grids]

@@ -1,0 +1,76 @@
+"""Where noise and record sampling come from: one object, private by default.
+
+Every draw that a privacy guarantee rests on goes through a `NoiseSource`. The private one uses OpenDP's exact
+integer samplers (fed by the operating system) for counts, and generators seeded from the operating system for Poisson
+sampling and gradient noise; no seed is kept. A rehearsal draws everything from one given seed and is not private.
+"""
+
+import math
+import secrets
+
+import numpy as np
+
+from distill import check
+from distill.errors import ConfigError
+
+MIN_COUNT_STDDEV = 2.0  # below, the discrete Gaussian's loss is no longer that of the continuous one to 30 digits
+
+
+class NoiseSource:
+    """Draws noise; `seed` None (the default) means private, anything else means a repeatable rehearsal."""
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.rehearsal = seed is not None
+        self._rng = np.random.default_rng(secrets.randbits(128) if seed is None else seed)
+
+    def laplace_count(self, count: int, *, scale: float) -> int:
+        """`count` plus discrete Laplace noise; (1 / scale)-DP for a count of sensitivity 1.
+
+        Source: the geometric mechanism, arXiv:0811.2841; sampled exactly by OpenDP.
+        """
+        check.positive(scale=scale)
+        if self.rehearsal:
+            p = -math.expm1(-1.0 / scale)
+            return int(count + self._rng.geometric(p) - self._rng.geometric(p))
+        import opendp.prelude as dp
+
+        dp.enable_features("contrib")
+        release = dp.m.make_laplace(dp.atom_domain(T=int), dp.absolute_distance(T=int), scale=scale)
+        return int(release(count))
+
+    def gaussian_counts(self, counts: np.ndarray, *, stddev: float) -> np.ndarray:
+        """Integer `counts` (any shape) plus independent discrete Gaussian noise of scale `stddev`.
+
+        With at least 2 as `stddev`, the loss equals that of a continuous Gaussian up to a relative exp(-2 pi^2 stddev^2)
+        (below 1e-34), so it is accounted as one.
+
+        Source: the discrete Gaussian, arXiv:2004.00010; sampled exactly by OpenDP.
+        """
+        check.positive(stddev=stddev)
+        if stddev < MIN_COUNT_STDDEV:
+            raise ConfigError(f"noise of {stddev:.2f} on a count is below {MIN_COUNT_STDDEV:g}; lower epsilon or this stage's share.")
+        flat = np.asarray(counts, dtype=np.int64).ravel()
+        if self.rehearsal:
+            return (flat + np.rint(self._rng.normal(0.0, stddev, flat.size)).astype(np.int64)).reshape(counts.shape)
+        import opendp.prelude as dp
+
+        dp.enable_features("contrib")
+        release = dp.m.make_gaussian(dp.vector_domain(dp.atom_domain(T=int)), dp.l2_distance(T=float), scale=stddev)
+        return np.asarray(release(flat.tolist()), dtype=np.int64).reshape(counts.shape)
+
+    def gaussian(self, size: int, *, stddev: float) -> np.ndarray:
+        """`size` independent N(0, stddev**2) draws, float32; floating point, so see arXiv:2107.10138."""
+        check.positive(stddev=stddev)
+        return self._rng.standard_normal(size, dtype=np.float32) * np.float32(stddev)
+
+    def poisson_sample(self, size: int, *, rate: float) -> np.ndarray:
+        """Indices of a Poisson sample: each of `size` records joins on its own with chance `rate`."""
+        count = int(self._rng.binomial(size, rate))
+        # A binomial number of distinct records, chosen uniformly, is the same law as independent coins.
+        return self._rng.choice(size, count, replace=False, shuffle=False)
+
+    def choose_one_per_group(self, groups: np.ndarray) -> np.ndarray:
+        """Index of one uniformly drawn member of each group; `groups` holds one integer label a record."""
+        order = self._rng.permutation(groups.size)
+        _, first = np.unique(groups[order], return_index=True)
+        return np.sort(order[first])

@@ -1,0 +1,195 @@
+"""The plan of a release: what is read, with how much noise, and what that costs, before anything is read.
+
+Everything here is a function of the public schema, the granted (epsilon, delta) and the noisy row count of stage 0.
+Shares divide the budget: a Gaussian release with share a gets mu**2 = a / scale**2 (Gaussian differential privacy), DP-SGD the
+same by its central limit (arXiv:1911.11607, corollary 4), and one `scale` is solved so that the joint epsilon of all of it
+is at or just under the grant.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from distill import check
+from distill.accounting import Event, epsilon_of
+from distill.errors import BudgetError, ConfigError
+from distill.grid import base_grids
+from distill.mechanisms import MIN_COUNT_STDDEV
+from distill.schema import Schema
+
+SIZE_SHARE = 0.01  # of epsilon, for the noisy row count
+MIN_ROWS = 200
+ALL_PAIRS_UP_TO = 600
+SCOUT_BINS = 3  # bins a column in the first, coarse pass over the pairs of a wide table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shares:
+    """How the budget after stage 0 is divided; any positive numbers, used in proportion."""
+
+    bins: float = 0.08
+    classes: float = 0.30
+    pairs: float = 0.20
+    represent: float = 0.06
+    cluster: float = 0.02
+    discriminate: float = 0.34
+
+    def __post_init__(self) -> None:
+        check.positive(**vars(self))
+
+    def portion(self, name: str) -> float:
+        """The share called `name` as a portion of all shares."""
+        return float(getattr(self, name)) / sum(getattr(self, f.name) for f in fields(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One release, fully decided. Every field is public.
+
+    Attributes:
+        epsilon, delta: What was granted to this release.
+        noisy_size: Released row count of stage 0 (or, in a preview, an assumed one).
+        events: All events, the size count of round 0 first.
+        bins: Coarse bins aimed at for a number.
+        pairs: Column pairs that are measured.
+        candidates: Soft records.
+        group_clip: How the clipped gradient is split between class head and critic (portion of the class head).
+    """
+
+    epsilon: float
+    delta: float
+    noisy_size: int
+    events: tuple[Event, ...]
+    bins: int
+    pairs: int
+    candidates: int
+    group_clip: float = 0.6
+
+    def event(self, name: str) -> Event:
+        """The event called `name`; KeyError if the plan has none."""
+        for event in self.events:
+            if event.name == name:
+                return event
+        raise KeyError(name)
+
+    def has(self, name: str) -> bool:
+        """Whether the plan holds an event called `name`."""
+        return any(e.name == name for e in self.events)
+
+    @property
+    def joint_epsilon(self) -> float:
+        """Epsilon of all events together at the plan's delta."""
+        return epsilon_of(self.events, self.delta)
+
+
+def size_event(epsilon: float) -> Event:
+    """Stage 0: the row count, Laplace, sensitivity 1, at 1 % of epsilon."""
+    return Event(
+        name="size", mechanism="laplace", noise_multiplier=1.0 / (SIZE_SHARE * epsilon), purpose="noisy row count: fixes rates and steps"
+    )
+
+
+def make_plan(
+    schema: Schema, noisy_size: int, *, epsilon: float, delta: float, shares: Shares | None = None
+) -> Plan:
+    """Decide every later access from the schema, the grant and the noisy row count.
+
+    Raises:
+        BudgetError: fewer than about 200 rows, or a budget too small to calibrate any noise for.
+    """
+    check.budget(epsilon, delta)
+    if noisy_size < MIN_ROWS:
+        raise BudgetError(
+            f"the noisy row count is below {MIN_ROWS}: too few for a release that is both private and useful at epsilon {epsilon:g}. "
+            f"Pool more rows into one table, or grant more: about epsilon {epsilon * MIN_ROWS / max(noisy_size, 20):.1f} would carry as "
+            "much signal as 200 rows do here."
+        )
+    shares = shares or Shares()
+    size = size_event(epsilon)
+    features = len(schema.features)
+    all_pairs = features * (features - 1) // 2
+    pairs = all_pairs if all_pairs <= ALL_PAIRS_UP_TO else _wide_pairs(noisy_size, epsilon, all_pairs)
+
+    def events_at(scale: float) -> tuple[Event, ...]:
+        return (size, *_later_events(schema, noisy_size, shares, scale, pairs=pairs, scout=all_pairs if pairs < all_pairs else 0))
+
+    events = events_at(_solve_scale(lambda scale: epsilon_of(events_at(scale), delta), epsilon))
+    bins = max(8, min(32, round(1.3 * math.sqrt(noisy_size / (3.5 * _cell_stddev(events, "relate.pairs"))))))
+    return Plan(epsilon=epsilon, delta=delta, noisy_size=noisy_size, events=events, bins=bins, pairs=pairs, candidates=1000)
+
+
+def _wide_pairs(noisy_size: int, epsilon: float, all_pairs: int) -> int:
+    """Pairs to measure on a wide table, where measuring all would drown them in noise."""
+    return int(min(all_pairs, max(40, 0.014 * noisy_size * epsilon)))
+
+
+def _cell_stddev(events: tuple[Event, ...], name: str) -> float:
+    return next((e.cell_stddev for e in events if e.name == name), 1.0)
+
+
+def _later_events(
+    schema: Schema, noisy_size: int, shares: Shares, scale: float, *, pairs: int, scout: int
+) -> list[Event]:
+    """Events of round 1 at a given noise scale."""
+    features = len(schema.features)
+    events = [
+        *_bin_events(schema, shares.portion("bins"), scale),
+        _gaussian("encode.classes", shares.portion("classes"), scale, features, "counts per class, column and bin"),
+    ]
+    pair_share = shares.portion("pairs")
+    if scout:
+        events.append(_gaussian("relate.scout", 0.25 * pair_share, scale, scout, "very coarse counts of all column pairs, to choose from"))
+        pair_share *= 0.75
+    if pairs:
+        events.append(_gaussian("relate.pairs", pair_share, scale, pairs, "co-occurrence counts of column pairs"))
+    events.append(_training("represent", shares.portion("represent"), scale, noisy_size, 200, "DP-SGD steps of the variational autoencoder"))
+    events.append(_gaussian("cluster", shares.portion("cluster"), scale, 1, "records per latent cluster"))
+    steps = 600
+    events.append(_training("discriminate", shares.portion("discriminate"), scale, noisy_size, steps, "DP-SGD steps of class head and critic"))
+    return events
+
+
+def _bin_events(schema: Schema, share: float, scale: float) -> list[Event]:
+    """One event a tree level; every measured column is one block, all blocks with the same noise."""
+    depths = [measured_depth(g.depth, g.leaves) for g in base_grids(schema) if g.column.name != schema.target]
+    blocks = [sum(d >= level for d in depths) for level in range(1, max(depths, default=0) + 1)]
+    return [
+        _gaussian(f"encode.bins.{level}", share * n / sum(blocks), scale, n, f"base-grid counts, tree level {level}, to place the bins")
+        for level, n in enumerate(blocks, start=1)
+    ]
+
+
+def measured_depth(depth: int, leaves: int) -> int:
+    """Tree levels measured for a column: its depth; 1 for a flat column with many cells; 0 for one with few."""
+    return depth or int(leaves > 8)
+
+
+def _gaussian(name: str, share: float, scale: float, blocks: int, purpose: str) -> Event:
+    multiplier = max(scale / math.sqrt(share), MIN_COUNT_STDDEV / math.sqrt(blocks))
+    return Event(name=name, mechanism="gaussian", noise_multiplier=multiplier, blocks=blocks, round=1, purpose=purpose)
+
+
+def _training(name: str, share: float, scale: float, noisy_size: int, steps: int, purpose: str) -> Event:
+    rate = min(1.0, max(2000, 0.02 * noisy_size) / noisy_size)
+    multiplier = max(0.3, math.log1p(share / (scale**2 * steps * rate**2)) ** -0.5)
+    return Event(
+        name=name, mechanism="poisson_gaussian", noise_multiplier=multiplier, sampling_rate=rate, count=steps, round=1, purpose=purpose
+    )
+
+
+def _solve_scale(epsilon_at: "Mapping[float, float] | object", epsilon: float) -> float:
+    """Smallest noise scale (to 0.05 %) whose joint epsilon does not exceed `epsilon`."""
+    assert callable(epsilon_at)
+    low = high = 1.0 / epsilon
+    while epsilon_at(high) > epsilon:
+        low, high = high, high * 2
+        if high > 1e6:
+            raise ConfigError(f"epsilon {epsilon:g} is too small to calibrate noise for.")
+    while low == high or epsilon_at(low) <= epsilon:
+        high, low = low, low / 2
+        if low < 1e-4:
+            return high
+    while high / low > 1.0005:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if epsilon_at(middle) <= epsilon else (middle, high)
+    return high

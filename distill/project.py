@@ -1,0 +1,242 @@
+"""The project file `distill.toml`: where an institution keeps table, schema, ledger, key and output, and its budget.
+
+Paths in the file are relative to its folder; a loaded `Project` holds absolute ones. The file holds no secret: the
+key stays in its own file.
+"""
+
+import json
+import os
+import re
+import secrets
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill import check, durable
+from distill.errors import ConfigError
+
+PROJECT_FILE = "distill.toml"
+DEFAULT_EPSILON = 2.0
+DEFAULT_DELTA = 1e-5
+LEDGER_FILE = "ledger.db"
+KEY_FILE = "keys/operator.pem"
+_PATHS = ("data", "schema", "ledger", "key", "out")
+_TEXTS = ("name", "dataset", *_PATHS)
+_NAME = re.compile(r"[^\W_][\w .-]{0,99}")
+_DATASET = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """One data set at one institution.
+
+    Attributes:
+        folder: That holds distill.toml; absolute, like all paths here.
+        name: Of the institution or table; public, it goes into the bundle.
+        dataset: Random id (32 hex digits) that ties ledger and bundles to this data set and says nothing about it.
+        data: The private table, CSV or Parquet.
+        schema: The public schema, JSON.
+        ledger: The privacy ledger.
+        key: The operator's signing key.
+        out: Where `fit` puts the bundle.
+        epsilon, delta: Budget of a release unless the command line says otherwise.
+    """
+
+    folder: Path
+    name: str
+    dataset: str
+    data: Path
+    schema: Path
+    ledger: Path
+    key: Path
+    out: Path
+    epsilon: float = DEFAULT_EPSILON
+    delta: float = DEFAULT_DELTA
+
+    def __post_init__(self) -> None:
+        """Refuse a name, an id or a budget that cannot be used."""
+        if not _NAME.fullmatch(self.name):
+            raise ConfigError(
+                f"name {self.name!r} must start with a letter or digit and hold only letters, digits, spaces, '_', '.' "
+                "and '-', at most 100 of them: it names the bundle's file."
+            )
+        if not _DATASET.fullmatch(self.dataset):
+            raise ConfigError(
+                f"dataset must be 32 lower-case hex digits, as `distill init` draws, not {self.dataset!r}."
+            )
+        check.budget(self.epsilon, self.delta)
+
+
+def new_dataset_id() -> str:
+    """A random id for a data set: 32 hex digits that say nothing about it."""
+    return secrets.token_hex(16)
+
+
+def load_project(folder: Path) -> Project:
+    """Read `folder`/distill.toml. Raises ConfigError naming the file, the setting and the mend."""
+    path = folder / PROJECT_FILE
+    try:
+        settings = tomllib.loads(path.read_bytes().decode("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(
+            f"no {PROJECT_FILE} in {folder.absolute()}. Run `distill init --data FILE --schema FILE` there, "
+            "or name the project's folder with --project DIR."
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
+    try:
+        return _project(folder.resolve(), settings)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def write_project(project: Project, *, overwrite: bool = False) -> Path:
+    """Write `project`'s distill.toml, whole or not at all, and return its path.
+
+    Paths inside the folder (or beside it) are written relative to it, so that the folder can move.
+
+    Raises:
+        ConfigError: The file is there already and `overwrite` is not set, or a path cannot be written as text.
+    """
+    path = project.folder / PROJECT_FILE
+    _require_free(project.folder, overwrite=overwrite)
+    try:
+        content = _toml(project).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigError("a path of this project is not valid UTF-8, so TOML cannot hold it; rename it.") from None
+    with durable.wrapped("write", path, ConfigError):
+        durable.write_whole(path, content, overwrite=overwrite)
+    return path
+
+
+def create_project(
+    folder: Path, *, data: Path, schema: Path, name: str | None = None, overwrite: bool = False
+) -> Project:
+    """Set up a project: distill.toml, and a key and an empty ledger where they are absent.
+
+    Everything is checked before anything is written, and distill.toml comes last. An existing ledger is kept with its
+    data-set id, an existing key too (an encrypted one is opened with the passphrase in DISTILL_KEY_PASSPHRASE).
+
+    Args:
+        folder: Made if absent.
+        data: The private table; only its presence and its suffix are looked at.
+        schema: The public schema; it must load, and may still be a draft.
+        name: Of the institution; the folder's name if not given.
+        overwrite: Replace an existing distill.toml.
+
+    Raises:
+        ConfigError: distill.toml is there already, or a setting is wrong.
+        DataError, SchemaError, KeyFileError, LedgerError: The table, schema, key or ledger cannot be used.
+    """
+    from distill.keys import generate_key, load_signing_key, passphrase_from_environment
+    from distill.ledger import create_ledger, open_ledger
+    from distill.schema import load_schema
+    from distill.table_files import check_file
+
+    folder = folder.resolve()
+    _require_free(folder, overwrite=overwrite)
+    check_file(data)
+    unit = load_schema(schema).unit or "row"
+    name = name if name is not None else folder.name
+    ledger, key, passphrase = folder / LEDGER_FILE, folder / KEY_FILE, passphrase_from_environment()
+    known = open_ledger(ledger) if ledger.exists() else None
+    project = Project(
+        folder=folder,
+        name=name,
+        dataset=known.dataset if known else new_dataset_id(),
+        data=data.absolute(),
+        schema=schema.absolute(),
+        ledger=ledger,
+        key=key,
+        out=folder / f"{name}.distill",
+    )
+    with durable.wrapped("make the folder", folder, ConfigError):
+        folder.mkdir(parents=True, exist_ok=True)
+    present = key.exists()
+    signing = load_signing_key(key, passphrase=passphrase) if present else generate_key(key, passphrase=passphrase)
+    if known is None:
+        create_ledger(ledger, dataset=project.dataset, unit=unit, key=signing)
+    write_project(project, overwrite=overwrite)
+    return project
+
+
+def _require_free(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that is a file, or one that holds a project already."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; name a folder for the project.")
+    if (folder / PROJECT_FILE).exists() and not overwrite:
+        raise ConfigError(
+            f"{folder / PROJECT_FILE} is there already and is kept. `distill init --force` replaces it "
+            "(and keeps ledger and key)."
+        )
+
+
+def _project(folder: Path, settings: dict[str, Any]) -> Project:
+    """The project that parsed TOML describes."""
+    budget = settings.pop("budget", {})
+    if not isinstance(budget, dict):
+        raise ConfigError("budget must be a table: [budget], then epsilon and delta.")
+    _refuse_unknown(settings, _TEXTS, "setting")
+    _refuse_unknown(budget, ("epsilon", "delta"), "setting in [budget]")
+    missing = [key for key in _TEXTS if key not in settings]
+    if missing:
+        raise ConfigError(f"missing setting(s): {', '.join(missing)}. `distill init --force` writes a complete file.")
+    for key in _TEXTS:
+        if not isinstance(settings[key], str) or not settings[key].strip():
+            raise ConfigError(f"{key} must be a text in quotes that is not empty.")
+    for key, value in budget.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(f"budget.{key} must be a number, not {value!r}.")
+    # normpath, not resolve: a link that the operator chose stays a link, only "a/../b" is tidied.
+    paths = {key: Path(os.path.normpath(folder / Path(settings[key]).expanduser())) for key in _PATHS}
+    numbers = {key: float(value) for key, value in budget.items()}
+    return Project(folder=folder, name=settings["name"], dataset=settings["dataset"], **paths, **numbers)  # type: ignore[arg-type]
+
+
+def _refuse_unknown(settings: dict[str, Any], known: tuple[str, ...], what: str) -> None:
+    """A misspelt setting must not be ignored."""
+    unknown = [key for key in settings if key not in known]
+    if unknown:
+        raise ConfigError(f"unknown {what}: {', '.join(unknown)}. Known are {', '.join(known)}.")
+
+
+def _toml(project: Project) -> str:
+    """The file's text, with a word on each setting."""
+    shown = {key: _quoted(_relative(getattr(project, key), project.folder)) for key in _PATHS}
+    return f"""\
+# A distill project. Paths are relative to this file; every setting can be overridden on the command line.
+name = {_quoted(project.name)}
+# Random id of the data set: ledger and bundles carry it. Never change it, and never reuse it for other data.
+dataset = {_quoted(project.dataset)}
+
+# The private table (CSV or Parquet) and its public description (JSON).
+data = {shown["data"]}
+schema = {shown["schema"]}
+
+# What was released and what is left: append-only. The key signs its entries and the bundle: keep it secret.
+ledger = {shown["ledger"]}
+key = {shown["key"]}
+
+# Where `distill fit` puts the bundle.
+out = {shown["out"]}
+
+# Budget of one release; `distill ledger grant` sets how much all releases together may spend.
+[budget]
+epsilon = {project.epsilon!r}
+delta = {project.delta!r}
+"""
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """`path` seen from `folder` if they share a parent worth naming, else as it is."""
+    if path.is_relative_to(folder.parent) and folder.parent != Path(folder.anchor):
+        return Path(os.path.relpath(path, folder)).as_posix()
+    return path.as_posix()
+
+
+def _quoted(text: str) -> str:
+    """A TOML basic string; JSON's escapes are a subset of TOML's, which also wants DEL escaped."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

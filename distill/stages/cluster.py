@@ -1,0 +1,58 @@
+"""Stage 4, cluster: dense regions of the latent space, found on private samples and weighed by one noisy histogram.
+
+Clustering the encoded real rows would be a new, unbounded access. So rows drawn from the autoencoder (private already) are
+clustered, and the real rows are only counted over the finished clusters: one histogram, sensitivity 1 (add or remove one row).
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.plan import Plan
+from distill.private_table import PrivateTable, Rows
+from distill.simplex import project_to_simplex
+
+EVENT = "cluster"
+MIN_PORTION = 0.01  # of the samples, for a region to count as dense
+
+
+def find_clusters(latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Density-cluster the latents (n, latent) of private samples.
+
+    Returns:
+        Centres (n_clusters, latent), cluster of each sample (n,), whether it is in a dense core (n,).
+
+    Source: HDBSCAN, Campello et al. 2013, doi:10.1007/978-3-642-37456-2_14, as in scikit-learn.
+    """
+    from sklearn.cluster import HDBSCAN
+
+    points = latents.numpy().astype(np.float64)
+    finder = HDBSCAN(min_cluster_size=max(5, int(MIN_PORTION * len(points))), min_samples=5, copy=True)
+    labels = finder.fit_predict(points)
+    dense = (labels >= 0) & (finder.probabilities_ > 0.5)
+    if not dense.any():  # one diffuse cloud: the whole of it is one cluster
+        labels, dense = np.zeros(len(points), dtype=np.int64), np.ones(len(points), dtype=bool)
+    found = np.unique(labels[dense])
+    centres = torch.tensor(np.stack([points[dense & (labels == c)].mean(axis=0) for c in found]), dtype=torch.float32)
+    return centres, nearest(latents, centres), torch.from_numpy(dense)
+
+
+def nearest(latents: Tensor, centres: Tensor) -> Tensor:
+    """Index of the nearest centre of each latent point, (n,)."""
+    return torch.cdist(latents, centres).argmin(1)
+
+
+def count_clusters(table: PrivateTable, plan: Plan, centres: Tensor, encode: Callable[[Tensor], Tensor], order: Sequence[int]) -> np.ndarray:
+    """Release how many real rows lie nearest to each centre; noisy shares, (n_clusters,)."""
+
+    def label(leaves: Rows, coarse: Rows) -> np.ndarray:
+        del leaves
+        codes = torch.from_numpy(np.stack([coarse[i] for i in order], axis=1).astype(np.int64))
+        parts = [nearest(encode(part), centres) for part in codes.split(65536)]
+        return torch.cat(parts).numpy()
+
+    event = plan.event(EVENT)
+    (counts,) = table.noisy_counts(EVENT, [label], [len(centres)], [event.cell_stddev])
+    return project_to_simplex(counts.astype(np.float64))

@@ -1,0 +1,120 @@
+"""Stage 5's other half, discriminate: an auxiliary-classifier discriminator trained by DP-SGD on real rows.
+
+Two heads share every Poisson sample: a linear class head p(class | features), started at half the naive-Bayes log-odds, and a
+critic that tells real rows from the candidates' hard samples. One release a step: both heads' clipped per-record
+gradients, scaled to one vector of norm at most 1 (L2, add or remove one row). The fake half of the critic's gradient reads no row.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, softplus
+
+from distill.dpsgd import Taps, clipped_gradient_sum, set_gradients
+from distill.layout import Layout
+from distill.plan import Plan
+from distill.private_table import PrivateTable
+from distill.statistics import ClassCounts
+
+HIDDEN = 64
+HEAD_STEP, HEAD_MOMENTUM = 1.0, 0.9
+CRITIC_STEP = 2e-3
+EVENT = "discriminate"
+
+
+class Discriminator:
+    """Class head and critic.
+
+    Attributes:
+        head: Linear layer, (feature_width -> classes), on one-hot features scaled by 1 / sqrt(features).
+        critic: (width -> 64 -> 1) on one-hot rows, class included, scaled by 1 / sqrt(columns).
+    """
+
+    def __init__(self, layout: Layout, counts: ClassCounts, generator: torch.Generator) -> None:
+        self.layout = layout
+        self.head = nn.Linear(layout.feature_width, layout.classes)
+        self.hidden, self.out = nn.Linear(layout.width, HIDDEN), nn.Linear(HIDDEN, 1)
+        with torch.no_grad():
+            weight, bias = naive_bayes(counts)
+            self.head.weight.copy_(0.5 * weight * len(layout.features) ** 0.5)
+            self.head.bias.copy_(bias)
+            for layer in (self.hidden, self.out):
+                bound = layer.in_features**-0.5
+                layer.weight.uniform_(-1, 1, generator=generator).mul_(bound)
+                layer.bias.zero_()
+            self.hidden.weight.mul_((len(layout.widths)) ** 0.5)
+        self._head_optimizer = torch.optim.SGD(self.head.parameters(), lr=HEAD_STEP, momentum=HEAD_MOMENTUM)
+        self._critic_optimizer = torch.optim.Adam([*self.hidden.parameters(), *self.out.parameters()], lr=CRITIC_STEP, betas=(0.5, 0.99))
+        self._averaged = [torch.zeros_like(p) for p in self.head.parameters()]
+        self._averaged_steps = 0
+
+    def step(self, table: PrivateTable, plan: Plan, fake: Tensor, *, rows: float) -> None:
+        """One DP-SGD step on both heads.
+
+        Args:
+            table, plan: The rows and the event `discriminate` that pays for one read of a Poisson sample.
+            fake: Hard codes of the candidates, (n, features + 1).
+            rows: Noisy number of rows; with the sampling rate it is the public normaliser.
+        """
+        to_head, to_critic = plan.group_clip**0.5, (1 - plan.group_clip) ** 0.5
+        expected = rows * plan.event(EVENT).sampling_rate
+
+        def gradient(codes: np.ndarray) -> np.ndarray:
+            batch = torch.from_numpy(codes.astype(np.int64))
+            return torch.cat([to_head * self._head_gradient(batch), to_critic * self._critic_gradient(batch)]).numpy()
+
+        noisy = torch.from_numpy(table.noisy_gradient(EVENT, gradient, clip_norm=1.0)) / expected
+        split = sum(p.numel() for p in self.head.parameters())
+        set_gradients([self.head], noisy[:split] / to_head)
+        self._head_optimizer.step()
+        set_gradients([self.hidden, self.out], noisy[split:] / to_critic)
+        with torch.enable_grad():
+            softplus(self.score(self.layout.one_hot(fake))).mean().backward()  # type: ignore[no-untyped-call]
+        self._critic_optimizer.step()
+        self._average(table.reads[EVENT] > plan.event(EVENT).count // 2)
+
+    def score(self, rows: Tensor) -> Tensor:
+        """Critic's logit that a one-hot row (n, width) is real, (n,)."""
+        scaled = rows / len(self.layout.widths) ** 0.5
+        return torch.as_tensor(self.out(self.hidden(scaled).relu()).squeeze(1))
+
+    def averaged_head(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weights (classes, feature_width) and biases (classes,) for unscaled one-hot rows, averaged over the second half."""
+        weight, bias = (a / max(self._averaged_steps, 1) for a in self._averaged)
+        return (weight / len(self.layout.features) ** 0.5).numpy(), bias.numpy()
+
+    def _head_gradient(self, codes: Tensor) -> Tensor:
+        """Clipped gradient sum of the class head; codes (n, features + 1)."""
+        taps = Taps()
+        rows = self.layout.one_hot(codes[:, :-1]) / len(self.layout.features) ** 0.5
+        losses = cross_entropy(taps.apply(self.head, rows), codes[:, -1], reduction="none")
+        return clipped_gradient_sum(losses, taps, clip_norm=1.0)
+
+    def _critic_gradient(self, codes: Tensor) -> Tensor:
+        """Clipped gradient sum of the critic on real rows."""
+        taps = Taps()
+        rows = self.layout.one_hot(codes) / len(self.layout.widths) ** 0.5
+        hidden = taps.apply(self.hidden, rows).relu()
+        losses = softplus(-taps.apply(self.out, hidden).squeeze(1))
+        return clipped_gradient_sum(losses, taps, clip_norm=1.0)
+
+    def _average(self, started: bool) -> None:
+        if started:
+            for total, parameter in zip(self._averaged, self.head.parameters(), strict=True):
+                total.add_(parameter.detach())
+            self._averaged_steps += 1
+
+
+def naive_bayes(counts: ClassCounts) -> tuple[Tensor, Tensor]:
+    """Class scores of DP naive Bayes: weight (classes, feature_width) of log p(bin | class), bias log prior.
+
+    Cells are smoothed by their own noise, so that a cell of pure noise says nothing about the class.
+    """
+    parts = []
+    prior = counts.prior
+    for column in counts.by_column:
+        smooth = counts.stddev * column.sum(axis=0) / counts.total  # pseudo-counts shared like the bin's own mass
+        pooled = (column.sum(axis=0) + 1.0) / (counts.total + column.shape[1])
+        share = (column + (smooth.sum() + 1.0) * pooled) / (column.sum(axis=1, keepdims=True) + smooth.sum() + 1.0)
+        parts.append(np.log(share / pooled))
+    return torch.tensor(np.concatenate(parts, axis=1), dtype=torch.float32), torch.tensor(np.log(prior), dtype=torch.float32)

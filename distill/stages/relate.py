@@ -1,0 +1,95 @@
+"""Stage 2, relate: which values go together.
+
+One Gaussian release of co-occurrence counts for a set of column pairs (L2 sensitivity sqrt(pairs), add or remove one row).
+Wide tables get a first, very coarse pass over all pairs, from which the pairs worth measuring are chosen. The noisy blocks are
+then denoised: what a block adds to independence is low-rank, the noise is not.
+"""
+
+from itertools import combinations
+
+import numpy as np
+
+from distill.bins import ColumnBins
+from distill.plan import SCOUT_BINS, Plan
+from distill.private_table import LabelOf, PrivateTable, Rows
+from distill.statistics import ClassCounts, PairCounts
+
+
+def count_pairs(table: PrivateTable, plan: Plan, bins: list[ColumnBins], features: list[int], counts: ClassCounts) -> PairCounts:
+    """Release the co-occurrence of pairs of features and denoise it.
+
+    Args:
+        table, plan: The rows and what was planned (events `relate.pairs` and, on wide tables, `relate.scout`).
+        bins: Coarse bins of every column of the table.
+        features: Positions of the features among the table's columns.
+        counts: One-way counts, towards whose independence the blocks are shrunk.
+    """
+    pairs = list(combinations(range(len(features)), 2))
+    if plan.has("relate.scout"):
+        pairs = _choose_pairs(table, plan, bins, features, counts, pairs)
+    if not plan.has("relate.pairs"):
+        return PairCounts([], [], 0.0)
+    event = plan.event("relate.pairs")
+    widths = [bins[f].n_bins for f in features]
+    labels = [_label_of_pair(features[i], features[j], widths[j]) for i, j in pairs]
+    released = table.noisy_counts(event.name, labels, [widths[i] * widths[j] for i, j in pairs], [event.cell_stddev] * len(pairs))
+    stddev, one_way = event.cell_stddev / counts.total, counts.shares
+    blocks = [
+        denoise(r.reshape(widths[i], widths[j]) / counts.total, np.outer(one_way[i], one_way[j]), stddev)
+        for (i, j), r in zip(pairs, released, strict=True)
+    ]
+    return PairCounts(pairs, blocks, stddev)
+
+
+def denoise(block: np.ndarray, independent: np.ndarray, stddev: float) -> np.ndarray:
+    """Shrink the singular values of what `block` adds to `independent`; all shapes (m, k), in shares of rows.
+
+    Source: the optimal shrinker for Frobenius loss under white noise, Gavish & Donoho, arXiv:1405.7511, equation 7.
+    """
+    left, values, right = np.linalg.svd(block - independent, full_matrices=False)
+    long, short = max(block.shape), min(block.shape)
+    y = values / (stddev * np.sqrt(long))
+    beta = short / long
+    kept = y > 1 + np.sqrt(beta)
+    y = np.where(kept, y, 1.0 + np.sqrt(beta))
+    shrunk = np.where(kept, np.sqrt(np.maximum((y**2 - beta - 1) ** 2 - 4 * beta, 0.0)) / y, 0.0)
+    return np.asarray(independent + (left * (shrunk * stddev * np.sqrt(long))) @ right)
+
+
+def _label_of_pair(first: int, second: int, width: int) -> LabelOf:
+    def label(leaves: Rows, coarse: Rows) -> np.ndarray:
+        del leaves
+        return coarse[first].astype(np.int64) * width + coarse[second]
+
+    return label
+
+
+def _choose_pairs(
+    table: PrivateTable, plan: Plan, bins: list[ColumnBins], features: list[int], counts: ClassCounts, pairs: list[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """The coarse first pass: the `plan.pairs` pairs that deviate most from independence, given the noise."""
+    event = plan.event("relate.scout")
+    groups = [_thirds(share) for share in counts.shares]
+    labels = [_label_of_groups(features[i], features[j], groups[i], groups[j]) for i, j in pairs]
+    released = table.noisy_counts(event.name, labels, [SCOUT_BINS**2] * len(pairs), [event.cell_stddev] * len(pairs))
+    grouped = [np.bincount(g, s, SCOUT_BINS) for g, s in zip(groups, counts.shares, strict=True)]
+    score = [
+        np.square(r.reshape(SCOUT_BINS, -1) / counts.total - np.outer(grouped[i], grouped[j])).sum()
+        for (i, j), r in zip(pairs, released, strict=True)
+    ]
+    best = np.sort(np.argsort(score)[::-1][: plan.pairs])
+    return [pairs[k] for k in best]
+
+
+def _thirds(shares: np.ndarray) -> np.ndarray:
+    """Group of each bin so that neighbouring bins form groups of about equal mass; shape (n_bins,)."""
+    middle = np.cumsum(shares) - shares / 2
+    return np.minimum((middle * SCOUT_BINS).astype(np.int64), SCOUT_BINS - 1)
+
+
+def _label_of_groups(first: int, second: int, group_first: np.ndarray, group_second: np.ndarray) -> LabelOf:
+    def label(leaves: Rows, coarse: Rows) -> np.ndarray:
+        del leaves
+        return np.asarray(group_first[coarse[first]] * SCOUT_BINS + group_second[coarse[second]])
+
+    return label

@@ -1,0 +1,194 @@
+"""Reading private tables so that they fit their public schema, and turning rows back to the schema's own values.
+
+The *canonical* frame has the schema's columns in the schema's order: numbers as float64 (NaN is missing) inside their
+bounds; categories as `pandas.Categorical` over the schema's categories as text, then OTHER where the column allows it;
+the unit column, if the schema names one, last and as text. Tables are read in batches and encoded at once, so memory
+stays at about the canonical frame.
+
+Promise: no text of an error or a finding quotes a value of the table or a count of its rows.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from distill.errors import DataError
+from distill.schema import OTHER, Column, Schema
+from distill.table_columns import MISSING, CategoryEncoder, Encoder, Finding, NumberEncoder, Report, UnitEncoder, listed
+from distill.table_files import open_table, write_table
+
+__all__ = [
+    "MISSING",
+    "OTHER",
+    "Finding",
+    "Role",
+    "canonical_table",
+    "check_table",
+    "read_table",
+    "to_public",
+    "write_table",
+]
+
+__all__ = [
+    "MISSING",
+    "OTHER",
+    "Finding",
+    "Role",
+    "canonical_table",
+    "check_table",
+    "read_table",
+    "to_public",
+    "write_table",
+]
+
+Role = Literal["fit", "evaluate", "predict"]
+
+
+def read_table(path: Path, schema: Schema, *, role: Role = "fit") -> pd.DataFrame:
+    """Read a CSV or Parquet file into the canonical frame (see the module's text).
+
+    Numbers outside their bounds are clipped. A category that the schema does not list becomes OTHER where the column
+    allows it, else missing where it may be missing, else it is refused. Outer spaces are dropped, empty cells and the
+    texts in MISSING are missing, and 1.0 is the category 1.
+
+    Args:
+        path: The file; its suffix tells the format.
+        schema: The public schema.
+        role: `fit` wants every column; `evaluate` lets the unit column be absent and drops it; `predict` does the
+            same with the target, and ignores columns that the schema does not name.
+
+    Raises:
+        DataError: The file cannot be read (see `table_files.open_table`) or does not fit the schema.
+    """
+    with open_table(path) as table:
+        return _encode(table.names, table.columns, schema, role, _refuse(f"{path}"))
+
+
+def canonical_table(frame: pd.DataFrame, schema: Schema, *, role: Role = "fit", where: str = "table") -> pd.DataFrame:
+    """The canonical frame of rows already in memory, by the rules of `read_table`; `where` names them in errors."""
+    names = tuple(str(name).strip() for name in frame.columns)
+    return _encode(names, iter([_arrays(frame, where)]), schema, role, _refuse(where))
+
+
+def check_table(path: Path, schema: Schema, *, role: Role = "fit") -> list[Finding]:
+    """Every way in which a table differs from its schema: for the operator's eyes, each finding once, errors first.
+
+    Raises:
+        DataError: The file cannot be read at all.
+    """
+    found: dict[Finding, None] = {}
+    with open_table(path) as table:
+        _encode(table.names, table.columns, schema, role, lambda finding: found.setdefault(finding))
+    return sorted(found, key=lambda finding: finding.severity)
+
+
+def to_public(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """Rows of the canonical frame in the schema's own values; the unit column is left out, an absent target stays so.
+
+    Integers are int64 (Int64 where some are missing), continuous columns float64, categories the schema's own integers
+    or texts; a column whose integers may be joined by OTHER is all text. Missing is NA, NaN or None.
+    """
+    columns = {c.name: _public_column(frame[c.name], c) for c in schema.columns if c.name in frame.columns}
+    return pd.DataFrame(columns, index=frame.index)
+
+
+def _public_column(values: "pd.Series[Any]", column: Column) -> "pd.Series[Any]":
+    """One column in its public type."""
+    if column.kind == "continuous":
+        return values.astype("float64")
+    if column.kind == "integer":
+        return values.astype("Int64" if values.isna().any() else "int64")
+    codes = values.cat.codes.to_numpy()
+    categories = column.categories or ()
+    whole = not column.other and all(isinstance(c, int) for c in categories)
+    kept = [*(str(c) for c in categories), OTHER] if column.other else categories
+    lookup = np.array([*kept, None], dtype=object)  # code -1 is the last: None
+    public = pd.Series(lookup[codes], index=values.index, dtype=object)
+    return public.astype("Int64" if (codes < 0).any() else "int64") if whole else public
+
+
+def _refuse(where: str) -> Report:
+    """A report that raises at the first error."""
+
+    def report(finding: Finding) -> None:
+        if finding.severity == "error":
+            raise DataError(f"{where}: {finding.message}")
+
+    return report
+
+
+def _arrays(frame: pd.DataFrame, where: str) -> list[Any]:
+    """A frame's columns as pyarrow arrays; columns of mixed objects become text."""
+    import pyarrow as pa
+
+    out = []
+    for position in range(frame.shape[1]):
+        values = frame.iloc[:, position]
+        if values.dtype == object:
+            values = values.map(str, na_action="ignore")
+        try:
+            out.append(pa.array(values, from_pandas=True))
+        except (pa.ArrowException, TypeError):
+            raise DataError(
+                f"{where}: column number {position + 1} holds values of a kind that no table file has."
+            ) from None
+    return out
+
+
+def _encode(
+    names: tuple[str, ...], batches: Iterator[list[Any]], schema: Schema, role: Role, report: Report
+) -> pd.DataFrame:
+    """Match the names with the schema, then encode batch by batch."""
+    _check_names(names, schema, role, report)
+    wanted = [c for c in schema.columns if c.name in names and not (role == "predict" and c.name == schema.target)]
+    encoders: dict[str, Encoder] = {
+        c.name: CategoryEncoder(c, c.name == schema.target, report)
+        if c.kind == "categorical"
+        else NumberEncoder(c, report)
+        for c in wanted
+    }
+    if role == "fit" and schema.unit in names:
+        encoders[schema.unit] = UnitEncoder(schema.unit, report)
+    places = [(names.index(name), encoder) for name, encoder in encoders.items()]
+    for batch in batches:
+        for place, encoder in places:
+            encoder.add(batch[place])
+    out = {name: encoders[name].finish() for name in list(encoders)}
+    return pd.DataFrame(out, columns=pd.Index(list(encoders), dtype=object), copy=False)
+
+
+def _check_names(names: tuple[str, ...], schema: Schema, role: Role, report: Report) -> None:
+    """Report columns that are missing, repeated or unknown.
+
+    Names outside the schema are quoted only where most of the header is as expected: the first line of a file
+    without a header is a private record.
+    """
+    known = [c.name for c in schema.columns] + ([schema.unit] if schema.unit else [])
+    optional = {"fit": set(), "evaluate": {schema.unit}, "predict": {schema.unit, schema.target}}[role]
+    missing = [name for name in known if name not in names and name not in optional]
+    extra = [name for name in dict.fromkeys(names) if name not in known]
+    twice = [name for name, times in Counter(names).items() if times > 1 and name in known]
+    found = len(set(known) & set(names))
+    if not found:
+        expected = (
+            f"expected {listed(known)}; the first line must name the columns, and the schema must be this table's"
+        )
+        report(_columns(f"none of the schema's columns is in its header ({expected})"))
+        return
+    if missing:
+        report(_columns(f"column(s) missing: {listed(missing)}; add them, or take the schema of this table"))
+    if twice:
+        report(_columns(f"column(s) there more than once: {listed(twice)}; keep one of each"))
+    if extra and role != "predict":
+        shown = listed(name or "(without a name)" for name in extra) if 2 * found >= len(known) else "(not shown)"
+        mend = "drop them from the table, or describe them in the schema"
+        report(_columns(f"column(s) that the schema does not name: {shown}; {mend}"))
+
+
+def _columns(message: str) -> Finding:
+    """An error about the table's columns as a whole."""
+    return Finding("", "error", message + ".")

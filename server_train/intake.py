@@ -1,0 +1,201 @@
+"""The hub's front desk: finds bundles, verifies each one, and lets in what may be pooled together.
+
+Nothing is taken on trust: `distill.bundle.read_bundle` checks signature, digests, ledger proof and contents; here the
+bundles are compared with each other (one schema, no release twice) and rehearsals are turned away. What was left out or
+could not be checked is said in the notes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from distill import generator as generators
+from distill.bundle import Bundle, Manifest, read_bundle
+from distill.errors import BundleError, BundleMismatchError, BundleTamperedError, RehearsalBundleError
+from distill.schema import Column, Schema
+from server_train.pool import Generator, guarded
+
+SUFFIX = ".distill"
+
+
+@dataclass(frozen=True)
+class Received:
+    """One verified bundle.
+
+    Attributes:
+        name: The institution's name, made unique among the bundles.
+        bundle: The contents.
+        generator: Draws rows and holds the class head.
+    """
+
+    name: str
+    bundle: Bundle
+    generator: Generator
+
+    @property
+    def manifest(self) -> Manifest:
+        """What was released, by whom, at what cost."""
+        return self.bundle.manifest
+
+
+@dataclass(frozen=True)
+class Intake:
+    """All bundles that are pooled, in an order that does not depend on how they were named, and words on the rest."""
+
+    received: tuple[Received, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def schema(self) -> Schema:
+        """The schema that all of them share."""
+        return self.received[0].bundle.schema
+
+
+def find_bundles(places: Sequence[Path]) -> list[Path]:
+    """The bundles that `places` name: files as they are, folders for the `*.distill` files in them.
+
+    Raises:
+        BundleError: a place does not exist, a folder holds no bundle, or no place is given.
+    """
+    found: dict[Path, None] = {}
+    for place in places:
+        if place.is_dir():
+            inside = sorted(p for p in place.glob(f"*{SUFFIX}") if p.is_file() and not p.name.startswith("."))
+            if not inside:
+                raise BundleError(
+                    f"no bundle (*{SUFFIX}) in the folder {place}. Name the bundles, or the folder they are in."
+                )
+            found.update(dict.fromkeys(p.resolve() for p in inside))
+        elif place.exists():
+            found[place.resolve()] = None
+        else:
+            raise BundleError(f"no bundle at {place}. Check the path.")
+    if not found:
+        raise BundleError("no bundle given. Name bundle files, or folders that hold them.")
+    return list(found)
+
+
+def receive(
+    paths: Sequence[Path],
+    *,
+    trusted: frozenset[str] = frozenset(),
+    allow_rehearsal: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Intake:
+    """Read and verify bundles, and compare them with each other.
+
+    Args:
+        paths: Bundle files.
+        trusted: Public keys (hex) of the institutions; every bundle must be signed by one. Empty: any signer will do,
+            and the notes say that nobody vouched for the signers.
+        allow_rehearsal: Let bundles in that are not private.
+        progress: Called with (bundles verified, bundles).
+
+    Raises:
+        BundleError: a bundle cannot be read or its generator does not work.
+        BundleTamperedError: a bundle does not verify, or no trusted key signed it.
+        BundleVersionError: a bundle is from a newer version.
+        BundleMismatchError: two bundles describe different schemas.
+        RehearsalBundleError: a bundle is a rehearsal, and those were not allowed.
+    """
+    bundles = []
+    for done, path in enumerate(paths):
+        bundles.append(_verified(path, trusted, allow_rehearsal))
+        if progress:
+            progress(done + 1, len(paths))
+    kept, notes = _one_a_data_set(bundles)
+    _require_one_schema(kept)
+    if not trusted:
+        notes.append(
+            "Each signature was checked against the key in its own bundle. To check who signed, name the institutions' "
+            "public keys (--trust)."
+        )
+    received = [
+        _received(name, b) for name, b in zip(_unique([b.manifest.institution for b in kept]), kept, strict=True)
+    ]
+    return Intake(tuple(received), tuple(notes))
+
+
+def _received(name: str, bundle: Bundle) -> Received:
+    generator = guarded(name, "reading its generator", lambda: generators.generator_of(bundle))
+    return Received(name, bundle, generator)
+
+
+def _verified(path: Path, trusted: frozenset[str], allow_rehearsal: bool) -> Bundle:
+    """One bundle after all checks that need no other bundle."""
+    bundle = read_bundle(path)
+    signer = bundle.manifest.public_key
+    if trusted and signer not in trusted:
+        raise BundleTamperedError(
+            f"{path}: it is signed by key {signer}, which is none of the {len(trusted)} trusted one(s). "
+            "Ask the institution for its public key by another way, and name it with --trust."
+        )
+    if bundle.manifest.rehearsal and not allow_rehearsal:
+        raise RehearsalBundleError(
+            f"{path}: this bundle of {bundle.manifest.institution!r} is a REHEARSAL and NOT PRIVATE. "
+            "Ask for a real release; --allow-rehearsal trains on it nevertheless, for a model that stays in the house."
+        )
+    return bundle
+
+
+def _one_a_data_set(bundles: Sequence[Bundle]) -> tuple[list[Bundle], list[str]]:
+    """The newest release of each data set, in a fixed order; a word on each one left out.
+
+    Two releases of one table would count its rows twice.
+    """
+    notes: list[str] = []
+    newest: dict[tuple[str, str], Bundle] = {}
+    for bundle in sorted(bundles, key=lambda b: (b.manifest.created, b.digest)):
+        key = (bundle.manifest.public_key, bundle.manifest.dataset)
+        older = newest.get(key)
+        if older is not None and older.digest == bundle.digest:
+            notes.append(f"{bundle.path.name} is the same bundle as {older.path.name}; it counts once.")
+        elif older is not None:
+            notes.append(
+                f"{older.path.name} and {bundle.path.name} are two releases of one data set of "
+                f"{bundle.manifest.institution!r}; only the newer one, {bundle.path.name}, is used."
+            )
+        newest[key] = bundle
+    return sorted(newest.values(), key=lambda b: (b.manifest.institution, b.digest)), notes
+
+
+def _require_one_schema(bundles: Sequence[Bundle]) -> None:
+    """All schemas have one digest. Raises BundleMismatchError naming both sides and where they differ."""
+    first = bundles[0]
+    for other in bundles[1:]:
+        if other.manifest.schema_digest != first.manifest.schema_digest:
+            where = _difference(first.schema, other.schema)
+            raise BundleMismatchError(
+                f"{first.path.name} ({first.manifest.institution!r}) and {other.path.name} "
+                f"({other.manifest.institution!r}) describe different schemas: {where}. Only bundles of one schema "
+                "can be pooled: agree on one schema file, and have the institution fit again."
+            )
+
+
+def _difference(one: Schema, two: Schema) -> str:
+    """Where two schemas differ, in a few words."""
+    if one.target != two.target:
+        return f"target {one.target!r} against {two.target!r}"
+    names, others = [c.name for c in one.columns], [c.name for c in two.columns]
+    if set(names) != set(others):
+        only = sorted(set(names) ^ set(others))
+        return f"column(s) on one side only: {', '.join(only[:5])}"
+    if names != others:
+        return "the same columns in another order"
+    if one.unit != two.unit:
+        return f"unit {one.unit!r} against {two.unit!r}"
+    changed = [a.name for a, b in zip(one.columns, two.columns, strict=True) if _core(a) != _core(b)]
+    return f"kind, bounds, categories or nullability of column(s) {', '.join(changed[:5])}"
+
+
+def _core(column: Column) -> dict[str, object]:
+    return column.model_dump(exclude={"description", "from_data"})
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Names with (2), (3) ... behind repeated ones."""
+    out: list[str] = []
+    for position, name in enumerate(names):
+        times = names[: position + 1].count(name)
+        out.append(name if times == 1 else f"{name} ({times})")
+    return out

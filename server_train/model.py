@@ -1,0 +1,217 @@
+"""The global model: a small network, what its inputs mean, and where it came from; saved without pickle.
+
+A model is two files in one folder: `model.safetensors` (the weights) and `model.json` (schema, preprocessing, training
+settings, versions, the bundles it was trained on, and the digest of the weights). Loading checks every one of them
+and answers with a ModelError that says what is wrong. A loaded model gives exactly the scores of the saved one.
+"""
+
+import hashlib
+import itertools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+from torch.nn import functional
+
+from distill.errors import ModelError
+from distill.schema import Schema
+from server_train.features import Encoder, Inputs, NumberCurve
+
+MODEL_FORMAT = 1
+CARD, WEIGHTS = "model.json", "model.safetensors"
+LARGEST_FILE = 256 * 2**20
+PREDICT_ROWS = 65_536
+
+
+class Network(nn.Module):
+    """A multi-layer perceptron; its first layer reads dense numbers and looks up one vector a categorical column."""
+
+    def __init__(
+        self, *, n_dense: int, n_codes: int, hidden: tuple[int, ...], classes: int, dropout: float = 0.0
+    ) -> None:
+        """All weights are zero until `initialise` or `load_state_dict`."""
+        super().__init__()
+        self.n_codes, self.dropout = n_codes, dropout
+        self.dense = nn.Parameter(torch.zeros(n_dense, hidden[0]))
+        self.table = nn.Parameter(torch.zeros(n_codes, hidden[0]))
+        self.bias = nn.Parameter(torch.zeros(hidden[0]))
+        sizes = [*hidden, classes]
+        self.weights = nn.ParameterList([torch.zeros(a, b) for a, b in itertools.pairwise(sizes)])
+        self.biases = nn.ParameterList([torch.zeros(b) for b in sizes[1:]])
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator, *, inputs: int, prior: Tensor) -> None:
+        """He initialisation from `generator` for `inputs` active inputs; the last bias starts at the log of `prior`."""
+        for weight, fan_in in [(self.dense, inputs), (self.table, inputs), *((w, w.shape[0]) for w in self.weights)]:
+            if weight.numel():
+                weight.normal_(0.0, (2.0 / max(fan_in, 1)) ** 0.5, generator=generator)
+        self.weights[-1].mul_(0.3)
+        self.biases[-1].copy_(prior.clamp_min(1e-6).log())
+
+    def forward(self, dense: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Logits, shape (rows, classes); with `generator` hidden units are dropped at random, as in training."""
+        x = dense @ self.dense + self.bias
+        if codes.shape[1]:
+            x = x + functional.embedding_bag(codes, self.table, mode="sum")
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            x = functional.relu(x)
+            if generator is not None and self.dropout:
+                keep = torch.rand(x.shape, generator=generator) >= self.dropout
+                x = x * keep / (1.0 - self.dropout)
+            x = x @ weight + bias
+        return x
+
+
+class ModelCard(BaseModel):
+    """What `model.json` holds.
+
+    Attributes:
+        created: UTC time.
+        versions: Of this software and the libraries that matter for the scores.
+        schema_: The public schema that all institutions share (`schema` in the file).
+        preprocessing: Curve of each number, from the synthetic pool and the public bounds.
+        hidden: Widths of the hidden layers.
+        training: Settings, rows, epochs, and how well the held-out synthetic rows are predicted.
+        institutions: For each bundle who signed it, its budget, its weights and their terms, its bytes.
+        privacy: Both readings of the budgets across institutions.
+        rehearsal: At least one bundle was a rehearsal: NOT PRIVATE.
+        weights_sha256: Digest of `model.safetensors`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    format: Literal["distill-model"] = "distill-model"
+    format_version: int = MODEL_FORMAT
+    created: str
+    versions: dict[str, str]
+    schema_: Schema = Field(alias="schema")
+    schema_digest: str
+    preprocessing: dict[str, NumberCurve]
+    hidden: tuple[int, ...] = Field(min_length=1, max_length=16)
+    training: dict[str, Any]
+    institutions: list[dict[str, Any]] = []
+    privacy: dict[str, Any] = {}
+    rehearsal: bool = False
+    weights_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network with all it needs to score rows."""
+
+    card: ModelCard
+    encoder: Encoder
+    network: Network
+
+    @property
+    def schema(self) -> Schema:
+        """The public schema of the rows it scores."""
+        return self.card.schema_
+
+    def predict(self, frame: pd.DataFrame) -> np.ndarray:
+        """Probability of each class (in the order of `schema.classes`) for each row, float64, shape (rows, classes).
+
+        Raises:
+            DataError: a feature column is absent or holds what the schema forbids.
+        """
+        parts = [
+            probabilities(self.network, self.encoder.encode(frame.iloc[start : start + PREDICT_ROWS]))
+            for start in range(0, len(frame), PREDICT_ROWS)
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.schema.classes)))
+
+
+@torch.no_grad()
+def probabilities(network: Network, inputs: Inputs) -> np.ndarray:
+    """Class probabilities of encoded rows, float64, shape (rows, classes)."""
+    logits = network(torch.from_numpy(inputs.dense), torch.from_numpy(inputs.codes))
+    return np.asarray(torch.softmax(logits.double(), dim=1).numpy())
+
+
+def save_model(model: Model, folder: Path) -> ModelCard:
+    """Write both files into the existing `folder`; returns the card with the digest of the weights."""
+    weights = save_tensors({name: tensor.contiguous() for name, tensor in model.network.state_dict().items()})
+    card = model.card.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
+    (folder / WEIGHTS).write_bytes(weights)
+    (folder / CARD).write_text(
+        json.dumps(card.model_dump(mode="json", by_alias=True), indent=1, ensure_ascii=False) + "\n", "utf-8"
+    )
+    return card
+
+
+def load_model(path: Path) -> Model:
+    """Read a model from its folder or its `model.json`.
+
+    Raises:
+        ModelError: a file is missing, damaged, from a newer version, or the two do not belong together.
+    """
+    folder = path.parent if path.name == CARD and not path.is_dir() else path
+    card = _read_card(folder / CARD)
+    weights = _read(folder / WEIGHTS)
+    if hashlib.sha256(weights).hexdigest() != card.weights_sha256:
+        raise ModelError(
+            f"{folder / WEIGHTS} is not the file that {CARD} describes (its digest differs). "
+            "Train or copy the model again."
+        )
+    try:
+        encoder = Encoder(card.schema_, card.preprocessing)
+        network = network_for(encoder, card.hidden)
+        network.load_state_dict(load_tensors(weights))
+    except (SafetensorError, RuntimeError, ValueError, TypeError) as error:
+        raise ModelError(f"the model in {folder} is damaged: weights and {CARD} do not fit together.") from error
+    return Model(card, encoder, network.eval())
+
+
+def network_for(encoder: Encoder, hidden: tuple[int, ...], *, dropout: float = 0.0) -> Network:
+    """A network whose inputs are what `encoder` makes, with one output a class."""
+    classes = len(encoder.schema.classes)
+    return Network(n_dense=encoder.n_dense, n_codes=encoder.n_codes, hidden=hidden, classes=classes, dropout=dropout)
+
+
+def _read_card(path: Path) -> ModelCard:
+    try:
+        content = json.loads(_read(path))
+    except ValueError:
+        raise ModelError(f"{path} is not valid JSON. Train or copy the model again.") from None
+    if not isinstance(content, dict) or content.get("format") != "distill-model":
+        raise ModelError(f"{path} does not describe a model of this software.")
+    version = content.get("format_version")
+    if isinstance(version, int) and version > MODEL_FORMAT:
+        raise ModelError(
+            f"{path} has format version {version}; this software reads up to {MODEL_FORMAT}. Install a newer version."
+        )
+    try:
+        card = ModelCard.model_validate(content)
+    except ValidationError as error:
+        places = ", ".join(sorted({".".join(str(p) for p in e["loc"][:3]) for e in error.errors()})[:5])
+        raise ModelError(f"{path} is damaged (see {places}). Train or copy the model again.") from None
+    if card.schema_.digest() != card.schema_digest or not all(0 < width <= 65_536 for width in card.hidden):
+        raise ModelError(
+            f"{path} is damaged: its schema digest or layer widths are wrong. Train or copy the model again."
+        )
+    return card
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a model file. Raises ModelError."""
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise ModelError(
+                f"{path} is larger than {LARGEST_FILE // 2**20} MiB, more than any model of this software."
+            )
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelError(
+            f"no model at {path.parent}: {path.name} is missing. Name a folder that train-global wrote."
+        ) from None
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}.") from None

@@ -1,0 +1,297 @@
+"""One training set from all institutions: rows from every generator, labels from all class heads together.
+
+Institution i describes its features p_i(x) and its class head p_i(y | x), learnt where classes have its own
+frequencies pi_i. The evidence log p_i(y | x) - log pi_i(y) is free of those frequencies; evidence of all heads is
+averaged by information (see `contribution`), and the global frequencies pi are put back. Rows are drawn in
+proportion to noisy row counts, labelled by the combined head, and an intercept makes the mean label frequency equal pi.
+Everything here is post-processing of the bundles: any number of rows, any seed, no budget.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from distill.errors import BundleError, DistillError
+from distill.schema import Column, Schema
+from server_train.contribution import (
+    Contribution,
+    contributions,
+    global_prior,
+    head_matrix,
+    pseudo_inverse,
+    smoothed_prior,
+)
+from server_train.features import class_codes
+
+EVIDENCE_LIMIT = 10.0  # natural-log units; what one head may say about one class of one row
+LOWEST_LOG = -30.0
+CHUNK = 50_000  # rows a generator is asked for, or labels, at once
+
+T = TypeVar("T")
+
+
+class Generator(Protocol):
+    """What the pool needs of one institution's generator (`distill.generator.Generator` has it)."""
+
+    noisy_rows: int
+    class_prior: np.ndarray
+
+    @property
+    def head_information(self) -> float:
+        """On the scale of n * (1 - sum(p**2)) / 2; 0: the class head is unusable."""
+
+    def draw(self, n: int, rng: np.random.Generator) -> pd.DataFrame:
+        """`n` rows in public values, the target among them."""
+
+    def class_log_probabilities(self, frame: pd.DataFrame) -> np.ndarray:
+        """Log-probability of each class for each row, shape (rows, classes)."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The pooled training set.
+
+    Attributes:
+        schema: Shared by all institutions.
+        frame: Rows in public values with drawn labels, in random order.
+        soft_labels: Probability of each class for each row, float32, shape (rows, classes).
+        origin: For each row the index of the institution it was drawn from.
+        members: The institutions' weights, in the order of `origin`.
+        prior: Global class frequencies.
+        notes: What a reader should know, in plain words.
+    """
+
+    schema: Schema
+    frame: pd.DataFrame
+    soft_labels: np.ndarray
+    origin: np.ndarray
+    members: tuple[Contribution, ...]
+    prior: np.ndarray
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.frame)
+
+
+def default_rows(noisy_rows: Iterable[float]) -> int:
+    """Rows to pool when nobody says: four times what the institutions hold, between 20,000 and 200,000."""
+    return int(max(20_000, min(200_000, 4 * sum(noisy_rows))))
+
+
+def draw_pool(
+    schema: Schema,
+    generators: Sequence[tuple[str, Generator]],
+    *,
+    rows: int,
+    rng: np.random.Generator,
+    progress: Callable[[int, int], None] | None = None,
+) -> Pool:
+    """Draw `rows` rows from all generators and label them from the combined class head.
+
+    Args:
+        schema: Shared by all institutions.
+        generators: Institution name and generator, in a fixed order.
+        rows: How many rows; at least one an institution.
+        rng: Source of every draw.
+        progress: Called with (rows labelled so far, rows) now and then.
+
+    Raises:
+        BundleError: a generator fails, or gives rows or probabilities that cannot be right.
+    """
+    members = weigh(generators, classes=len(schema.classes))
+    counts = allocate(rows, np.array([m.row_share for m in members]))
+    streams = rng.spawn(len(members))
+    drawn = [
+        _draw(schema, name, generator, int(count), stream)
+        for (name, generator), count, stream in zip(generators, counts, streams, strict=True)
+    ]
+    order = rng.permutation(int(counts.sum()))
+    frame = stack(schema, drawn).iloc[order].reset_index(drop=True)
+    origin = np.repeat(np.arange(len(members)), counts)[order]
+    prior = global_prior(members)
+    notes = [] if heads_connect(members) else [_NO_HEADS]
+    if notes:
+        soft = np.eye(len(schema.classes))[class_codes(schema, frame)]
+    else:
+        soft = _soft_labels(frame, generators, members, progress)
+        frame[schema.target] = _labels(schema, soft, rng)
+    notes += [_FEW.format(m.institution) for m in members if m.head_share == 0 and not notes]
+    return Pool(schema, frame, soft.astype(np.float32), origin, members, prior, tuple(notes))
+
+
+_NO_HEADS = (
+    "No combination of class heads tells all classes apart (most institutions hold one class only), so the pooled rows "
+    "keep the labels they were drawn with. What tells institutions apart then looks like what tells classes apart: "
+    "trust the model only after an evaluation on real rows that hold several classes."
+)
+_FEW = "{} holds (nearly) one class only: its class head is not used; its rows still shape the features."
+
+
+def weigh(generators: Sequence[tuple[str, Generator]], *, classes: int) -> tuple[Contribution, ...]:
+    """Weights of all institutions from what their generators state. Raises BundleError on nonsense."""
+    for name, generator in generators:
+        prior = np.asarray(generator.class_prior, dtype=float)
+        if prior.shape != (classes,) or not np.isfinite(prior).all() or not np.isfinite(generator.noisy_rows):
+            raise BundleError(f"the bundle of {name!r} states class frequencies or a row count that make no sense.")
+    return contributions(
+        [name for name, _ in generators],
+        [float(g.noisy_rows) for _, g in generators],
+        [np.asarray(g.class_prior, dtype=float) for _, g in generators],
+        [float(g.head_information) for _, g in generators],
+    )
+
+
+def allocate(total: int, shares: np.ndarray) -> np.ndarray:
+    """Split `total` rows by `shares` (summing to one) into whole numbers that sum to it exactly: largest remainders."""
+    exact = total * shares
+    counts = np.floor(exact).astype(int)
+    largest = np.argsort(counts - exact, kind="stable")[: total - int(counts.sum())]
+    counts[largest] += 1
+    return np.asarray(counts)
+
+
+def heads_connect(members: Sequence[Contribution]) -> bool:
+    """Whether the heads together inform about every contrast between classes that occur."""
+    present = np.flatnonzero(global_prior(members) > 0)
+    total = np.sum([_matrix(m) for m in members], axis=0)[np.ix_(present, present)]
+    scale = np.abs(total).max(initial=0.0)
+    return bool(scale > 0 and np.linalg.matrix_rank(total / scale, tol=1e-9, hermitian=True) >= len(present) - 1)
+
+
+def combine_heads(
+    log_probabilities: Sequence[np.ndarray], members: Sequence[Contribution], *, prior: np.ndarray
+) -> np.ndarray:
+    """One class head for all institutions together, at the class frequencies `prior`.
+
+    Each head's evidence e_i = log p_i(y | x) - log pi_i(y) is averaged by information,
+    e = (sum_i L_i)^+ sum_i L_i e_i, and the result is log-normalised log prior(y) + e. For two classes this is the
+    average of prior-free log-odds weighted by n_i p_i (1 - p_i). A class that an institution lacks has no weight there,
+    so others' evidence on it stands alone.
+
+    Args:
+        log_probabilities: Of each head on the same rows, shape (rows, classes) each.
+        members: The weights, in the same order.
+        prior: Class frequencies of the result, above zero, shape (classes,).
+
+    Returns:
+        Log-probabilities, shape (rows, classes).
+    """
+    matrices = [_matrix(m) for m in members]
+    weighted = [
+        _evidence(logs, m) @ matrix for logs, m, matrix in zip(log_probabilities, members, matrices, strict=True)
+    ]
+    evidence = np.sum(weighted, axis=0) @ pseudo_inverse(np.sum(matrices, axis=0))
+    return log_normalise(np.log(prior) + evidence)
+
+
+def match_prior(log_probabilities: np.ndarray, prior: np.ndarray, *, rounds: int = 200) -> np.ndarray:
+    """Shift every class by a constant so that the mean probability of each class equals `prior`."""
+    wanted = np.log(np.maximum(prior, 1e-9))
+    shift = np.zeros(len(prior))
+    for _ in range(rounds):
+        mean = np.exp(log_normalise(log_probabilities + shift)).mean(axis=0)
+        step = wanted - np.log(np.maximum(mean, 1e-300))
+        shift += step - step.max()
+        if np.abs(np.exp(wanted) - mean).max() < 1e-6:
+            break
+    return log_normalise(log_probabilities + shift)
+
+
+def log_normalise(scores: np.ndarray) -> np.ndarray:
+    """Scores minus their log-sum-exp along the last axis: proper log-probabilities."""
+    scores = scores - scores.max(axis=1, keepdims=True)
+    return np.asarray(scores - np.log(np.exp(scores).sum(axis=1, keepdims=True)))
+
+
+def stack(schema: Schema, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Frames on top of each other, column by column, in the public types that one table of all rows would have."""
+    return pd.DataFrame({c.name: _stacked(c, [f[c.name] for f in frames]) for c in schema.columns})
+
+
+def _stacked(column: Column, parts: Sequence["pd.Series[Any]"]) -> "pd.Series[Any] | np.ndarray":
+    if column.kind == "categorical":
+        values = np.concatenate([p.astype(object).to_numpy() for p in parts])
+        whole = all(isinstance(c, int) for c in column.categories or ()) and not column.other
+        if not whole:
+            return values
+        return pd.Series(pd.array(values, dtype="Int64")) if pd.isna(values).any() else values.astype(np.int64)
+    numbers = np.concatenate([p.to_numpy(dtype=np.float64, na_value=np.nan) for p in parts])
+    if column.kind == "continuous":
+        return numbers
+    return pd.Series(numbers).astype("Int64") if np.isnan(numbers).any() else numbers.astype(np.int64)
+
+
+def _matrix(member: Contribution) -> np.ndarray:
+    return head_matrix(member.noisy_rows, np.asarray(member.class_prior), member.head_information)
+
+
+def _evidence(logs: np.ndarray, member: Contribution) -> np.ndarray:
+    """What a head says beyond its institution's class frequencies, limited on both sides."""
+    own = np.log(smoothed_prior(member.noisy_rows, np.asarray(member.class_prior)))
+    return np.asarray(np.clip(np.maximum(logs, LOWEST_LOG) - own, -EVIDENCE_LIMIT, EVIDENCE_LIMIT))
+
+
+def _soft_labels(
+    frame: pd.DataFrame,
+    generators: Sequence[tuple[str, Generator]],
+    members: Sequence[Contribution],
+    progress: Callable[[int, int], None] | None,
+) -> np.ndarray:
+    """Class probabilities of every row from the combined head, matched to the global class frequencies."""
+    prior = smoothed_prior(sum(m.noisy_rows for m in members), global_prior(members))
+    used = [(g, m) for g, m in zip(generators, members, strict=True) if m.head_share > 0]
+    parts = []
+    for start in range(0, len(frame), CHUNK):
+        rows = frame.iloc[start : start + CHUNK].reset_index(drop=True)
+        logs = [_head(name, generator, rows, len(prior)) for (name, generator), _ in used]
+        parts.append(combine_heads(logs, [m for _, m in used], prior=prior))
+        if progress:
+            progress(min(start + CHUNK, len(frame)), len(frame))
+    return np.asarray(np.exp(match_prior(np.concatenate(parts), global_prior(members))))
+
+
+def _labels(schema: Schema, soft: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One label a row, drawn from its probabilities, in the schema's own values."""
+    codes = (soft.cumsum(axis=1) < rng.random((len(soft), 1))).sum(axis=1).clip(max=soft.shape[1] - 1)
+    whole = all(isinstance(c, int) for c in schema.classes)
+    return np.asarray(np.array(schema.classes, dtype=np.int64 if whole else object)[codes])
+
+
+def _draw(schema: Schema, name: str, generator: Generator, rows: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Rows of one institution, checked: all columns there, as many rows as asked for, nothing infinite."""
+    frame = guarded(name, "drawing rows", lambda: generator.draw(rows, rng)) if rows else _empty(schema)
+    absent = [c.name for c in schema.columns if c.name not in frame.columns]
+    if absent or len(frame) != rows:
+        what = f"without the column(s) {', '.join(absent[:5])}" if absent else f"{len(frame)} rows instead of {rows}"
+        raise BundleError(f"the bundle of {name!r} is broken: its generator drew {what}. Ask for a new bundle.")
+    return frame
+
+
+def _empty(schema: Schema) -> pd.DataFrame:
+    return pd.DataFrame({c.name: np.empty(0, object if c.kind == "categorical" else float) for c in schema.columns})
+
+
+def _head(name: str, generator: Generator, rows: pd.DataFrame, classes: int) -> np.ndarray:
+    """Log-probabilities of one institution's head, checked: one a row and class, none NaN or above zero."""
+    logs = guarded(name, "its class head", lambda: np.asarray(generator.class_log_probabilities(rows), dtype=float))
+    if logs.shape != (len(rows), classes) or np.isnan(logs).any() or (logs > 1e-6).any():
+        raise BundleError(
+            f"the bundle of {name!r} is broken: its class head gives no probabilities. Ask for a new bundle."
+        )
+    return logs
+
+
+def guarded(name: str, what: str, call: Callable[[], T]) -> T:
+    """Run code on a bundle's contents; whatever a broken bundle makes it raise becomes a BundleError that names it."""
+    try:
+        return call()
+    except DistillError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise BundleError(
+            f"the bundle of {name!r} is broken: {what} failed ({type(error).__name__}). Ask for a new bundle."
+        ) from error

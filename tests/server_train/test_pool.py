@@ -1,0 +1,163 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hub_fakes import BINARY, TERNARY, TableGenerator, class_chances, skewed, table
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill.errors import BundleError
+from server_train.contribution import contributions
+from server_train.pool import (
+    allocate,
+    combine_heads,
+    default_rows,
+    draw_pool,
+    heads_connect,
+    log_normalise,
+    match_prior,
+)
+
+
+def member(rows, prior):
+    prior = np.asarray(prior, dtype=float)
+    return contributions(["i"], [rows], [prior], [rows * (1 - np.square(prior).sum())])[0]
+
+
+def log_odds(logs):
+    return logs[:, 1] - logs[:, 0]
+
+
+def test_a_head_is_corrected_for_its_own_class_frequencies():
+    """By hand: a head that knew p = .2 says .5: evidence 1 / (.2/.8) = 4 in odds, so .8 at p = .5."""
+    logs = np.log([[0.5, 0.5]])
+    combined = combine_heads([logs], [member(1e9, [0.8, 0.2])], prior=np.array([0.5, 0.5]))
+    assert np.exp(combined) == pytest.approx(np.array([[0.2, 0.8]]), rel=1e-6)
+
+
+def test_two_heads_are_averaged_by_information_after_the_correction():
+    """By hand: evidence log 4 with information 1e9 * .16, and 0 with 1e9 * .25; at even odds their mean remains."""
+    members = [member(1e9, [0.8, 0.2]), member(1e9, [0.5, 0.5])]
+    combined = combine_heads([np.log([[0.5, 0.5]])] * 2, members, prior=np.array([0.5, 0.5]))
+    assert log_odds(combined)[0] == pytest.approx(np.log(4) * 0.16 / (0.16 + 0.25), rel=1e-5)
+
+
+def test_one_institution_alone_keeps_its_head():
+    rng = np.random.default_rng(0)
+    logs = log_normalise(rng.normal(size=(50, 3)))
+    one = member(1e9, [0.5, 0.3, 0.2])
+    assert combine_heads([logs], [one], prior=np.array([0.5, 0.3, 0.2])) == pytest.approx(logs, rel=1e-5)
+
+
+def test_a_class_that_an_institution_lacks_is_judged_by_the_others():
+    """The first head has never seen class 2 and gives it next to nothing; the second knows it well."""
+    blind = np.log(np.maximum([[0.5, 0.5, 0.0]], 1e-12))
+    seeing = np.log([[0.2, 0.2, 0.6]])
+    members = [member(1e8, [0.5, 0.5, 0.0]), member(1e8, [1 / 3, 1 / 3, 1 / 3])]
+    combined = np.exp(combine_heads([blind, seeing], members, prior=np.full(3, 1 / 3)))
+    assert combined == pytest.approx(np.array([[0.2, 0.2, 0.6]]), rel=1e-4)
+
+
+def test_a_tiny_class_prior_does_not_blow_up():
+    rare = member(10_000, [0.9999, 0.0001])
+    other = member(10_000, [0.7, 0.3])
+    logs = np.log([[1 - 1e-12, 1e-12], [0.5, 0.5]])
+    combined = combine_heads([logs, logs], [rare, other], prior=np.array([0.8, 0.2]))
+    assert np.isfinite(combined).all()
+    assert log_odds(combined)[1] > log_odds(combined)[0]
+
+
+@given(st.integers(0, 10_000), st.lists(st.floats(0.01, 1), min_size=1, max_size=9))
+def test_rows_are_allocated_to_the_last_one(total, shares):
+    shares = np.array(shares) / sum(shares)
+    counts = allocate(total, shares)
+    assert counts.sum() == total
+    assert (np.abs(counts - total * shares) <= 1 + 1e-6).all()
+
+
+@pytest.mark.parametrize("prior", [[0.9, 0.1], [0.3, 0.3, 0.4], [0.98, 0.02, 0.0]])
+def test_an_intercept_makes_the_mean_label_frequency_the_global_one(prior):
+    logs = log_normalise(np.random.default_rng(1).normal(size=(5000, len(prior)), scale=2))
+    matched = np.exp(match_prior(logs, np.array(prior)))
+    assert matched.mean(axis=0) == pytest.approx(prior, abs=1e-4)
+    assert matched.sum(axis=1) == pytest.approx(np.ones(5000))
+
+
+@pytest.mark.parametrize("schema", [BINARY, TERNARY], ids=["two classes", "three classes"])
+def test_the_pool_carries_the_true_class_chances_although_every_institution_is_skewed(schema):
+    """The heads are the truth at each institution's own class frequencies, so the pool must give back the truth."""
+    whole = table(30_000, schema, 0)
+    parts = [skewed(table(20_000, schema, 1), schema, 0.2), table(20_000, schema, 2)]
+    generators = [(f"bank {i}", TableGenerator(schema, part)) for i, part in enumerate(parts)]
+    pool = draw_pool(schema, generators, rows=8000, rng=np.random.default_rng(0))
+    assert pool.notes == ()
+    assert pool.soft_labels.mean(axis=0) == pytest.approx(pool.prior, abs=1e-3)
+    base = class_chances(whole, len(schema.classes)).mean(axis=0)
+    wanted = log_normalise(np.log(class_chances(pool.frame, len(schema.classes))) + np.log(pool.prior) - np.log(base))
+    assert np.abs(pool.soft_labels - np.exp(wanted)).mean() < 0.03
+    assert [c.name for c in schema.columns] == list(pool.frame.columns)
+
+
+def test_drawn_labels_follow_the_soft_ones():
+    pool = draw_pool(
+        BINARY, [("a", TableGenerator(BINARY, table(5000, BINARY, 3)))], rows=20_000, rng=np.random.default_rng(0)
+    )
+    high = pool.soft_labels[:, 1] > 0.7
+    assert pool.frame.loc[high, "default"].mean() == pytest.approx(pool.soft_labels[high, 1].mean(), abs=0.03)
+    assert pool.frame["default"].dtype == np.int64
+
+
+def test_the_same_seed_draws_the_same_pool():
+    generators = [
+        ("a", TableGenerator(BINARY, table(500, BINARY, 3))),
+        ("b", TableGenerator(BINARY, table(900, BINARY, 4))),
+    ]
+    one, two = (draw_pool(BINARY, generators, rows=1000, rng=np.random.default_rng(7)) for _ in range(2))
+    pd.testing.assert_frame_equal(one.frame, two.frame)
+    assert (one.soft_labels == two.soft_labels).all()
+    assert np.bincount(one.origin).tolist() == [357, 643]
+
+
+def test_an_institution_with_one_class_gives_rows_but_no_opinion():
+    honest = table(5000, BINARY, 1)
+    only_good = skewed(table(5000, BINARY, 2), BINARY, 0.0)
+    generators = [("mixed", TableGenerator(BINARY, honest)), ("good only", TableGenerator(BINARY, only_good))]
+    pool = draw_pool(BINARY, generators, rows=2000, rng=np.random.default_rng(0))
+    assert pool.members[1].head_share == 0
+    assert (pool.origin == 1).sum() > 500
+    assert any("good only" in note and "class head is not used" in note for note in pool.notes)
+
+
+def test_without_any_usable_head_the_drawn_labels_remain_and_a_note_says_so():
+    frame = table(4000, BINARY, 1)
+    halves = [frame[frame["default"] == c].reset_index(drop=True) for c in (0, 1)]
+    generators = [(f"only {c}", TableGenerator(BINARY, half)) for c, half in enumerate(halves)]
+    pool = draw_pool(BINARY, generators, rows=1000, rng=np.random.default_rng(0))
+    assert set(np.unique(pool.soft_labels)) == {0.0, 1.0}
+    assert (pool.frame["default"].to_numpy() == pool.origin).all()
+    assert "trust the model only after" in " ".join(pool.notes)
+    assert not heads_connect(pool.members)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (lambda g: setattr(g, "draw", lambda n, rng: g.frame.iloc[: n - 1]), "rows instead of"),
+        (lambda g: setattr(g, "draw", lambda n, rng: g.frame.iloc[:n].drop(columns="age")), "without the column.*age"),
+        (lambda g: setattr(g, "draw", lambda n, rng: {}["nothing"]), "drawing rows failed"),
+        (lambda g: setattr(g, "class_log_probabilities", lambda f: np.full((len(f), 2), np.nan)), "no probabilities"),
+        (lambda g: setattr(g, "class_log_probabilities", lambda f: np.zeros((len(f), 3))), "no probabilities"),
+        (lambda g: setattr(g, "class_log_probabilities", lambda f: 1 / 0), "class head failed"),
+        (lambda g: setattr(g, "class_prior", np.array([0.2, 0.3, 0.5])), "make no sense"),
+    ],
+)
+def test_a_broken_generator_is_a_bundle_error_that_names_the_institution(break_it, words):
+    generator = TableGenerator(BINARY, table(500, BINARY, 1))
+    break_it(generator)
+    with pytest.raises(BundleError, match=f"'bank'.*{words}"):
+        draw_pool(BINARY, [("bank", generator)], rows=100, rng=np.random.default_rng(0))
+
+
+def test_the_default_pool_grows_with_the_institutions_within_limits():
+    assert default_rows([100, 200]) == 20_000
+    assert default_rows([10_000, 5_000]) == 60_000
+    assert default_rows([1e6]) == 200_000
