@@ -33,6 +33,7 @@ def evaluate(
 
 def _shown(result: "Evaluation") -> "Group":
     """The figures as a small table, and the word on publishing them."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -40,8 +41,8 @@ def _shown(result: "Evaluation") -> "Group":
     from server_train.evaluation import RELEASE_WORD
 
     macro = len(result.classes) > 2
-    table = Table(title="on real rows" + (", macro one-versus-rest" if macro else ""), title_justify="left")
-    table.add_column("figure")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("on real rows" + (", macro one-versus-rest" if macro else ""))
     table.add_column("value", justify="right")
     figures = {
         "ROC-AUC": result.roc_auc,

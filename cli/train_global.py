@@ -21,9 +21,7 @@ STAGES = {"verify": "verifying bundles", "pool": "pooling and labelling", "train
 def train_global(
     bundles: Annotated[
         list[Path] | None,
-        typer.Argument(
-            help="Bundle files, or folders of them; else those in the project's folder.", metavar="[BUNDLE]..."
-        ),
+        typer.Argument(help="Bundle files, or folders of them; else those in the project's folder.", metavar="BUNDLE"),
     ] = None,
     out: Annotated[
         Path | None,
@@ -92,6 +90,7 @@ def _bars(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
 
 def _summary(result: "GlobalResult") -> "Group":
     """What a person wants to see: who counted how much, both readings of the budgets, where things are."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -99,9 +98,9 @@ def _summary(result: "GlobalResult") -> "Group":
     from server_train.report import readable_bytes, readable_percent
 
     card = result.card
-    table = Table(title=f"global model for {card.schema_.target} ({card.schema_.name})", title_justify="left")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("institution")
-    for name in ("rows (noisy)", "epsilon", "delta", "share of rows", "share of head", "received"):
+    for name in ("noisy rows", "epsilon", "delta", "rows", "head", "received"):
         table.add_column(name, justify="right")
     for m in card.institutions:
         table.add_row(
@@ -118,10 +117,13 @@ def _summary(result: "GlobalResult") -> "Group":
     lines = [
         f"privacy: epsilon {worst['epsilon']:.3f} if no customer is at two institutions, "
         f"{total['epsilon']:.3f} if one may be at all of them",
+        "rows, head: an institution's share of the pooled rows and of the class head that labels them",
         f"training: {training['rows']:,} pooled rows, {training['epochs']} epochs, {training['seconds']:.1f} s",
         *(["REHEARSAL: NOT PRIVATE. This model must not leave the house."] if card.rehearsal else []),
         *(f"note: {note}" for note in training["notes"]),
         f"model: {result.folder}  (report: {result.folder / 'report.html'})",
         *([f"pool: {result.pool_path}"] if result.pool_path else []),
     ]
-    return Group(table, *(Text(line) for line in lines))
+    return Group(
+        Text(f"global model for {card.schema_.target} ({card.schema_.name})"), table, *(Text(line) for line in lines)
+    )

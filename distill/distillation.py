@@ -1,6 +1,7 @@
 """The order of the stages: from a private table and a plan to a generator. The only module that knows all stages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,23 @@ def distil(table: PrivateTable, plan: Plan, rng: np.random.Generator, progress: 
         rng: Modelling randomness only (initial values, samples); privacy noise belongs to the table.
         progress: Called with stage, done, total.
     """
+    with single_thread():
+        return _stages(table, plan, rng, progress)
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """One torch thread: the networks are small, and threads that wait for each other cost more than they bring."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _stages(table: PrivateTable, plan: Plan, rng: np.random.Generator, progress: Progress) -> Distilled:
+    """Stages 1 to 6, in their order."""
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     progress("encode", 0, 2)
     bins = encode.find_bins(table, plan)

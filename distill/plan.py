@@ -53,7 +53,7 @@ class Plan:
         bins: Coarse bins aimed at for a number.
         pairs: Column pairs that are measured.
         candidates: Soft records.
-        group_clip: How the clipped gradient is split between class head and critic (portion of the class head).
+        head_portion: Portion of the discriminator's squared clip norm that goes to the class head; the critic gets the rest.
     """
 
     epsilon: float
@@ -63,7 +63,7 @@ class Plan:
     bins: int
     pairs: int
     candidates: int
-    group_clip: float = 0.6
+    head_portion: float = 0.75
 
     def event(self, name: str) -> Event:
         """The event called `name`; KeyError if the plan has none."""

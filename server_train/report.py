@@ -31,7 +31,9 @@ def render_report(card: ModelCard) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(size=readable_bytes, number=readable_number, percent=readable_percent, short=short)
+    environment.filters.update(
+        size=readable_bytes, number=readable_number, percent=readable_percent, tiny=readable_tiny, short=short
+    )
     return environment.get_template(TEMPLATE).render(
         card=card,
         schema=card.schema_,
@@ -69,7 +71,7 @@ def learning_curve(training: dict[str, Any]) -> str:
 
 def weights(members: Sequence[dict[str, Any]]) -> str:
     """Each institution's share of the pooled rows and of the class head, as a data URI."""
-    figure, axes = _figure(6.6, 0.75 + 0.62 * len(members))
+    figure, axes = _figure(10.2, 0.7 + 0.58 * len(members))
     names = [m["institution"] if len(m["institution"]) <= 24 else m["institution"][:23] + "…" for m in members]
     places = range(len(members))
     for offset, key, colour, label in [
@@ -111,6 +113,14 @@ def readable_percent(share: float) -> str:
     if share < 0.001:
         return "< 0.1 %"
     return f"{share * 100:.1f} %" if share < 0.0995 else f"{share * 100:.0f} %"
+
+
+def readable_tiny(value: float) -> str:
+    """A delta as 1e-5 or 3.2e-6."""
+    if value <= 0:
+        return "0"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
 
 
 def short(digest: str) -> str:

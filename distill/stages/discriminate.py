@@ -17,8 +17,9 @@ from distill.private_table import PrivateTable
 from distill.statistics import ClassCounts
 
 HIDDEN = 64
-HEAD_STEP, HEAD_MOMENTUM = 1.0, 0.9
+HEAD_STEP, HEAD_MOMENTUM = 0.4, 0.9
 CRITIC_STEP = 2e-3
+FLOOR = 1e-3  # of what independence gives: bounds the log-odds of a bin that a class never showed
 EVENT = "discriminate"
 
 
@@ -56,7 +57,7 @@ class Discriminator:
             fake: Hard codes of the candidates, (n, features + 1).
             rows: Noisy number of rows; with the sampling rate it is the public normaliser.
         """
-        to_head, to_critic = plan.group_clip**0.5, (1 - plan.group_clip) ** 0.5
+        to_head, to_critic = plan.head_portion**0.5, (1 - plan.head_portion) ** 0.5
         expected = rows * plan.event(EVENT).sampling_rate
 
         def gradient(codes: np.ndarray) -> np.ndarray:
@@ -106,15 +107,12 @@ class Discriminator:
 
 
 def naive_bayes(counts: ClassCounts) -> tuple[Tensor, Tensor]:
-    """Class scores of DP naive Bayes: weight (classes, feature_width) of log p(bin | class), bias log prior.
-
-    Cells are smoothed by their own noise, so that a cell of pure noise says nothing about the class.
-    """
+    """Class scores of DP naive Bayes: weight (classes, feature_width) of log p(bin | class) / p(bin), bias log prior."""
     parts = []
-    prior = counts.prior
     for column in counts.by_column:
-        smooth = counts.stddev * column.sum(axis=0) / counts.total  # pseudo-counts shared like the bin's own mass
         pooled = (column.sum(axis=0) + 1.0) / (counts.total + column.shape[1])
-        share = (column + (smooth.sum() + 1.0) * pooled) / (column.sum(axis=1, keepdims=True) + smooth.sum() + 1.0)
+        floored = np.maximum(column, FLOOR * np.outer(counts.classes, pooled))
+        share = (floored + pooled) / (floored.sum(axis=1, keepdims=True) + 1.0)
         parts.append(np.log(share / pooled))
-    return torch.tensor(np.concatenate(parts, axis=1), dtype=torch.float32), torch.tensor(np.log(prior), dtype=torch.float32)
+    prior = np.log(np.maximum(counts.prior, 1e-6))
+    return torch.tensor(np.concatenate(parts, axis=1), dtype=torch.float32), torch.tensor(prior, dtype=torch.float32)

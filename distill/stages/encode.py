@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.bins import ColumnBins
+from distill.denoise import shrink_classes
 from distill.grid import ColumnGrid
 from distill.plan import Plan, measured_depth
 from distill.private_table import LabelOf, PrivateTable, Rows
@@ -179,7 +180,7 @@ def count_classes(table: PrivateTable, plan: Plan, bins: list[ColumnBins], targe
     totals = np.average([r.sum(axis=1) for r in raw], axis=0, weights=1 / widths)  # precision-weighted
     totals = np.maximum(totals, 1.0)
     fitted = [np.stack([project_to_simplex(row, total) for row, total in zip(r, totals, strict=True)]) for r in raw]
-    return ClassCounts(totals, fitted, event.cell_stddev)
+    return ClassCounts(totals, [shrink_classes(f, event.cell_stddev) for f in fitted], event.cell_stddev)
 
 
 def _label_of_class(column: int, n_bins: int, target: int) -> LabelOf:

@@ -10,6 +10,7 @@ from itertools import combinations
 import numpy as np
 
 from distill.bins import ColumnBins
+from distill.denoise import shrink_low_rank
 from distill.plan import SCOUT_BINS, Plan
 from distill.private_table import LabelOf, PrivateTable, Rows
 from distill.statistics import ClassCounts, PairCounts
@@ -35,25 +36,10 @@ def count_pairs(table: PrivateTable, plan: Plan, bins: list[ColumnBins], feature
     released = table.noisy_counts(event.name, labels, [widths[i] * widths[j] for i, j in pairs], [event.cell_stddev] * len(pairs))
     stddev, one_way = event.cell_stddev / counts.total, counts.shares
     blocks = [
-        denoise(r.reshape(widths[i], widths[j]) / counts.total, np.outer(one_way[i], one_way[j]), stddev)
+        shrink_low_rank(r.reshape(widths[i], widths[j]) / counts.total, np.outer(one_way[i], one_way[j]), stddev)
         for (i, j), r in zip(pairs, released, strict=True)
     ]
     return PairCounts(pairs, blocks, stddev)
-
-
-def denoise(block: np.ndarray, independent: np.ndarray, stddev: float) -> np.ndarray:
-    """Shrink the singular values of what `block` adds to `independent`; all shapes (m, k), in shares of rows.
-
-    Source: the optimal shrinker for Frobenius loss under white noise, Gavish & Donoho, arXiv:1405.7511, equation 7.
-    """
-    left, values, right = np.linalg.svd(block - independent, full_matrices=False)
-    long, short = max(block.shape), min(block.shape)
-    y = values / (stddev * np.sqrt(long))
-    beta = short / long
-    kept = y > 1 + np.sqrt(beta)
-    y = np.where(kept, y, 1.0 + np.sqrt(beta))
-    shrunk = np.where(kept, np.sqrt(np.maximum((y**2 - beta - 1) ** 2 - 4 * beta, 0.0)) / y, 0.0)
-    return np.asarray(independent + (left * (shrunk * stddev * np.sqrt(long))) @ right)
 
 
 def _label_of_pair(first: int, second: int, width: int) -> LabelOf:

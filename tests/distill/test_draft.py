@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.draft import LARGEST, UNCONFIRMED, Draft, draft_schema, outward, write_draft
@@ -166,6 +166,7 @@ def test_a_draft_never_replaces_a_schema_unasked(path: Path, tmp_path: Path) -> 
     assert json.loads(out.read_text()) == draft.schema
 
 
+@settings(deadline=None)
 @given(low=st.floats(allow_nan=False, allow_infinity=False), high=st.floats(allow_nan=False, allow_infinity=False))
 def test_rounded_bounds_hold_their_values_and_differ(low: float, high: float) -> None:
     low, high = sorted((low, high))
@@ -176,6 +177,7 @@ def test_rounded_bounds_hold_their_values_and_differ(low: float, high: float) ->
     assert math.isfinite(top - bottom)
 
 
+@settings(deadline=None)
 @given(low=st.integers(-(2**52), 2**52), span=st.integers(0, 2**20))
 def test_whole_bounds_stay_whole(low: int, span: int) -> None:
     bottom, top = outward(low, low + span)

@@ -337,7 +337,7 @@ def test_a_ledger_in_an_odd_place_works(tmp_path, key):
 def test_an_auditor_can_read_a_copy_that_cannot_be_written(busy, tmp_path, key, monkeypatch):
     """As root the folder's mode means nothing, so the question whether it can be written is answered for it."""
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert open_ledger(busy.path).verify(key.public_hex).summary.entries == 9
+    assert open_ledger(busy.path).verify(key.public_hex).summary.entries == 10
     with pytest.raises(LedgerError, match=r"cannot open the ledger .* for writing.*permissions"):
         reserve(busy, key, 0.1)
 
@@ -487,11 +487,11 @@ def put(connection, sequence, text):
     [
         "UPDATE entries SET entry = 'x'",
         "DELETE FROM entries",
-        "DELETE FROM entries WHERE sequence = 9",
+        "DELETE FROM entries WHERE sequence = 10",
         "INSERT OR REPLACE INTO entries VALUES (3, 'x')",
-        "INSERT INTO entries VALUES (11, 'x')",
+        "INSERT INTO entries VALUES (12, 'x')",
         "INSERT INTO entries VALUES (-1, 'x')",
-        "UPDATE entries SET sequence = 12 WHERE sequence = 9",
+        "UPDATE entries SET sequence = 12 WHERE sequence = 10",
         "DELETE FROM head",
         "INSERT OR REPLACE INTO head VALUES (1, 3, 'x')",
         "UPDATE head SET seal = 'x'",
@@ -512,7 +512,7 @@ def test_a_sound_ledger_verifies_and_says_what_was_checked(busy, key):
     for release in found.releases:
         assert release.epsilon_pld == pytest.approx(release.epsilon_release, rel=1e-9)
         assert release.epsilon_rdp >= release.epsilon_pld
-    assert any("9 hashes and signatures" in check for check in found.checks)
+    assert any("10 hashes and signatures" in check for check in found.checks)
     assert not busy.verify().key_given
 
 
@@ -562,12 +562,12 @@ def test_an_edit_of_any_field_of_any_entry_is_noticed_and_the_entry_named(busy, 
 
 
 def test_a_removed_entry_is_noticed_wherever_it_was(busy, tmp_path):
-    for number in range(1, 10):
+    for number in range(1, 11):
         copy = tmp_path / f"copy{number}.db"
         shutil.copy(busy.path, copy)
         with meddling(copy) as connection:
             connection.execute("DELETE FROM entries WHERE sequence = ?", (number,))
-        expected = f"entry {number}: it is missing" if number < 9 else "the end of the chain: .*cut off"
+        expected = f"entry {number}: it is missing" if number < 10 else "the end of the chain: .*cut off"
         with pytest.raises(LedgerTamperedError, match=expected):
             open_ledger(copy)
 
@@ -599,8 +599,8 @@ def test_reordered_entries_are_noticed(busy):
 
 def test_a_repeated_entry_is_noticed(busy):
     with meddling(busy.path) as connection:
-        connection.execute("INSERT INTO entries VALUES (10, ?)", (stored(connection)[9],))
-    with pytest.raises(LedgerTamperedError, match="entry 10"):
+        connection.execute("INSERT INTO entries VALUES (11, ?)", (stored(connection)[10],))
+    with pytest.raises(LedgerTamperedError, match="entry 11"):
         open_ledger(busy.path)
 
 

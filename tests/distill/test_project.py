@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.errors import ConfigError, DataError, DistillError, SchemaError
@@ -205,6 +205,7 @@ FILE_NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min
 )
 
 
+@settings(deadline=None)
 @given(file=FILE_NAMES, epsilon=st.floats(1e-6, 1e3), delta=st.floats(1e-12, 9e-3))
 def test_any_file_name_and_budget_survive(
     file: str, epsilon: float, delta: float, tmp_path_factory: pytest.TempPathFactory

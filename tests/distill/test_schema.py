@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.errors import SchemaError
@@ -156,6 +156,7 @@ def test_the_digest_ignores_words_and_sees_everything_that_two_tables_must_share
     assert len({plain.digest(), *(schema.digest() for schema in changed)}) == 1 + len(changed)
 
 
+@settings(deadline=None)
 @given(
     low=st.integers(-(2**53), 2**53 - 1),
     span=st.integers(1, 1000),

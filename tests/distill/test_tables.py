@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill import table_files
@@ -512,6 +512,7 @@ def frame_of(rows: list[Any]) -> pd.DataFrame:
     return frame.astype({"age": "int64", "income": "float64", "default": "int64"})
 
 
+@settings(deadline=None)
 @given(rows=ROWS, suffix=st.sampled_from([".csv", ".parquet"]))
 def test_a_table_survives_writing_and_reading(
     rows: list[Any], suffix: str, tmp_path_factory: pytest.TempPathFactory
@@ -526,6 +527,7 @@ def test_a_table_survives_writing_and_reading(
     pd.testing.assert_frame_equal(to_public(read_table(path, SCHEMA), SCHEMA), public)
 
 
+@settings(deadline=None)
 @given(rows=ROWS)
 def test_clipping_twice_is_clipping_once_and_lands_inside_the_bounds(rows: list[Any]) -> None:
     once = canonical_table(frame_of(rows), SCHEMA)
@@ -534,6 +536,7 @@ def test_clipping_twice_is_clipping_once_and_lands_inside_the_bounds(rows: list[
     assert once["income"].dropna().between(-10, 1e6).all()
 
 
+@settings(deadline=None)
 @given(
     content=st.binary(min_size=1, max_size=400), suffix=st.sampled_from([".csv", ".parquet"]), with_header=st.booleans()
 )

@@ -6,7 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.errors import BundleError
+from distill.schema import Schema
+from distill.tables import canonical_table, to_public
 from server_train.contribution import contributions
+from server_train.features import fit_encoder
 from server_train.pool import (
     allocate,
     combine_heads,
@@ -15,6 +18,7 @@ from server_train.pool import (
     heads_connect,
     log_normalise,
     match_prior,
+    stack,
 )
 
 
@@ -161,3 +165,29 @@ def test_the_default_pool_grows_with_the_institutions_within_limits():
     assert default_rows([100, 200]) == 20_000
     assert default_rows([10_000, 5_000]) == 60_000
     assert default_rows([1e6]) == 200_000
+
+
+def test_stacked_frames_have_the_public_types_of_one_table():
+    """Whatever is missing in which part: the types are those that `to_public` gives all rows together."""
+    schema = Schema.model_validate(
+        {
+            "name": "t",
+            "target": "y",
+            "columns": [
+                {"name": "whole", "kind": "integer", "min": 0, "max": 9, "nullable": True},
+                {"name": "code", "kind": "categorical", "categories": [1, 2], "nullable": True},
+                {"name": "open", "kind": "categorical", "categories": [1, 2], "other": True},
+                {"name": "part", "kind": "continuous", "min": 0, "max": 1, "nullable": True},
+                {"name": "y", "kind": "categorical", "categories": ["a", "b"]},
+            ],
+        }
+    )
+    full = pd.DataFrame({"whole": [1, 2], "code": [1, 2], "open": [1, 7], "part": [0.5, 1], "y": ["a", "b"]})
+    gaps = pd.DataFrame({"whole": [None, 3], "code": [None, 1], "open": [2, 2], "part": [None, 0], "y": ["b", "b"]})
+    parts = [to_public(canonical_table(f, schema), schema) for f in (full, gaps)]
+    both = pd.concat([full.astype(object), gaps.astype(object)], ignore_index=True)
+    for frames in (parts, parts[:1]):
+        wanted = to_public(canonical_table(both.head(2 * len(frames)), schema), schema)
+        pd.testing.assert_frame_equal(stack(schema, frames), wanted)
+    encoded = fit_encoder(schema, stack(schema, parts)).encode(stack(schema, parts))
+    assert encoded.codes.tolist() == [[0, 3], [1, 5], [2, 4], [0, 4]]

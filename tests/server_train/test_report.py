@@ -1,6 +1,14 @@
 import pytest
 
-from server_train.report import learning_curve, readable_bytes, readable_number, readable_percent, short, weights
+from server_train.report import (
+    learning_curve,
+    readable_bytes,
+    readable_number,
+    readable_percent,
+    readable_tiny,
+    short,
+    weights,
+)
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (52_345, "52.3 kB"), (1_400_000, "1.4 MB")])
@@ -20,6 +28,7 @@ def test_numbers_read_well():
     assert readable_number(1234567) == "1,234,567"
     assert readable_number(0.12345, 3) == "0.123"
     assert readable_number(None) == "–"
+    assert [readable_tiny(d) for d in (0.0, 1e-5, 3.21e-10)] == ["0", "1e-5", "3.2e-10"]
     assert short("a" * 64) == "aaaaaaaaaaaa…"
 
 

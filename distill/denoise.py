@@ -1,0 +1,38 @@
+"""Shrinking noisy contingency tables towards independence, by no more than their noise explains.
+
+Both estimators take a block of noisy shares, the block that independence would give, and the noise on one cell. They are
+post-processing: they read no private row.
+"""
+
+import numpy as np
+
+
+def shrink_low_rank(block: np.ndarray, independent: np.ndarray, stddev: float) -> np.ndarray:
+    """Shrink the singular values of what `block` adds to `independent`; all shapes (m, k).
+
+    Source: the optimal shrinker for Frobenius loss under white noise, Gavish & Donoho, arXiv:1405.7511, equation 7.
+    """
+    left, values, right = np.linalg.svd(block - independent, full_matrices=False)
+    scale = stddev * np.sqrt(max(block.shape))
+    beta = min(block.shape) / max(block.shape)
+    edge = 1 + np.sqrt(beta)  # singular values below it are what noise alone has
+    y = np.maximum(values / scale, edge)
+    shrunk = np.sqrt(np.maximum((y**2 - beta - 1) ** 2 - 4 * beta, 0.0)) / y
+    return np.asarray(independent + (left * (shrunk * scale)) @ right)
+
+
+def shrink_classes(block: np.ndarray, stddev: float) -> np.ndarray:
+    """Shrink counts of shape (classes, bins) towards the same bin shares in every class, by one James-Stein factor.
+
+    The factor is 1 - noise energy / observed energy of what the block adds to independence, at least 0. A column that says
+    nothing about the class then says exactly nothing, instead of noise.
+
+    Source: the positive-part estimator of James & Stein 1961; the noise energy is exact for independent cell noise.
+    """
+    prior = block.sum(axis=1) / block.sum()
+    independent = np.outer(prior, block.sum(axis=0))
+    added = block - independent
+    energy = float(np.square(added).sum())
+    spread = np.square(1 - prior).sum() + (len(prior) - 1) * np.square(prior).sum()
+    noise = (block.shape[1] - 1) * stddev**2 * spread
+    return np.asarray(independent + max(0.0, 1 - noise / energy if energy else 0.0) * added)

@@ -1,0 +1,241 @@
+"""train-global, evaluate and predict on signed bundles, by the words a person types."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from cli.evaluate import evaluate
+from cli.predict import predict
+from cli.train_global import train_global
+from distill import generator as generators
+from distill.accounting import Event
+from distill.bundle import write_bundle
+from distill.keys import generate_key
+from distill.ledger import create_ledger
+from distill.schema import Schema
+from server_train.features import class_codes
+
+EVENTS = (
+    Event(name="size", mechanism="laplace", noise_multiplier=50.0),
+    Event(name="all", mechanism="gaussian", noise_multiplier=5.0, round=1),
+)
+app = typer.Typer()
+app.command("train-global")(train_global)
+app.command()(evaluate)
+app.command()(predict)
+
+
+def schema(classes, top=100):
+    return Schema.model_validate(
+        {
+            "name": "claims",
+            "target": "fraud",
+            "columns": [
+                {"name": "amount", "kind": "continuous", "min": 0, "max": top, "nullable": True},
+                {"name": "kind", "kind": "categorical", "categories": ["car", "home"]},
+                {"name": "fraud", "kind": "categorical", "categories": classes},
+            ],
+        }
+    )
+
+
+BINARY, TERNARY = schema([0, 1]), schema(["no", "maybe", "yes"])
+
+
+def table(rows, of=BINARY, seed=0):
+    """The class follows the amount, one way for cars and the other way for homes."""
+    rng = np.random.default_rng(seed)
+    amount = rng.uniform(0, 100, rows).round(3)
+    kind = rng.choice(np.array(["car", "home"], dtype=object), rows)
+    level = np.where(kind == "car", amount, 100 - amount) / 100 + rng.normal(0, 0.1, rows)
+    codes = (level * len(of.classes)).astype(int).clip(0, len(of.classes) - 1)
+    classes = np.array(of.classes, dtype=int if isinstance(of.classes[0], int) else object)
+    return pd.DataFrame(
+        {"amount": np.where(rng.random(rows) < 0.05, np.nan, amount), "kind": kind, "fraud": classes[codes]}
+    )
+
+
+class SampleGenerator:
+    """Resamples a bundle's samples; its head is a histogram of classes in ten bins of the amount for each kind."""
+
+    def __init__(self, bundle):
+        self.samples, self.noisy_rows = bundle.samples, bundle.manifest.noisy_rows
+        self.class_prior = np.array(bundle.manifest.class_prior)
+        self.head_information = self.noisy_rows * (1 - np.square(self.class_prior).sum())
+        self.counts = np.ones((22, len(self.class_prior)))
+        np.add.at(self.counts, (self._cells(self.samples), class_codes(bundle.schema, self.samples)), 1)
+
+    def _cells(self, frame):
+        amount = frame["amount"].to_numpy(float, na_value=np.nan)
+        bins = np.where(np.isnan(amount), 10, np.nan_to_num(amount) // 10.0001).astype(int)
+        return bins + 11 * (frame["kind"] == "home").to_numpy()
+
+    def draw(self, n, rng):
+        return self.samples.iloc[rng.integers(len(self.samples), size=n)].reset_index(drop=True)
+
+    def class_log_probabilities(self, frame):
+        return np.log(self.counts / self.counts.sum(axis=1, keepdims=True))[self._cells(frame)]
+
+
+@pytest.fixture
+def make_bundle(tmp_path, monkeypatch):
+    """Write a signed bundle whose ledger really reserved and planned it."""
+    monkeypatch.setattr(generators, "generator_of", SampleGenerator, raising=False)
+
+    def make(name, of=BINARY, *, seed=0, rehearsal=False, rows=1500):
+        home = tmp_path / "homes" / name
+        home.mkdir(parents=True)
+        key = generate_key(home / "key.pem")
+        ledger = create_ledger(home / "ledger.db", dataset=f"{seed:032x}", unit="row", key=key)
+        ledger.grant(epsilon=2, delta=1e-5, reason="test", actor="tester", key=key)
+        reservation = ledger.reserve(
+            epsilon=2, delta=1e-5, purpose="test", actor="tester", events=EVENTS[:1], key=key, rehearsal=rehearsal
+        )
+        reservation.plan(EVENTS[1:])
+        samples = table(rows, of, seed)
+        path = tmp_path / f"{name}.distill"
+        write_bundle(
+            path,
+            institution=name,
+            dataset=f"{seed:032x}",
+            schema=of,
+            privacy={"epsilon": 2.0, "delta": 1e-5, "unit": "row", "events": EVENTS},
+            noisy_rows=rows,
+            class_prior=(np.bincount(class_codes(of, samples), minlength=len(of.classes)) / rows).tolist(),
+            generator={},
+            ledger={"head": ledger.head(), "entries": reservation.proof()},
+            samples=samples,
+            tensors={},
+            key=key,
+            rehearsal=rehearsal,
+        )
+        return path
+
+    return make
+
+
+def run(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def result_of(*words):
+    """The JSON that a command printed."""
+    ran = run(*words, "--json")
+    assert ran.exit_code == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+def refusal(*words):
+    """The one line with which a command refused."""
+    ran = run(*words)
+    assert ran.exit_code == 2, ran.stderr
+    assert ran.stdout == ""
+    return ran.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("of", [BINARY, TERNARY], ids=["two classes", "three classes"])
+def test_from_bundles_to_scores_and_figures(make_bundle, tmp_path, of):
+    make_bundle("north", of, seed=1)
+    make_bundle("south", of, seed=2)
+    made = result_of("train-global", "--project", tmp_path, "--rows", 4000, "--export-pool", tmp_path / "pool.csv")
+    assert [i["institution"] for i in made["institutions"]] == ["north", "south"]
+    assert made["model"] == str(tmp_path / "global-model")
+    assert made["privacy"]["overlapping"]["epsilon"] == 4
+    assert len(pd.read_csv(tmp_path / "pool.csv")) == 4000
+
+    real = table(800, of, 77)
+    real.to_parquet(tmp_path / "real.parquet")
+    real.drop(columns="fraud").to_csv(tmp_path / "new.csv", index=False)
+    figures = result_of("evaluate", made["model"], tmp_path / "real.parquet")
+    assert figures["roc_auc"] > 0.9
+    assert figures["rows"] == 800
+    assert "release" in figures["word"]
+
+    result_of("predict", f"{made['model']}/model.json", tmp_path / "new.csv", "-o", tmp_path / "scores.csv")
+    result_of("predict", made["model"], tmp_path / "real.parquet", "-o", tmp_path / "scores.parquet")
+    scores, again = pd.read_csv(tmp_path / "scores.csv"), pd.read_parquet(tmp_path / "scores.parquet")
+    names = ["score"] if of is BINARY else ["probability_no", "probability_maybe", "probability_yes"]
+    assert list(scores.columns) == names
+    assert scores.to_numpy() == pytest.approx(again.to_numpy())
+    last = real["fraud"] == of.classes[-1]
+    assert scores.loc[last, names[-1]].mean() > scores.loc[~last, names[-1]].mean() + 0.2
+
+
+def test_people_see_institutions_readings_and_places(make_bundle, tmp_path):
+    bundle = make_bundle("north")
+    ran = run("train-global", bundle, "--out", tmp_path / "m", "--rows", 500)
+    assert ran.exit_code == 0, ran.stderr
+    for words in ("north", "if no customer is at two institutions", "report.html", "--trust"):
+        assert words in ran.stdout
+    table(200).to_csv(tmp_path / "real.csv", index=False)
+    shown = run("evaluate", tmp_path / "m", tmp_path / "real.csv").stdout
+    assert "ROC-AUC" in shown
+    assert "Publishing one is a release" in shown
+
+
+def test_only_trusted_signers_are_let_in(make_bundle, tmp_path):
+    north, south = make_bundle("north", seed=1), make_bundle("south", seed=2)
+    keys = [tmp_path / "homes" / name / "key.pub" for name in ("north", "south")]
+    out = ("--out", tmp_path / "m", "--rows", 500)
+    assert "none of the 1 trusted" in refusal("train-global", north, south, *out, "--trust", keys[0])
+    assert result_of("train-global", north, south, *out, "--trust", keys[0], "--trust", keys[1])["notes"] == []
+
+
+def test_a_rehearsal_is_refused_and_allowed_only_with_its_mark(make_bundle, tmp_path):
+    bundle = make_bundle("north", rehearsal=True)
+    assert "REHEARSAL and NOT PRIVATE" in refusal("train-global", bundle, "--out", tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+    made = result_of("train-global", bundle, "--out", tmp_path / "m", "--rows", 500, "--allow-rehearsal")
+    assert made["rehearsal"] is True
+    assert "REHEARSAL, NOT PRIVATE" in (tmp_path / "m" / "report.html").read_text()
+
+
+def test_bundles_of_different_schemas_are_refused(make_bundle, tmp_path):
+    bundles = make_bundle("north", seed=1), make_bundle("south", schema([0, 1], top=200), seed=2)
+    message = refusal("train-global", *bundles, "--out", tmp_path / "m")
+    assert "'north'" in message
+    assert "'south'" in message
+    assert "amount" in message
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_tampered_bundle_is_refused_and_nothing_is_written(make_bundle, tmp_path):
+    bundle = make_bundle("north")
+    data = bytearray(bundle.read_bytes())
+    data[len(data) // 2] ^= 1
+    bundle.write_bytes(data)
+    assert "altered or damaged" in refusal("train-global", bundle, "--out", tmp_path / "m")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["homes", "north.distill"]
+
+
+def test_the_same_bundle_twice_counts_once_with_a_word(make_bundle, tmp_path):
+    bundle = make_bundle("north")
+    copy = tmp_path / "copy.distill"
+    copy.write_bytes(bundle.read_bytes())
+    made = result_of("train-global", bundle, copy, "--out", tmp_path / "m", "--rows", 500)
+    assert len(made["institutions"]) == 1
+    assert any("same bundle" in note for note in made["notes"])
+
+
+def test_an_empty_folder_and_a_missing_model_are_said_plainly(tmp_path):
+    assert "no bundle" in refusal("train-global", "--project", tmp_path)
+    table(50).to_csv(tmp_path / "real.csv", index=False)
+    assert "no model at" in refusal("evaluate", tmp_path, tmp_path / "real.csv")
+    assert "no model at" in refusal("predict", tmp_path, tmp_path / "real.csv", "-o", tmp_path / "s.csv")
+
+
+def test_data_that_does_not_fit_the_model_is_refused(make_bundle, tmp_path):
+    run("train-global", make_bundle("north"), "--out", tmp_path / "m", "--rows", 500)
+    model, data, scores = tmp_path / "m", tmp_path / "real.csv", tmp_path / "s.csv"
+    assert "no table at" in refusal("evaluate", model, data)
+    table(50).drop(columns="fraud").to_csv(data, index=False)
+    assert "fraud" in refusal("evaluate", model, data)
+    assert "is the table itself" in refusal("predict", model, data, "-o", data)
+    assert "suffix" in refusal("predict", model, data, "-o", tmp_path / "s.xlsx")
+    table(50).drop(columns="amount").to_csv(data, index=False)
+    assert "amount" in refusal("predict", model, data, "-o", scores)
+    assert not scores.exists()
