@@ -80,7 +80,10 @@ def _stages(table: PrivateTable, plan: Plan, rng: np.random.Generator, progress:
     candidates.aim_at(counts, pairs)
     critic = _refine(table, plan, layout, counts, candidates, generator, progress)
     drawn = _generator(table, bins, counts, candidates, critic)
-    return Distilled(select.calibrate(drawn, counts, pairs, rng), counts, pairs, shares)
+    progress("select", 0, 1)
+    calibrated = select.calibrate(drawn, counts, pairs, rng)
+    progress("select", 1, 1)
+    return Distilled(calibrated, counts, pairs, shares)
 
 
 def _target_position(table: PrivateTable) -> int:
@@ -94,10 +97,18 @@ def _class_last(table: PrivateTable) -> list[int]:
 
 
 def _represent(
-    table: PrivateTable, plan: Plan, layout: Layout, counts: ClassCounts, pairs: PairCounts, generator: torch.Generator, progress: Progress
+    table: PrivateTable,
+    plan: Plan,
+    layout: Layout,
+    counts: ClassCounts,
+    pairs: PairCounts,
+    generator: torch.Generator,
+    progress: Progress,
 ) -> represent.Autoencoder:
     """Stage 3: an autoencoder warmed up on samples that fit the statistics, then trained on the rows by DP-SGD."""
-    first = refine.Candidates(layout, *refine.start_from_classes(layout, counts, plan.candidates, generator), learning_rate=0.05)
+    first = refine.Candidates(
+        layout, *refine.start_from_classes(layout, counts, plan.candidates, generator), learning_rate=0.05
+    )
     first.aim_at(counts, pairs)
     steps = plan.event(represent.EVENT).count
     for i in range(FIT_STEPS):
@@ -128,7 +139,9 @@ def _cluster(
     progress("cluster", 1, 2)
     shares = cluster.count_clusters(table, plan, centres, autoencoder.latent_mean, _class_last(table))
     progress("cluster", 2, 2)
-    start = refine.start_from_clusters(layout, counts, autoencoder.decode(latents), members, dense, shares, plan.candidates, generator)
+    start = refine.start_from_clusters(
+        layout, counts, autoencoder.decode(latents), members, dense, shares, plan.candidates, generator
+    )
     return refine.Candidates(layout, *start, learning_rate=0.02), shares
 
 
@@ -157,7 +170,11 @@ def _refine(
 
 
 def _generator(
-    table: PrivateTable, bins: list[ColumnBins], counts: ClassCounts, candidates: refine.Candidates, critic: discriminate.Discriminator
+    table: PrivateTable,
+    bins: list[ColumnBins],
+    counts: ClassCounts,
+    candidates: refine.Candidates,
+    critic: discriminate.Discriminator,
 ) -> Generator:
     """Gather what was learnt into one drawable object."""
     columns = len(critic.layout.widths)
@@ -167,7 +184,13 @@ def _generator(
         logits=candidates.logits.detach().numpy(),
         weights=candidates.weights.numpy(),
         head=critic.averaged_head(),
-        critic=critic_of(critic.hidden.weight.detach(), critic.hidden.bias.detach(), critic.out.weight.detach(), critic.out.bias.detach(), columns),
+        critic=critic_of(
+            critic.hidden.weight.detach(),
+            critic.hidden.bias.detach(),
+            critic.out.weight.detach(),
+            critic.out.bias.detach(),
+            columns,
+        ),
         shares=tuple(counts.shares),
         class_prior=counts.prior,
         noisy_rows=round(counts.total),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from distill.bins import ColumnBins
 from distill.grid import encode_table
+from distill.labels import balanced_labels
 from distill.layout import Layout
 from distill.schema import Schema
 from distill.tables import OTHER, to_public
@@ -82,8 +83,11 @@ class Generator:
         """`n` selected rows as coarse codes, (n, features + 1), the class last."""
         parts = [self._candidates(min(CHUNK, m), rng) for m in _chunks(int(np.ceil(n * OVER_GENERATE)))]
         codes = np.concatenate(parts)
-        keep = self.select(codes, n, rng)
-        return codes[keep]
+        codes = codes[self.select(codes, n, rng)]
+        chances = np.exp(match_prior(self.class_logits(codes), self.class_prior))
+        cells = codes[:, :-1] + self.layout.starts[:-1]
+        codes[:, -1] = balanced_labels(chances, cells, self.layout.feature_width, rng)
+        return codes
 
     def select(self, codes: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
         """Indices of `n` of the rows: by critic and raking, systematic resampling in random order."""
@@ -95,7 +99,9 @@ class Generator:
 
     def critic_logit(self, codes: np.ndarray) -> np.ndarray:
         """Critic's logit that each row (codes with class) is real, (n,)."""
-        hidden_weight, hidden_bias, out_weight, out_bias = (torch.from_numpy(np.asarray(p, np.float32)) for p in self.critic)
+        hidden_weight, hidden_bias, out_weight, out_bias = (
+            torch.from_numpy(np.asarray(p, np.float32)) for p in self.critic
+        )
         parts = []
         for part in torch.from_numpy(codes.astype(np.int64)).split(CHUNK):
             hidden = (self.layout.one_hot(part) @ hidden_weight.T + hidden_bias).relu()
@@ -125,7 +131,9 @@ class Generator:
     def _candidates(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` raw rows with labels drawn from the class head."""
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        chosen = torch.multinomial(torch.from_numpy(self.weights.astype(np.float32)), n, replacement=True, generator=generator)
+        chosen = torch.multinomial(
+            torch.from_numpy(self.weights.astype(np.float32)), n, replacement=True, generator=generator
+        )
         codes = self.layout.draw(torch.from_numpy(self.logits.astype(np.float32))[chosen], generator).numpy()
         chances = np.exp(match_prior(self.class_logits(codes), self.class_prior))
         label = (rng.random((n, 1)) > np.cumsum(chances, axis=1)).sum(axis=1).clip(max=chances.shape[1] - 1)
@@ -175,6 +183,8 @@ def _canonical(frame: pd.DataFrame, bins: list[ColumnBins]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def critic_of(hidden: Tensor, hidden_bias: Tensor, out: Tensor, out_bias: Tensor, columns: int) -> tuple[np.ndarray, ...]:
+def critic_of(
+    hidden: Tensor, hidden_bias: Tensor, out: Tensor, out_bias: Tensor, columns: int
+) -> tuple[np.ndarray, ...]:
     """Critic parameters for unscaled one-hot rows (training scales rows by 1 / sqrt(columns))."""
     return (hidden / columns**0.5).numpy(), hidden_bias.numpy(), out.squeeze(0).numpy(), out_bias.numpy()

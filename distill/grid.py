@@ -46,7 +46,9 @@ class ColumnGrid:
     @property
     def by_value(self) -> bool:
         """Whether every leaf is exactly one value (categories, short and middling integers)."""
-        return self.column.kind == "categorical" or (self.column.kind == "integer" and not self.log_scale and self._values <= VALUE_LEAVES)
+        return self.column.kind == "categorical" or (
+            self.column.kind == "integer" and not self.log_scale and self._values <= VALUE_LEAVES
+        )
 
     @property
     def _values(self) -> float:

@@ -21,6 +21,7 @@ RELATION = "add or remove one unit"
 REHEARSAL = "REHEARSAL, NOT PRIVATE"
 NO_HASH = "0" * 64  # `previous` of the first entry
 MAX_ENTRY_BYTES = 1 << 20
+MAX_STEPS = 1_000_000
 _ENTRY_DOMAIN = b"distill ledger entry 1\n"  # one key signs entries, heads and bundles: no signature fits two of them
 _HEAD_DOMAIN = b"distill ledger head 1\n"
 
@@ -41,8 +42,10 @@ def _utc(text: str) -> str:
     return text
 
 
-def _readable(events: tuple[Event, ...]) -> tuple[Event, ...]:
-    """Names and purposes are printable too."""
+def _bounded(events: tuple[Event, ...]) -> tuple[Event, ...]:
+    """Names and purposes are printable, and steps are few enough to be recomputed (plain Gaussians merge into one)."""
+    if sum(e.count for e in events if e.mechanism != "gaussian") > MAX_STEPS:
+        raise ValueError(f"more than {MAX_STEPS} steps cannot be accounted for")
     if not all(e.name.isprintable() and e.purpose.isprintable() for e in events):
         raise ValueError("names and purposes must be one line of printable text")
     return events
@@ -55,7 +58,7 @@ ReleaseId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Epsilon = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]  # beyond that nothing is private
 Delta = Annotated[float, Field(gt=0, lt=1e-2, allow_inf_nan=False)]
 Total = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Events = Annotated[tuple[Event, ...], Field(min_length=1, max_length=100), AfterValidator(_readable)]
+Events = Annotated[tuple[Event, ...], Field(min_length=1, max_length=100), AfterValidator(_bounded)]
 
 
 class _Body(BaseModel):

@@ -48,7 +48,9 @@ class NoiseSource:
         """
         check.positive(stddev=stddev)
         if stddev < MIN_COUNT_STDDEV:
-            raise ConfigError(f"noise of {stddev:.2f} on a count is below {MIN_COUNT_STDDEV:g}; lower epsilon or this stage's share.")
+            raise ConfigError(
+                f"noise of {stddev:.2f} on a count is below {MIN_COUNT_STDDEV:g}; lower epsilon or this stage's share."
+            )
         flat = np.asarray(counts, dtype=np.int64).ravel()
         if self.rehearsal:
             return (flat + np.rint(self._rng.normal(0.0, stddev, flat.size)).astype(np.int64)).reshape(counts.shape)

@@ -85,13 +85,14 @@ class Plan:
 def size_event(epsilon: float) -> Event:
     """Stage 0: the row count, Laplace, sensitivity 1, at 1 % of epsilon."""
     return Event(
-        name="size", mechanism="laplace", noise_multiplier=1.0 / (SIZE_SHARE * epsilon), purpose="noisy row count: fixes rates and steps"
+        name="size",
+        mechanism="laplace",
+        noise_multiplier=1.0 / (SIZE_SHARE * epsilon),
+        purpose="noisy row count: fixes rates and steps",
     )
 
 
-def make_plan(
-    schema: Schema, noisy_size: int, *, epsilon: float, delta: float, shares: Shares | None = None
-) -> Plan:
+def make_plan(schema: Schema, noisy_size: int, *, epsilon: float, delta: float, shares: Shares | None = None) -> Plan:
     """Decide every later access from the schema, the grant and the noisy row count.
 
     Raises:
@@ -111,11 +112,16 @@ def make_plan(
     pairs = all_pairs if all_pairs <= ALL_PAIRS_UP_TO else _wide_pairs(noisy_size, epsilon, all_pairs)
 
     def events_at(scale: float) -> tuple[Event, ...]:
-        return (size, *_later_events(schema, noisy_size, shares, scale, pairs=pairs, scout=all_pairs if pairs < all_pairs else 0))
+        return (
+            size,
+            *_later_events(schema, noisy_size, shares, scale, pairs=pairs, scout=all_pairs if pairs < all_pairs else 0),
+        )
 
     events = events_at(_solve_scale(lambda scale: epsilon_of(events_at(scale), delta), epsilon))
     bins = max(8, min(32, round(1.3 * math.sqrt(noisy_size / (3.5 * _cell_stddev(events, "relate.pairs"))))))
-    return Plan(epsilon=epsilon, delta=delta, noisy_size=noisy_size, events=events, bins=bins, pairs=pairs, candidates=1000)
+    return Plan(
+        epsilon=epsilon, delta=delta, noisy_size=noisy_size, events=events, bins=bins, pairs=pairs, candidates=1000
+    )
 
 
 def _wide_pairs(noisy_size: int, epsilon: float, all_pairs: int) -> int:
@@ -138,14 +144,40 @@ def _later_events(
     ]
     pair_share = shares.portion("pairs")
     if scout:
-        events.append(_gaussian("relate.scout", 0.25 * pair_share, scale, scout, "very coarse counts of all column pairs, to choose from"))
+        events.append(
+            _gaussian(
+                "relate.scout",
+                0.25 * pair_share,
+                scale,
+                scout,
+                "very coarse counts of all column pairs, to choose from",
+            )
+        )
         pair_share *= 0.75
     if pairs:
         events.append(_gaussian("relate.pairs", pair_share, scale, pairs, "co-occurrence counts of column pairs"))
-    events.append(_training("represent", shares.portion("represent"), scale, noisy_size, 200, "DP-SGD steps of the variational autoencoder"))
+    events.append(
+        _training(
+            "represent",
+            shares.portion("represent"),
+            scale,
+            noisy_size,
+            200,
+            "DP-SGD steps of the variational autoencoder",
+        )
+    )
     events.append(_gaussian("cluster", shares.portion("cluster"), scale, 1, "records per latent cluster"))
     steps = 600
-    events.append(_training("discriminate", shares.portion("discriminate"), scale, noisy_size, steps, "DP-SGD steps of class head and critic"))
+    events.append(
+        _training(
+            "discriminate",
+            shares.portion("discriminate"),
+            scale,
+            noisy_size,
+            steps,
+            "DP-SGD steps of class head and critic",
+        )
+    )
     return events
 
 
@@ -154,7 +186,13 @@ def _bin_events(schema: Schema, share: float, scale: float) -> list[Event]:
     depths = [measured_depth(g.depth, g.leaves) for g in base_grids(schema) if g.column.name != schema.target]
     blocks = [sum(d >= level for d in depths) for level in range(1, max(depths, default=0) + 1)]
     return [
-        _gaussian(f"encode.bins.{level}", share * n / sum(blocks), scale, n, f"base-grid counts, tree level {level}, to place the bins")
+        _gaussian(
+            f"encode.bins.{level}",
+            share * n / sum(blocks),
+            scale,
+            n,
+            f"base-grid counts, tree level {level}, to place the bins",
+        )
         for level, n in enumerate(blocks, start=1)
     ]
 
@@ -173,7 +211,13 @@ def _training(name: str, share: float, scale: float, noisy_size: int, steps: int
     rate = min(1.0, max(2000, 0.02 * noisy_size) / noisy_size)
     multiplier = max(0.3, math.log1p(share / (scale**2 * steps * rate**2)) ** -0.5)
     return Event(
-        name=name, mechanism="poisson_gaussian", noise_multiplier=multiplier, sampling_rate=rate, count=steps, round=1, purpose=purpose
+        name=name,
+        mechanism="poisson_gaussian",
+        noise_multiplier=multiplier,
+        sampling_rate=rate,
+        count=steps,
+        round=1,
+        purpose=purpose,
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill import generator as generators
+from distill import generator_parts as generators
 from distill.bundle import Bundle, Manifest, read_bundle
 from distill.errors import BundleError, BundleMismatchError, BundleTamperedError, RehearsalBundleError
 from distill.schema import Column, Schema

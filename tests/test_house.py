@@ -22,6 +22,7 @@ HUB_MAY_IMPORT = {
     "distill.durable",
     "distill.errors",
     "distill.generator",
+    "distill.generator_parts",
     "distill.schema",
     "distill.simplex",
     "distill.table_files",

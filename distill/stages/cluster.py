@@ -44,7 +44,9 @@ def nearest(latents: Tensor, centres: Tensor) -> Tensor:
     return torch.cdist(latents, centres).argmin(1)
 
 
-def count_clusters(table: PrivateTable, plan: Plan, centres: Tensor, encode: Callable[[Tensor], Tensor], order: Sequence[int]) -> np.ndarray:
+def count_clusters(
+    table: PrivateTable, plan: Plan, centres: Tensor, encode: Callable[[Tensor], Tensor], order: Sequence[int]
+) -> np.ndarray:
     """Release how many real rows lie nearest to each centre; noisy shares, (n_clusters,)."""
 
     def label(leaves: Rows, coarse: Rows) -> np.ndarray:

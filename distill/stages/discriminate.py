@@ -45,7 +45,9 @@ class Discriminator:
                 layer.bias.zero_()
             self.hidden.weight.mul_((len(layout.widths)) ** 0.5)
         self._head_optimizer = torch.optim.SGD(self.head.parameters(), lr=HEAD_STEP, momentum=HEAD_MOMENTUM)
-        self._critic_optimizer = torch.optim.Adam([*self.hidden.parameters(), *self.out.parameters()], lr=CRITIC_STEP, betas=(0.5, 0.99))
+        self._critic_optimizer = torch.optim.Adam(
+            [*self.hidden.parameters(), *self.out.parameters()], lr=CRITIC_STEP, betas=(0.5, 0.99)
+        )
         self._averaged = [torch.zeros_like(p) for p in self.head.parameters()]
         self._averaged_steps = 0
 

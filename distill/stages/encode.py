@@ -56,7 +56,9 @@ def find_bins(table: PrivateTable, plan: Plan) -> list[ColumnBins]:
     return [_bins_of(t, plan, stddev if i in measured else 0.0) for i, t in enumerate(trees)]
 
 
-def _measure_level(table: PrivateTable, trees: list[_Tree], active: list[int], level: int, stddev: float, heavy: float) -> None:
+def _measure_level(
+    table: PrivateTable, trees: list[_Tree], active: list[int], level: int, stddev: float, heavy: float
+) -> None:
     """Release one tree level of the active columns: the children of every node heavier than `heavy`."""
     labels: list[LabelOf] = []
     sizes: list[int] = []
@@ -93,7 +95,8 @@ def _consistent(tree: _Tree, stddev: float) -> None:
     """Make children add up to their parents, by least squares. Source: Hay et al., arXiv:0904.0942, on a ragged tree."""
     variances = [np.full(len(c), stddev**2) for c in tree.counts]
     parent_at = [
-        np.searchsorted(tree.nodes[level - 1], tree.nodes[level] // tree.grid.branching) for level in range(1, len(tree.nodes))
+        np.searchsorted(tree.nodes[level - 1], tree.nodes[level] // tree.grid.branching)
+        for level in range(1, len(tree.nodes))
     ]
     for level in range(len(tree.nodes) - 2, -1, -1):  # bottom up: what the children say of their parent
         at, size = parent_at[level], len(tree.nodes[level])

@@ -84,7 +84,9 @@ def start_from_classes(
         Logits (n, feature_width), classes (n,), weights (n,).
     """
     classes = allot_classes(counts.prior, n)
-    naive = torch.tensor(np.concatenate([np.log(share_per_class(c)) for c in counts.by_column], axis=1), dtype=torch.float32)
+    naive = torch.tensor(
+        np.concatenate([np.log(share_per_class(c)) for c in counts.by_column], axis=1), dtype=torch.float32
+    )
     logits = naive[classes] + spread * torch.randn(n, layout.feature_width, generator=generator)
     return logits, classes, class_weights(classes, counts.prior)
 

@@ -16,7 +16,9 @@ from distill.private_table import LabelOf, PrivateTable, Rows
 from distill.statistics import ClassCounts, PairCounts
 
 
-def count_pairs(table: PrivateTable, plan: Plan, bins: list[ColumnBins], features: list[int], counts: ClassCounts) -> PairCounts:
+def count_pairs(
+    table: PrivateTable, plan: Plan, bins: list[ColumnBins], features: list[int], counts: ClassCounts
+) -> PairCounts:
     """Release the co-occurrence of pairs of features and denoise it.
 
     Args:
@@ -33,7 +35,9 @@ def count_pairs(table: PrivateTable, plan: Plan, bins: list[ColumnBins], feature
     event = plan.event("relate.pairs")
     widths = [bins[f].n_bins for f in features]
     labels = [_label_of_pair(features[i], features[j], widths[j]) for i, j in pairs]
-    released = table.noisy_counts(event.name, labels, [widths[i] * widths[j] for i, j in pairs], [event.cell_stddev] * len(pairs))
+    released = table.noisy_counts(
+        event.name, labels, [widths[i] * widths[j] for i, j in pairs], [event.cell_stddev] * len(pairs)
+    )
     stddev, one_way = event.cell_stddev / counts.total, counts.shares
     blocks = [
         shrink_low_rank(r.reshape(widths[i], widths[j]) / counts.total, np.outer(one_way[i], one_way[j]), stddev)
@@ -51,7 +55,12 @@ def _label_of_pair(first: int, second: int, width: int) -> LabelOf:
 
 
 def _choose_pairs(
-    table: PrivateTable, plan: Plan, bins: list[ColumnBins], features: list[int], counts: ClassCounts, pairs: list[tuple[int, int]]
+    table: PrivateTable,
+    plan: Plan,
+    bins: list[ColumnBins],
+    features: list[int],
+    counts: ClassCounts,
+    pairs: list[tuple[int, int]],
 ) -> list[tuple[int, int]]:
     """The coarse first pass: the `plan.pairs` pairs that deviate most from independence, given the noise."""
     event = plan.event("relate.scout")

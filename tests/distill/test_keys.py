@@ -133,7 +133,9 @@ def test_a_directory_a_pipe_and_a_huge_file_are_not_keys(tmp_path):
         load_signing_key(large)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00\xff" * 50, b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00\xff" * 50, b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"]
+)
 def test_rubbish_is_not_a_key(tmp_path, content):
     file = tmp_path / "key.pem"
     file.write_bytes(content)

@@ -20,6 +20,7 @@ from distill.errors import BudgetError, ConfigError, KeyFileError, LedgerError, 
 from distill.keys import generate_key, load_signing_key
 from distill.ledger import REHEARSAL, create_ledger, open_ledger
 from distill.ledger_entries import (
+    MAX_STEPS,
     GrantBody,
     PlanBody,
     ReserveBody,
@@ -112,7 +113,9 @@ def test_four_halves_fit_a_grant_of_two_and_a_fifth_does_not(ledger, key):
     for _ in range(4):
         reserve(ledger, key)
     before = ledger.path.read_bytes(), ledger.head()
-    with pytest.raises(BudgetError, match=r"asks for epsilon 0\.5.*granted 2, 2 is spent.*4 unfinished.*0 is left.*2\.5"):
+    with pytest.raises(
+        BudgetError, match=r"asks for epsilon 0\.5.*granted 2, 2 is spent.*4 unfinished.*0 is left.*2\.5"
+    ):
         reserve(ledger, key)
     with pytest.raises(BudgetError):
         reserve(ledger, key, 0.011)
@@ -131,7 +134,9 @@ def test_equal_parts_of_a_grant_fit_whatever_their_last_bits(ledger, key, parts,
 
 def test_delta_is_counted_like_epsilon(ledger, key):
     reserve(ledger, key, 0.1, delta=6e-5)
-    with pytest.raises(BudgetError, match=r"asks for delta 5e-05, but of the granted 0\.0001, 6e-05 is spent.*4e-05 is left"):
+    with pytest.raises(
+        BudgetError, match=r"asks for delta 5e-05, but of the granted 0\.0001, 6e-05 is spent.*4e-05 is left"
+    ):
         reserve(ledger, key, 0.1, delta=5e-5)
     reserve(ledger, key, 0.1, delta=4e-5)
 
@@ -178,7 +183,9 @@ def test_a_rehearsal_must_fit_but_costs_nothing_and_says_so(ledger, key):
 def test_a_plan_must_not_cost_more_than_was_reserved(ledger, key):
     reservation = reserve(ledger, key, 0.3)
     head = ledger.head()
-    with pytest.raises(BudgetError, match=r"planned events cost epsilon 0\.\d+ at delta 1e-05, more than the reserved 0\.3"):
+    with pytest.raises(
+        BudgetError, match=r"planned events cost epsilon 0\.\d+ at delta 1e-05, more than the reserved 0\.3"
+    ):
         reservation.plan(REST)
     assert ledger.head() == head
     assert reservation.events == (SIZE,)
@@ -330,7 +337,9 @@ def test_a_ledger_from_a_newer_version_is_refused(ledger):
 
 def test_a_ledger_in_an_odd_place_works(tmp_path, key):
     path = tmp_path / "a b%20?c#d" / "l%edger?.db"
-    create_ledger(path, dataset=DATASET, unit="row", key=key).grant(epsilon=1, delta=1e-5, reason="r", actor="a", key=key)
+    create_ledger(path, dataset=DATASET, unit="row", key=key).grant(
+        epsilon=1, delta=1e-5, reason="r", actor="a", key=key
+    )
     assert len(open_ledger(path).entries()) == 2
 
 
@@ -437,7 +446,10 @@ def files_no_larger_than(size):
 
 def test_a_full_disk_is_told_and_nothing_is_recorded(ledger, key):
     entries = ledger.entries()
-    with files_no_larger_than(2000), pytest.raises(LedgerError, match=rf"cannot write the ledger {ledger.path}.*Free some"):
+    with (
+        files_no_larger_than(2000),
+        pytest.raises(LedgerError, match=rf"cannot write the ledger {ledger.path}.*Free some"),
+    ):
         reserve(ledger, key)
     assert ledger.entries() == entries
     ledger.verify(key.public_hex)
@@ -752,7 +764,10 @@ def test_a_broken_rule_is_noticed_though_everything_is_signed(tmp_path, key, ste
 @pytest.mark.parametrize(
     ("steps", "problem"),
     [
-        ([granted(), reserved(epsilon_release=0.009)], r"entry 3 \(reserve\): its events cost epsilon 0\.01 .*more than"),
+        (
+            [granted(), reserved(epsilon_release=0.009)],
+            r"entry 3 \(reserve\): its events cost epsilon 0\.01 .*more than",
+        ),
         ([granted(), reserved(epsilon_release=0.02)], r"entry 3 \(reserve\): it states epsilon 0\.02, .* cost 0\.01"),
         ([granted(), reserved(), plan(epsilon_release=0.1)], r"entry 4 \(plan\): its events cost epsilon"),
         ([granted(), reserved(), plan(epsilon_release=0.9)], r"entry 4 \(plan\): it states epsilon 0\.9"),
@@ -785,7 +800,7 @@ def test_an_entry_signed_with_another_key_in_the_middle_is_noticed(tmp_path, key
 @given(
     noise=st.floats(1e-6, 1e6),
     rate=st.floats(1e-9, 1.0),
-    count=st.integers(1, 10**15),
+    count=st.integers(1, MAX_STEPS),
     kind=st.sampled_from(["gaussian", "poisson_gaussian"]),
 )
 @pytest.mark.filterwarnings("ignore")
@@ -818,7 +833,15 @@ def test_a_proof_with_anything_changed_is_refused(ledger, keys):
     proof = reservation.proof()
     with pytest.raises(ValueError, match="signed by another key"):
         check_proof(proof, keys[1].public_hex)
-    for wrong in (proof[1:], proof[:-1], proof[::-1], [*proof, proof[-1]], [proof[0], *proof], proof[:1] + proof[2:], []):
+    for wrong in (
+        proof[1:],
+        proof[:-1],
+        proof[::-1],
+        [*proof, proof[-1]],
+        [proof[0], *proof],
+        proof[:1] + proof[2:],
+        [],
+    ):
         with pytest.raises(ValueError, match="needed|opens no ledger|order|exceeded|over the grant|follow|plan"):
             check_proof(wrong, keys[0].public_hex)
     for number, entry in enumerate(proof):

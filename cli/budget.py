@@ -1,0 +1,74 @@
+"""How a plan is shown: one line a mechanism, with its share, noise, rate, steps and cost alone and together."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from distill.plan import Plan
+
+
+def plan_payload(plan: "Plan") -> dict[str, Any]:
+    """A plan as plain values, for --json."""
+    from distill.accounting import epsilon_of
+
+    return {
+        "epsilon": plan.epsilon,
+        "delta": plan.delta,
+        "joint_epsilon": plan.joint_epsilon,
+        "joint_epsilon_rdp": epsilon_of(plan.events, plan.delta, accountant="rdp"),
+        "noisy_size": plan.noisy_size,
+        "bins": plan.bins,
+        "pairs": plan.pairs,
+        "candidates": plan.candidates,
+        "events": [e.model_dump(mode="json") | {"epsilon_alone": epsilon_of([e], plan.delta)} for e in plan.events],
+    }
+
+
+def plan_table(plan: "Plan") -> "Group":
+    """The budget table, with what it adds up to."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    payload = plan_payload(plan)
+    signal = [_signal(e) for e in plan.events]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("mechanism")
+    for name in ("share", "noise", "on a cell", "rate", "steps", "epsilon alone"):
+        table.add_column(name, justify="right")
+    table.add_column("what is read", overflow="fold")
+    for event, own, strength in zip(plan.events, payload["events"], signal, strict=True):
+        counted = event.mechanism != "poisson_gaussian"
+        table.add_row(
+            event.name,
+            "1.0 %" if event.round == 0 else f"{99 * strength / sum(signal[1:]):.1f} %",
+            f"{event.noise_multiplier:.2f}",
+            f"{event.cell_stddev:.1f}" if counted else "",
+            "" if counted else f"{event.sampling_rate:.3f}",
+            str(event.count),
+            f"{own['epsilon_alone']:.3f}",
+            event.purpose,
+        )
+    joint, rdp = payload["joint_epsilon"], payload["joint_epsilon_rdp"]
+    alone = sum(e["epsilon_alone"] for e in payload["events"])
+    lines = (
+        f"jointly: epsilon {joint:.4f} at delta {plan.delta:g}, of {plan.epsilon:g} granted to this release "
+        f"(each alone would add up to {alone:.2f}; Renyi cross-check {rdp:.4f})",
+        "noise: stddev (size: Laplace scale) over sensitivity; unit: one row, or one entity where the schema names a unit; "
+        "neighbours: add or remove one unit",
+    )
+    return Group(table, *(Text(line) for line in lines))
+
+
+def _signal(event: object) -> float:
+    """A mechanism's part of the squared Gaussian signal (mu**2), by which shares are counted."""
+    import math
+
+    from distill.accounting import Event
+
+    assert isinstance(event, Event)
+    if event.mechanism == "poisson_gaussian":
+        return event.count * event.sampling_rate**2 * math.expm1(event.noise_multiplier**-2)
+    return event.count / event.noise_multiplier**2

@@ -1,0 +1,186 @@
+"""`distill demo`: the whole job on generated data, from three banks' tables to one model and a verified ledger."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.common import JsonOption, progress_console, reporting
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from rich.console import Console, Group
+
+    from distill.demo_tables import DemoTables
+    from distill.pipeline import Receipt
+    from distill.schema import Schema
+
+EPSILON, DELTA = 2.0, 1e-5
+DATA_SEED = 7
+
+
+@dataclass(frozen=True)
+class Bank:
+    """One bank's part in the demo: its receipt, its ledger's verdict and what its own real rows would teach."""
+
+    name: str
+    receipt: "Receipt"
+    recomputed: float
+    auc_alone: float | None
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="New folder for everything the demo makes.", metavar="DIR")] = Path("demo-out"),
+    epsilon: Annotated[float, typer.Option(help="Budget of each bank.")] = EPSILON,
+    rows: Annotated[float, typer.Option(help="Portion of the usual table sizes; below 1 is quicker and worse.", min=0.05, max=10)] = 1.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Run everything on three generated banks: init, grant, fit, train-global, verify, and one table of results."""
+    with reporting(as_json, interrupted=f"What was made so far is in {out}.") as report:
+        from distill import check
+
+        check.budget(epsilon, DELTA)
+        started = time.monotonic()
+        result = run_demo(out, epsilon=epsilon, rows=rows, console=progress_console(quiet=as_json))
+        result["seconds"] = round(time.monotonic() - started, 1)
+        report(result, _table(result))
+
+
+def run_demo(out: Path, *, epsilon: float, rows: float, console: "Console") -> dict[str, Any]:
+    """Make the tables, fit each bank, train the global model and compare it with models on real rows.
+
+    Raises:
+        ConfigError: `out` is there already.
+        DistillError: As the steps say.
+    """
+    import numpy as np
+
+    from distill.demo_tables import BANKS, HELD_OUT_ROWS, demo_tables
+    from distill.errors import ConfigError
+    from server_train.hub import train_global
+    from server_train.model import load_model
+
+    if out.exists():
+        raise ConfigError(f"{out} exists already; name a new folder with --out or remove it.")
+    sizes = {b.name: max(500, round(b.rows * rows)) for b in BANKS}
+    tables = demo_tables(np.random.default_rng(DATA_SEED), rows=sizes, held_out_rows=max(2000, round(HELD_OUT_ROWS * min(rows, 1))))
+    _write_tables(tables, out)
+    banks = []
+    for name, frame in tables.banks.items():
+        console.print(f"{name}: init, grant epsilon {epsilon:g}, fit, ledger verify")
+        receipt, recomputed = _fit_bank(out / name, name, epsilon)
+        console.print(f"  bundle of {receipt.size / 1000:,.0f} kB; ledger: epsilon {recomputed:.4f}, recomputed by two accountants")
+        banks.append(Bank(name, receipt, recomputed, _auc_of_real(tables.schema, frame, tables.held_out)))
+    console.print("hub: train-global on the three bundles")
+    hub = train_global([b.receipt.bundle for b in banks], out=out / "hub" / "global-model")
+    scores = load_model(hub.folder).predict(tables.held_out)
+    console.print("for comparison: a model on the pooled real rows, which no bank could share")
+    import pandas as pd
+
+    pooled = pd.concat(tables.banks.values(), ignore_index=True)
+    return {
+        "folder": str(out),
+        "epsilon": epsilon,
+        "delta": DELTA,
+        "banks": [_bank_payload(b) for b in banks],
+        "auc_global": _auc(tables.schema, tables.held_out, scores),
+        "auc_central": _auc_of_real(tables.schema, pooled, tables.held_out),
+        "model": str(hub.folder),
+        "report": str(hub.folder / "report.html"),
+    }
+
+
+def _write_tables(tables: "DemoTables", out: Path) -> None:
+    """One folder a bank with its table, the public schema, and the held-out table."""
+    from distill.tables import write_table
+
+    for name, frame in (*tables.banks.items(), ("hub", tables.held_out)):
+        (out / name).mkdir(parents=True)
+        write_table(frame, out / name / ("held_out.csv" if name == "hub" else "customers.csv"))
+    (out / "schema.json").write_text(tables.schema.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")
+
+
+def _fit_bank(folder: Path, name: str, epsilon: float) -> "tuple[Receipt, float]":
+    """What one bank does: init, grant, fit; then its officer verifies the ledger and recomputes epsilon."""
+    from distill.keys import load_signing_key
+    from distill.ledger import open_ledger
+    from distill.pipeline import Request, fit
+    from distill.project import create_project
+    from distill.schema import load_schema
+
+    project = create_project(folder, data=folder / "customers.csv", schema=folder.parent / "schema.json", name=name)
+    key = load_signing_key(project.key)
+    ledger = open_ledger(project.ledger, dataset=project.dataset)
+    ledger.grant(epsilon=epsilon, delta=DELTA, reason="demonstration on generated data", actor="privacy officer", key=key)
+    request = Request(
+        data=project.data,
+        schema=load_schema(project.schema),
+        name=name,
+        dataset=project.dataset,
+        out=project.out,
+        epsilon=epsilon,
+        delta=DELTA,
+    )
+    receipt = fit(request, ledger, key)
+    verdict = ledger.verify(key.public_hex)
+    return receipt, verdict.releases[-1].epsilon_pld
+
+
+def _auc_of_real(schema: "Schema", frame: "pd.DataFrame", held_out: "pd.DataFrame") -> float | None:
+    """Held-out AUC of the hub's own architecture trained on real rows, without privacy."""
+    import numpy as np
+
+    from server_train.features import class_codes
+    from server_train.model import probabilities
+    from server_train.training import TrainingSettings, train
+
+    labels = np.eye(len(schema.classes))[class_codes(schema, frame)]
+    trained = train(schema, frame, labels, TrainingSettings())
+    return _auc(schema, held_out, probabilities(trained.network, trained.encoder.encode(held_out)))
+
+
+def _auc(schema: "Schema", frame: "pd.DataFrame", scores: "np.ndarray") -> float | None:
+    from server_train.evaluation import evaluate_scores
+    from server_train.features import class_codes
+
+    return evaluate_scores(class_codes(schema, frame), scores, schema.classes).roc_auc
+
+
+def _bank_payload(bank: Bank) -> dict[str, Any]:
+    return {
+        "name": bank.name,
+        "noisy_rows": bank.receipt.noisy_rows,
+        "auc_alone": bank.auc_alone,
+        "bytes_sent": bank.receipt.size,
+        "epsilon": bank.recomputed,
+        "bundle": str(bank.receipt.bundle),
+    }
+
+
+def _table(result: dict[str, Any]) -> "Group":
+    """The one table that the demo is for."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("model")
+    for name in ("AUC on held-out real rows", "bytes sent", "epsilon"):
+        table.add_column(name, justify="right")
+    for bank in result["banks"]:
+        table.add_row(f"{bank['name']} alone, on its own real rows", f"{bank['auc_alone']:.4f}", "", "none")
+    epsilons = [bank["epsilon"] for bank in result["banks"]]
+    total = sum(bank["bytes_sent"] for bank in result["banks"])
+    table.add_row("global model, from three bundles", f"{result['auc_global']:.4f}", f"{total:,}", f"{max(epsilons):.4f} each")
+    for bank in result["banks"]:
+        table.add_row(f"  of which {bank['name']}", "", f"{bank['bytes_sent']:,}", f"{bank['epsilon']:.4f}")
+    table.add_row("central model, on pooled real rows", f"{result['auc_central']:.4f}", "", "none")
+    lines = (
+        f"epsilon at delta {result['delta']:g}, unit one row, add or remove one; a customer of all three banks: {sum(epsilons):.4f}",
+        f"report: {result['report']}   took {result['seconds']:.0f} s",
+    )
+    return Group(table, *(Text(line) for line in lines))

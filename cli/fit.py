@@ -1,0 +1,142 @@
+"""`distill fit`: from the private table to the one signed bundle that leaves the institution."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.common import JsonOption, ProjectOption, progress_console, project_at, reporting
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from distill.pipeline import Receipt
+
+STAGES = {
+    "size": "0 size: noisy row count",
+    "encode": "1 encode: bins and class counts",
+    "relate": "2 relate: pairs",
+    "represent": "3 represent: autoencoder",
+    "cluster": "4 cluster: dense regions",
+    "refine": "5 refine: candidates, critic",
+    "select": "6 select: quality control",
+}
+INTERRUPTED = "If the release was reserved already, its reservation stands and counts as spent in full: see `distill ledger show`."
+
+
+def fit(
+    epsilon: Annotated[float | None, typer.Option(help="Budget of this release; else the project's.")] = None,
+    delta: Annotated[float | None, typer.Option(help="Else the project's.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Private table, CSV or Parquet; else the project's.")] = None,
+    schema: Annotated[Path | None, typer.Option(help="Public schema; else the project's.")] = None,
+    ledger: Annotated[Path | None, typer.Option(help="Ledger; else the project's.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Signing key; else the project's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The bundle; else the project's.", metavar="FILE.distill")] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Refined rows stored in the bundle.", min=1, max=1_000_000)
+    ] = None,
+    purpose: Annotated[str, typer.Option(help="Why, in one line, for the ledger.")] = "distill fit",
+    rehearsal: Annotated[
+        int | None,
+        typer.Option(help="Seed of a repeatable run that is NOT PRIVATE and must stay here.", min=0, metavar="SEED"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there already.")] = False,
+    project: ProjectOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Distil the private table into one signed bundle under a differential-privacy budget."""
+    with reporting(as_json, interrupted=INTERRUPTED) as report:
+        from distill import check
+
+        settings = project_at(project)
+        epsilon = settings.epsilon if epsilon is None else epsilon
+        delta = settings.delta if delta is None else delta
+        check.budget(epsilon, delta)  # before the heavy libraries are loaded
+        from cli.budget import plan_table
+        from distill.keys import load_signing_key, passphrase_from_environment
+        from distill.ledger import open_ledger
+        from distill.pipeline import Request
+        from distill.pipeline import fit as run
+        from distill.schema import load_schema
+
+        request = Request(
+            data=data or settings.data,
+            schema=load_schema(schema or settings.schema),
+            name=settings.name,
+            dataset=settings.dataset,
+            out=out or settings.out,
+            epsilon=epsilon,
+            delta=delta,
+            purpose=purpose,
+            samples=samples,
+            rehearsal=rehearsal,
+            overwrite=overwrite,
+        )
+        books = open_ledger(ledger or settings.ledger, dataset=settings.dataset)
+        signer = load_signing_key(key or settings.key, passphrase=passphrase_from_environment())
+        console = progress_console(quiet=as_json)
+        with _bars(console) as progress:
+            receipt = run(
+                request, books, signer, progress=progress, announce=lambda plan: console.print(plan_table(plan))
+            )
+        report(receipt_payload(receipt), _receipt(receipt))
+
+
+@contextmanager
+def _bars(console: Any) -> Iterator[Callable[[str, int, int], None]]:
+    """One progress bar a stage, shown when the stage begins."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description:<34}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as bars:
+        tasks = {stage: bars.add_task(text, total=None, start=False, visible=False) for stage, text in STAGES.items()}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            task = tasks[stage]
+            if not bars.tasks[task].started:
+                bars.start_task(task)
+            bars.update(task, completed=done, total=total, visible=True)
+
+        yield progress
+
+
+def receipt_payload(receipt: "Receipt") -> dict[str, Any]:
+    """A receipt as plain values."""
+    return {
+        "bundle": str(receipt.bundle),
+        "digest": receipt.digest,
+        "bytes": receipt.size,
+        "epsilon": receipt.epsilon,
+        "delta": receipt.plan.delta,
+        "epsilon_reserved": receipt.plan.epsilon,
+        "noisy_rows": receipt.noisy_rows,
+        "reads": receipt.reads,
+        "release": receipt.release,
+        "ledger_head": receipt.head,
+        "rehearsal": receipt.rehearsal,
+    }
+
+
+def _receipt(receipt: "Receipt") -> "Group":
+    """The privacy receipt."""
+    from rich.console import Group
+    from rich.text import Text
+
+    lines = [
+        "privacy receipt"
+        + ("  REHEARSAL, NOT PRIVATE: this bundle must not leave the house" if receipt.rehearsal else ""),
+        f"  spent      epsilon {receipt.epsilon:.4f} of {receipt.plan.epsilon:g} reserved, delta {receipt.plan.delta:g}, in one release",
+        f"  reads      {sum(receipt.reads.values())} reads of the table under {len(receipt.reads)} planned mechanisms, all in the ledger",
+        f"  rows       about {receipt.noisy_rows:,} (noisy; the exact count was not released)",
+        f"  bundle     {receipt.bundle}  ({receipt.size / 1000:,.0f} kB, SHA-256 {receipt.digest[:16]}...)",
+        f"  ledger     release {receipt.release[:8]}, head {receipt.head[:16]}...",
+        "next: send the bundle to the hub; `distill ledger verify` recomputes every epsilon",
+    ]
+    return Group(*(Text(line) for line in lines))

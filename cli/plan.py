@@ -1,0 +1,38 @@
+"""`distill plan`: what a fit would read and what it would cost. Reads no private row."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.common import JsonOption, ProjectOption, project_at, reporting
+
+ASSUMED_ROWS = 10_000
+
+
+def plan(
+    epsilon: Annotated[float | None, typer.Option(help="Budget of the release; else the project's.")] = None,
+    delta: Annotated[float | None, typer.Option(help="Else the project's.")] = None,
+    rows: Annotated[
+        int, typer.Option(help="Assumed row count: a public guess. `fit` uses its own noisy count.", min=1)
+    ] = ASSUMED_ROWS,
+    schema: Annotated[Path | None, typer.Option(help="Schema; else the project's.")] = None,
+    project: ProjectOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Show the budget: each mechanism, its share, noise, rate, steps and epsilon, alone and jointly."""
+    with reporting(as_json) as report:
+        from cli.budget import plan_payload, plan_table
+        from distill.plan import make_plan
+        from distill.schema import load_schema
+
+        settings = project_at(project) if schema is None or epsilon is None or delta is None else None
+        made = make_plan(
+            load_schema(schema or settings.schema),  # type: ignore[union-attr]
+            rows,
+            epsilon=epsilon if epsilon is not None else settings.epsilon,  # type: ignore[union-attr]
+            delta=delta if delta is not None else settings.delta,  # type: ignore[union-attr]
+        )
+        report(plan_payload(made) | {"assumed_rows": rows}, plan_table(made))
+        if not as_json:
+            report.note(f"A preview for {rows:,} rows (--rows). No row was read and nothing was charged.")

@@ -1,0 +1,220 @@
+"""fit(): from a private table to a signed bundle, with the ledger charged before every read.
+
+The order is the guarantee: reserve the release, count rows, record the plan, read, write the bundle under a temporary name,
+commit its digest, rename. Killed anywhere, the reservation stands and counts as spent, and no bundle without a
+committed entry is left under its final name.
+"""
+
+import getpass
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from distill import durable
+from distill.bundle import write_bundle
+from distill.distillation import Distilled, Progress, distil, silent
+from distill.errors import BudgetError, BundleError
+from distill.generator_parts import parts_of
+from distill.keys import SigningKey
+from distill.ledger import Ledger, Reservation
+from distill.mechanisms import NoiseSource
+from distill.plan import Plan, Shares, make_plan, size_event
+from distill.private_table import PrivateTable
+from distill.schema import Schema
+from distill.tables import read_table
+
+STORED_ROWS = 10_000  # refined rows that travel in the bundle; any number can be drawn from it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a fit is asked for. Every field is public or a path.
+
+    Attributes:
+        data, schema: The private table's file and its public schema.
+        name: Of the institution, as the bundle shows it.
+        dataset: Random id that ties the release to its ledger.
+        out: Where the bundle goes.
+        epsilon, delta: Budget of this release.
+        purpose: One line for the reader of the ledger.
+        samples: Refined rows to store in the bundle; None: the noisy row count, at most 10,000.
+        shares: How the budget is divided.
+        rehearsal: Seed of a repeatable run that is NOT PRIVATE; None for a real release.
+        overwrite: Whether a bundle at `out` may be replaced.
+    """
+
+    data: Path
+    schema: Schema
+    name: str
+    dataset: str
+    out: Path
+    epsilon: float
+    delta: float
+    purpose: str = "distill fit"
+    samples: int | None = None
+    shares: Shares | None = None
+    rehearsal: int | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What a fit cost and left; everything in it may be published.
+
+    Attributes:
+        bundle, digest, size: The file, its SHA-256, its bytes.
+        plan: All events, with their joint epsilon.
+        epsilon: Joint epsilon of the events (at most what was reserved).
+        reads: Reads of the private table by event.
+        noisy_rows: Released row count.
+        release, head: The release's id and the ledger's head after the commit.
+        rehearsal: Whether the run was NOT PRIVATE.
+    """
+
+    bundle: Path
+    digest: str
+    size: int
+    plan: Plan
+    epsilon: float
+    reads: dict[str, int]
+    noisy_rows: int
+    release: str
+    head: str
+    rehearsal: bool
+
+
+def fit(
+    request: Request,
+    ledger: Ledger,
+    key: SigningKey,
+    *,
+    progress: Progress = silent,
+    announce: Callable[[Plan], None] | None = None,
+) -> Receipt:
+    """Distil a private table into one signed bundle.
+
+    Args:
+        request: What is asked.
+        ledger: The data set's ledger; holds the grant.
+        key: That opened the ledger; signs the bundle.
+        progress: Called with stage, steps done, steps in all.
+        announce: Called with the finished plan before it is carried out.
+
+    Raises:
+        SchemaError, DataError: The table does not fit; nothing was charged.
+        BudgetError: The grant does not cover the release (nothing was charged), or the noisy row count is too small
+            for a plan (only the count was charged).
+        LedgerError, KeyFileError, BundleError: As their names say; if the reservation was made, it stands.
+    """
+    request.schema.require_confirmed()
+    _require_target(request)
+    frame = read_table(request.data, request.schema)
+    noise = NoiseSource(request.rehearsal)
+    rng = np.random.default_rng(request.rehearsal)
+    reservation = ledger.reserve(
+        epsilon=request.epsilon,
+        delta=request.delta,
+        purpose=request.purpose,
+        actor=getpass.getuser(),
+        events=[size_event(request.epsilon)],
+        key=key,
+        rehearsal=noise.rehearsal,
+    )
+    table = PrivateTable(frame, request.schema, reservation, noise)
+    del frame
+    progress("size", 0, 1)
+    plan = _plan(request, reservation, table.noisy_size("size"))
+    progress("size", 1, 1)
+    if announce is not None:
+        announce(plan)
+    reservation.plan(plan.events[1:])
+    distilled = distil(table, plan, rng, progress)
+    return _write(request, ledger, reservation, key, plan, distilled, table.reads, rng)
+
+
+def _plan(request: Request, reservation: Reservation, noisy_size: int) -> Plan:
+    """Decide the rest of the release; too small a table ends it here, with only the count charged."""
+    try:
+        return make_plan(
+            request.schema, noisy_size, epsilon=request.epsilon, delta=request.delta, shares=request.shares
+        )
+    except BudgetError as error:
+        reservation.abandon("the noisy row count is too small for a plan")
+        raise BudgetError(f"{error} Only the row count was read and charged.") from None
+
+
+def _write(
+    request: Request,
+    ledger: Ledger,
+    reservation: Reservation,
+    key: SigningKey,
+    plan: Plan,
+    distilled: Distilled,
+    reads: dict[str, int],
+    rng: np.random.Generator,
+) -> Receipt:
+    """Write the bundle beside its place, commit its digest, then move it into place."""
+    generator = distilled.generator
+    tensors, settings = parts_of(generator, distilled.counts, distilled.pairs, distilled.cluster_shares)
+    rows = request.samples if request.samples is not None else min(generator.noisy_rows, STORED_ROWS)
+    temporary = durable.temporary_beside(request.out)
+    digest = write_bundle(
+        temporary,
+        institution=request.name,
+        dataset=request.dataset,
+        schema=request.schema,
+        privacy={
+            "epsilon": reservation.epsilon,
+            "delta": reservation.delta,
+            "unit": ledger.unit,
+            "events": list(reservation.events),
+        },
+        noisy_rows=generator.noisy_rows,
+        class_prior=generator.class_prior.tolist(),
+        generator=settings,
+        ledger={"head": ledger.head(), "entries": reservation.proof()},
+        samples=generator.draw(max(rows, 1), rng),
+        tensors=tensors,
+        key=key,
+        rehearsal=reservation.rehearsal,
+    )
+    size = temporary.stat().st_size
+    try:
+        reservation.commit(digest)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    try:
+        durable.put_in_place(temporary, request.out, overwrite=request.overwrite)
+    except OSError as error:
+        raise BundleError(
+            f"the release is committed, but {durable.problem(error, request.out)}; the bundle is at {temporary}."
+        ) from None
+    return Receipt(
+        bundle=request.out,
+        digest=digest,
+        size=size,
+        plan=plan,
+        epsilon=plan.joint_epsilon,
+        reads=dict(reads),
+        noisy_rows=generator.noisy_rows,
+        release=reservation.release,
+        head=ledger.head(),
+        rehearsal=reservation.rehearsal,
+    )
+
+
+def _require_target(request: Request) -> None:
+    """Refuse, before anything is charged, a place for the bundle that could not be written."""
+    out = request.out
+    if out.is_dir():
+        raise BundleError(f"{out} is a directory; name a file for the bundle.")
+    if out.exists() and not request.overwrite:
+        raise BundleError(f"{out} exists already; name another file with --out or allow replacing it with --overwrite.")
+    trial = durable.temporary_beside(out)
+    with durable.wrapped("write the bundle", out, BundleError):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        durable.write_exactly(trial, b"")
+        trial.unlink()
