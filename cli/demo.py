@@ -33,9 +33,13 @@ class Bank:
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="New folder for everything the demo makes.", metavar="DIR")] = Path("demo-out"),
+    out: Annotated[Path, typer.Option(help="New folder for everything the demo makes.", metavar="DIR")] = Path(
+        "demo-out"
+    ),
     epsilon: Annotated[float, typer.Option(help="Budget of each bank.")] = EPSILON,
-    rows: Annotated[float, typer.Option(help="Portion of the usual table sizes; below 1 is quicker and worse.", min=0.05, max=10)] = 1.0,
+    rows: Annotated[
+        float, typer.Option(help="Portion of the usual table sizes; below 1 is quicker and worse.", min=0.05, max=10)
+    ] = 1.0,
     as_json: JsonOption = False,
 ) -> None:
     """Run everything on three generated banks: init, grant, fit, train-global, verify, and one table of results."""
@@ -66,13 +70,17 @@ def run_demo(out: Path, *, epsilon: float, rows: float, console: "Console") -> d
     if out.exists():
         raise ConfigError(f"{out} exists already; name a new folder with --out or remove it.")
     sizes = {b.name: max(500, round(b.rows * rows)) for b in BANKS}
-    tables = demo_tables(np.random.default_rng(DATA_SEED), rows=sizes, held_out_rows=max(2000, round(HELD_OUT_ROWS * min(rows, 1))))
+    tables = demo_tables(
+        np.random.default_rng(DATA_SEED), rows=sizes, held_out_rows=max(2000, round(HELD_OUT_ROWS * min(rows, 1)))
+    )
     _write_tables(tables, out)
     banks = []
     for name, frame in tables.banks.items():
         console.print(f"{name}: init, grant epsilon {epsilon:g}, fit, ledger verify")
         receipt, recomputed = _fit_bank(out / name, name, epsilon)
-        console.print(f"  bundle of {receipt.size / 1000:,.0f} kB; ledger: epsilon {recomputed:.4f}, recomputed by two accountants")
+        console.print(
+            f"  bundle of {receipt.size / 1000:,.0f} kB; ledger: epsilon {recomputed:.4f}, recomputed by two accountants"
+        )
         banks.append(Bank(name, receipt, recomputed, _auc_of_real(tables.schema, frame, tables.held_out)))
     console.print("hub: train-global on the three bundles")
     hub = train_global([b.receipt.bundle for b in banks], out=out / "hub" / "global-model")
@@ -100,7 +108,9 @@ def _write_tables(tables: "DemoTables", out: Path) -> None:
     for name, frame in (*tables.banks.items(), ("hub", tables.held_out)):
         (out / name).mkdir(parents=True)
         write_table(frame, out / name / ("held_out.csv" if name == "hub" else "customers.csv"))
-    (out / "schema.json").write_text(tables.schema.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")
+    (out / "schema.json").write_text(
+        tables.schema.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8"
+    )
 
 
 def _fit_bank(folder: Path, name: str, epsilon: float) -> "tuple[Receipt, float]":
@@ -114,7 +124,9 @@ def _fit_bank(folder: Path, name: str, epsilon: float) -> "tuple[Receipt, float]
     project = create_project(folder, data=folder / "customers.csv", schema=folder.parent / "schema.json", name=name)
     key = load_signing_key(project.key)
     ledger = open_ledger(project.ledger, dataset=project.dataset)
-    ledger.grant(epsilon=epsilon, delta=DELTA, reason="demonstration on generated data", actor="privacy officer", key=key)
+    ledger.grant(
+        epsilon=epsilon, delta=DELTA, reason="demonstration on generated data", actor="privacy officer", key=key
+    )
     request = Request(
         data=project.data,
         schema=load_schema(project.schema),
@@ -175,7 +187,9 @@ def _table(result: dict[str, Any]) -> "Group":
         table.add_row(f"{bank['name']} alone, on its own real rows", f"{bank['auc_alone']:.4f}", "", "none")
     epsilons = [bank["epsilon"] for bank in result["banks"]]
     total = sum(bank["bytes_sent"] for bank in result["banks"])
-    table.add_row("global model, from three bundles", f"{result['auc_global']:.4f}", f"{total:,}", f"{max(epsilons):.4f} each")
+    table.add_row(
+        "global model, from three bundles", f"{result['auc_global']:.4f}", f"{total:,}", f"{max(epsilons):.4f} each"
+    )
     for bank in result["banks"]:
         table.add_row(f"  of which {bank['name']}", "", f"{bank['bytes_sent']:,}", f"{bank['epsilon']:.4f}")
     table.add_row("central model, on pooled real rows", f"{result['auc_central']:.4f}", "", "none")

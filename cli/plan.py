@@ -26,13 +26,21 @@ def plan(
         from distill.plan import make_plan
         from distill.schema import load_schema
 
-        settings = project_at(project) if schema is None or epsilon is None or delta is None else None
+        given = {"schema": schema, "epsilon": epsilon, "delta": delta}
+        if None in given.values():
+            settings = project_at(project)
+            given = {name: getattr(settings, name) if value is None else value for name, value in given.items()}
         made = make_plan(
-            load_schema(schema or settings.schema),  # type: ignore[union-attr]
+            load_schema(Path(str(given["schema"]))),
             rows,
-            epsilon=epsilon if epsilon is not None else settings.epsilon,  # type: ignore[union-attr]
-            delta=delta if delta is not None else settings.delta,  # type: ignore[union-attr]
+            epsilon=_number(given["epsilon"]),
+            delta=_number(given["delta"]),
         )
         report(plan_payload(made) | {"assumed_rows": rows}, plan_table(made))
         if not as_json:
             report.note(f"A preview for {rows:,} rows (--rows). No row was read and nothing was charged.")
+
+
+def _number(value: object) -> float:
+    assert isinstance(value, float)
+    return value

@@ -6,6 +6,7 @@ leaves) with noisy masses; a value is drawn by picking a piece inside the bin an
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,13 +47,13 @@ class ColumnBins:
         piece = np.searchsorted(self.starts, leaves, side="right") - 1
         return self.bin_of_piece[piece].astype(np.uint16)
 
-    def draw(self, bins: np.ndarray, rng: np.random.Generator) -> "pd.Series[float]":
+    def draw(self, bins: np.ndarray, rng: np.random.Generator) -> "pd.Series[Any]":
         """One value for each coarse bin in `bins`, as `tables.read_table` would give it."""
         pieces = self._draw_pieces(bins, rng)
         start, stop = self.starts[pieces], self.stops[pieces]
         if self.grid.column.kind == "categorical":
             codes = np.where(start >= self.grid.leaves, -1, start)
-            return pd.Series(pd.Categorical.from_codes(codes, categories=self.grid.labels))
+            return pd.Series(pd.Categorical.from_codes(codes, categories=pd.Index(self.grid.labels)))
         values = self.grid.decode(start.astype(np.float64), stop.astype(np.float64), rng)
         return pd.Series(np.where(start >= self.grid.leaves, np.nan, values))
 

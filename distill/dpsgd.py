@@ -26,7 +26,7 @@ class Taps(list[Tap]):
 
     def apply(self, layer: nn.Linear, inputs: Tensor) -> Tensor:
         """Run `layer` and remember the pass."""
-        outputs = layer(inputs)
+        outputs: Tensor = layer(inputs)
         self.append(Tap(layer, inputs.detach(), outputs))
         return outputs
 

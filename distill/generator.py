@@ -22,6 +22,7 @@ from distill.tables import OTHER, to_public
 OVER_GENERATE = 2.0
 CHUNK = 20_000
 RAKE_ROUNDS = 5
+Critic = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # hidden weight and bias, output weight and bias
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,7 @@ class Generator:
     logits: np.ndarray
     weights: np.ndarray
     head: tuple[np.ndarray, np.ndarray]
-    critic: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    critic: Critic
     shares: tuple[np.ndarray, ...]
     class_prior: np.ndarray
     noisy_rows: int
@@ -87,7 +88,7 @@ class Generator:
         chances = np.exp(match_prior(self.class_logits(codes), self.class_prior))
         cells = codes[:, :-1] + self.layout.starts[:-1]
         codes[:, -1] = balanced_labels(chances, cells, self.layout.feature_width, rng)
-        return codes
+        return np.asarray(codes)
 
     def select(self, codes: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
         """Indices of `n` of the rows: by critic and raking, systematic resampling in random order."""
@@ -161,7 +162,7 @@ def rake(codes: np.ndarray, weight: np.ndarray, shares: list[np.ndarray]) -> np.
             now = np.bincount(codes[:, column], weight, minlength=len(share)) / weight.sum()
             factor = np.clip(share / np.maximum(now, 1e-9), 1 / 3, 3)
             weight = weight * factor[codes[:, column]]
-    return weight / weight.mean()
+    return np.asarray(weight / weight.mean())
 
 
 def _chunks(total: int) -> list[int]:
@@ -183,8 +184,6 @@ def _canonical(frame: pd.DataFrame, bins: list[ColumnBins]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def critic_of(
-    hidden: Tensor, hidden_bias: Tensor, out: Tensor, out_bias: Tensor, columns: int
-) -> tuple[np.ndarray, ...]:
+def critic_of(hidden: Tensor, hidden_bias: Tensor, out: Tensor, out_bias: Tensor, columns: int) -> Critic:
     """Critic parameters for unscaled one-hot rows (training scales rows by 1 / sqrt(columns))."""
     return (hidden / columns**0.5).numpy(), hidden_bias.numpy(), out.squeeze(0).numpy(), out_bias.numpy()

@@ -29,7 +29,7 @@ def parts_of(
     class_block = np.concatenate(counts.by_column, axis=1)
     pair_step = STEP * pairs.stddev if pairs.pairs else 1.0
     flat = np.concatenate([b.ravel() for b in pairs.shares]) if pairs.pairs else np.zeros(0)
-    statistics = {
+    statistics: dict[str, np.ndarray] = {
         "class_counts": np.rint(class_block / (STEP * counts.stddev)).astype(np.int32),
         "pair_columns": np.array(pairs.pairs, dtype=np.int16).reshape(-1, 2),
         "pair_shares": np.rint(flat / pair_step).clip(-32767, 32767).astype(np.int16),
@@ -41,7 +41,7 @@ def parts_of(
         "shares": np.concatenate(generator.shares).astype(np.float32),
     }
     hidden, hidden_bias, out, out_bias = generator.critic
-    heads = {
+    heads: dict[str, np.ndarray] = {
         "class_weight": generator.head[0].astype(np.float16),
         "class_bias": generator.head[1].astype(np.float32),
         "critic_hidden": hidden.astype(np.float16),
@@ -109,9 +109,12 @@ def _read(bundle: Bundle) -> Generator:
         logits=-logits.astype(np.float32) * np.float32(LOG_RANGE / 255),
         weights=weights / weights.sum(),
         head=(heads["class_weight"].astype(np.float32), heads["class_bias"].astype(np.float32)),
-        critic=tuple(
-            heads[f"critic_{part}"].astype(np.float32) for part in ("hidden", "hidden_bias", "out", "out_bias")
-        ),  # type: ignore[arg-type]
+        critic=(
+            heads["critic_hidden"].astype(np.float32),
+            heads["critic_hidden_bias"].astype(np.float32),
+            heads["critic_out"].astype(np.float32),
+            heads["critic_out_bias"].astype(np.float32),
+        ),
         shares=tuple(np.split(shares, np.cumsum(widths)[:-1])),
         class_prior=prior,
         noisy_rows=bundle.manifest.noisy_rows,
@@ -123,7 +126,7 @@ def _quantised(generator: Generator) -> np.ndarray:
     """Log-probabilities relative to each segment's largest, in 255 steps down to -LOG_RANGE; (K, width) uint8."""
     parts = np.split(generator.logits, np.cumsum(generator.layout.features)[:-1], axis=1)
     below = np.concatenate([p - p.max(axis=1, keepdims=True) for p in parts], axis=1)
-    return np.rint(np.minimum(-below / LOG_RANGE, 1.0) * 255).astype(np.uint8)
+    return np.asarray(np.rint(np.minimum(-below / LOG_RANGE, 1.0) * 255).astype(np.uint8))
 
 
 def _bins(schema: Schema, statistics: dict[str, np.ndarray]) -> list[ColumnBins]:

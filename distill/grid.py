@@ -84,14 +84,14 @@ class ColumnGrid:
     def decode(self, start: np.ndarray, stop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A value drawn uniformly from the leaves start..stop-1, one for each entry. Numbers only; float64."""
         if self.by_value:
-            return self._low + np.floor(start + rng.random(start.shape) * (stop - start))
+            return np.asarray(self._low + np.floor(start + rng.random(start.shape) * (stop - start)))
         low, high = self._scale(self._low), self._scale(self._high)
         edges = [low + (high - low) * part / self.leaves for part in (start, stop)]
         if self.log_scale:  # uniform in the value itself, as far as the two edges allow
             edges = [np.sign(e) * np.expm1(np.abs(e)) for e in edges]
         x = edges[0] + rng.random(start.shape) * (edges[1] - edges[0])
         x = np.clip(x, self._low, self._high)
-        return np.rint(x) if self.column.kind == "integer" else x
+        return np.asarray(np.rint(x) if self.column.kind == "integer" else x)
 
     @property
     def labels(self) -> list[str]:

@@ -39,7 +39,7 @@ class Shares:
 
     def portion(self, name: str) -> float:
         """The share called `name` as a portion of all shares."""
-        return float(getattr(self, name)) / sum(getattr(self, f.name) for f in fields(self))
+        return float(getattr(self, name) / sum(getattr(self, f.name) for f in fields(self)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,7 +91,7 @@ class PrivateTable:
         assert self._matrix is not None, "recode comes before any gradient"
         batch = self._matrix[self._noise.poisson_sample(len(self._matrix), rate=paid.sampling_rate)]
         total = gradient_of(batch)
-        return total + self._noise.gaussian(total.size, stddev=paid.noise_multiplier * clip_norm)
+        return np.asarray(total + self._noise.gaussian(total.size, stddev=paid.noise_multiplier * clip_norm))
 
     def _pay(self, name: str, mechanism: str, precision: float = 0.0) -> Event:
         """Find the reserved event and count one run against it; raises before any row is looked at."""

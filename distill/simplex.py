@@ -17,4 +17,4 @@ def project_to_simplex(counts: np.ndarray, total: float | None = None) -> np.nda
     excess = (np.cumsum(descending) - aim) / np.arange(1, counts.size + 1)
     shift = excess[np.flatnonzero(descending > excess)[-1]]
     projected = np.maximum(counts - shift, 0.0)
-    return projected / aim if total is None else projected
+    return np.asarray(projected / aim if total is None else projected)

@@ -27,7 +27,7 @@ class ClassCounts:
     @property
     def prior(self) -> np.ndarray:
         """Noisy class shares, shape (n_classes,)."""
-        return self.classes / self.classes.sum()
+        return np.asarray(self.classes / self.classes.sum())
 
     @property
     def shares(self) -> list[np.ndarray]:

@@ -36,8 +36,13 @@ T = TypeVar("T")
 class Generator(Protocol):
     """What the pool needs of one institution's generator (`distill.generator.Generator` has it)."""
 
-    noisy_rows: int
-    class_prior: np.ndarray
+    @property
+    def noisy_rows(self) -> int:
+        """Released number of rows."""
+
+    @property
+    def class_prior(self) -> np.ndarray:
+        """Released class shares, (classes,)."""
 
     @property
     def head_information(self) -> float:

@@ -205,7 +205,7 @@ def _epoch(
     for batch in torch.split(torch.randperm(len(labels), generator=generator), batch_size):
         optimizer.zero_grad(set_to_none=True)
         loss = functional.cross_entropy(network(dense[batch], codes[batch], generator), labels[batch])
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         schedule.step()
         total += float(loss.detach()) * len(batch)

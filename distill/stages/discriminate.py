@@ -72,7 +72,7 @@ class Discriminator:
         self._head_optimizer.step()
         set_gradients([self.hidden, self.out], noisy[split:] / to_critic)
         with torch.enable_grad():
-            softplus(self.score(self.layout.one_hot(fake))).mean().backward()  # type: ignore[no-untyped-call]
+            softplus(self.score(self.layout.one_hot(fake))).mean().backward()
         self._critic_optimizer.step()
         self._average(table.reads[EVENT] > plan.event(EVENT).count // 2)
 

@@ -55,7 +55,7 @@ class Candidates:
         if adversarial is not None:
             loss = loss + strength * adversarial
         self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._optimizer.step()
         return float(one_way.detach()), float(two_way.detach())
 

@@ -44,7 +44,7 @@ class Autoencoder:
             chosen = torch.randint(len(samples), (batch,), generator=self.generator)
             loss = self._losses(samples[chosen], Taps()).mean()
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
 
     def step(self, table: PrivateTable, plan: Plan, *, rows: float) -> None:
