@@ -180,9 +180,10 @@ def parse_bundle(data: bytes, *, path: Path, public_hex: str | None = None) -> B
         raise BundleVersionError(
             f"{path} was written by a newer version of distill ({error}); update distill."
         ) from None
-    except ValueError as error:
+    except Exception as error:  # whatever a stranger's bytes set off, the reader gets one of our errors
+        problem = error if isinstance(error, ValueError) else f"it cannot be read ({type(error).__name__})"
         raise BundleTamperedError(
-            f"{path}: {error}. The bundle was altered or damaged: have the institution send it again."
+            f"{path}: {problem}. The bundle was altered or damaged: have the institution send it again."
         ) from None
     digest = hashlib.sha256(data).hexdigest()
     return Bundle(manifest=manifest, samples=samples, tensors=tensors, path=path, digest=digest, size=len(data))

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from distill.canonical import canonical, parse_canonical
-from distill.errors import DistillError
 from distill.ledger_entries import Delta, Epsilon, Events, Hash, Line, Time, first_problem
 from distill.ledger_proof import MAX_PROOF_ENTRIES, check_proof
 from distill.ledger_state import audited_epsilon, within
@@ -145,12 +144,13 @@ def check_manifest(manifest: Manifest) -> None:
 def make_manifest(**fields: Any) -> Manifest:
     """A manifest from its fields, checked like one that is read. Raises ValueError."""
     try:
-        manifest = Manifest(**fields)
-        return read_manifest(manifest.to_bytes())
+        generator = parse_canonical(canonical(fields["generator"]))
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError("the generator's settings are not plain JSON with finite numbers") from None
+    try:
+        return read_manifest(Manifest(**fields | {"generator": generator}).to_bytes())
     except ValidationError as error:
         raise ValueError(f"the manifest is wrong ({first_problem(error)})") from None
-    except (TypeError, RecursionError, DistillError):
-        raise ValueError("the generator's settings are not plain JSON with finite numbers") from None
 
 
 def _check_breadth(schema: Any) -> None:

@@ -3,8 +3,8 @@
 Samples are a Parquet file of fixed-width columns only: a category is its place in the schema (16 bits), an integer has
 64 bits, a continuous number is a double. There are no texts to blow up, no metadata and no inner compression: a page
 may claim to unpack to 2 GB, while the sizes in the zip around it are checked beforehand (and the zip packs as well:
-measured on three public tables, within about 2 % of zstd inside). Tensors are safetensors with a bounded header. Problems are
-ValueErrors in a few words; the caller adds the file.
+measured on three public tables, within about 2 % of zstd inside). Tensors are safetensors with a bounded header.
+Problems are ValueErrors in a few words; the caller adds the file.
 """
 
 import io
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from distill.parquet_footer import check_footer
 from distill.schema import Column, Schema
 from distill.tables import OTHER, to_public
 
@@ -56,9 +57,11 @@ def encode_samples(frame: pd.DataFrame, schema: Schema) -> bytes:
     table = pa.table([_encoded(frame[c.name], c) for c in schema.columns], names=names)
     sink = io.BytesIO()
     whole = [c.name for c in schema.columns if c.kind != "continuous"]
-    pq.write_table(
-        table, sink, compression="NONE", use_dictionary=whole, write_statistics=False, store_schema=False, version="2.6"
-    )
+    with pq.ParquetWriter(
+        sink, table.schema, compression="NONE", use_dictionary=whole, write_statistics=False, store_schema=False
+    ) as writer:
+        if table.num_rows:  # a row group without rows is nothing that a reader should have to know
+            writer.write_table(table)
     return sink.getvalue()
 
 
@@ -147,51 +150,25 @@ def _require_bounds(numbers: np.ndarray, column: Column) -> None:
 
 
 def _read_parquet(data: bytes, schema: Schema) -> list[Any]:
-    """The columns of the file, after its footer was checked. Whatever the reader raises becomes a ValueError."""
+    """The columns of the file. The library sees it only after its footer was checked; what it raises is ValueError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if b"ARROW:schema" in data:  # would make the reader build types of the file's choosing
-        raise ValueError("the samples carry metadata")
+    kinds = {"categorical": "int16", "integer": "int64", "continuous": "double"}
+    columns = [(c.name, kinds[c.kind]) for c in schema.columns]
+    rows = check_footer(data, columns, max_rows=MAX_CELLS // len(columns))
     try:
-        with pq.ParquetFile(
-            pa.BufferReader(data), thrift_string_size_limit=1 << 20, thrift_container_size_limit=1 << 20
-        ) as file:
-            _check_footer(file, schema)
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
             table = file.read(use_threads=False)
-        columns = [table.column(i).combine_chunks() for i in range(table.num_columns)]
-        for values in columns:
+        arrays = [table.column(i).combine_chunks() for i in range(table.num_columns)]
+        for values in arrays:
             values.validate(full=True)
-    except ValueError as error:
-        if isinstance(error, pa.ArrowException):
-            raise ValueError("the samples are not a readable Parquet file") from None
-        raise
     except Exception:  # a hostile file may raise anything; its words are not repeated
         raise ValueError("the samples are not a readable Parquet file") from None
-    if any(len(values) != len(columns[0]) for values in columns):
-        raise ValueError("the samples' columns differ in length")
-    return columns
-
-
-def _check_footer(file: Any, schema: Schema) -> None:
-    """Names, types, sizes and packing, before a page is read."""
-    footer = file.metadata
-    kinds = {"categorical": "int16", "integer": "int64", "continuous": "double"}
-    if footer.metadata:
-        raise ValueError("the samples carry metadata")
-    if file.schema_arrow.names != [c.name for c in schema.columns] or footer.num_columns != len(schema.columns):
-        raise ValueError("the samples' columns are not those of the schema")
-    for field, column in zip(file.schema_arrow, schema.columns, strict=True):
-        if str(field.type) != kinds[column.kind]:
-            raise ValueError(f"column {column.name!r} has type {field.type} in the samples, not {kinds[column.kind]}")
-    groups = [footer.row_group(i) for i in range(min(footer.num_row_groups, MAX_TENSORS))]
-    rows = [g.num_rows for g in groups]
-    if min(rows, default=0) < 0 or sum(rows) != footer.num_rows or footer.num_row_groups != len(groups):
-        raise ValueError("the samples do not say how many rows they hold")
-    if footer.num_rows * footer.num_columns > MAX_CELLS:
-        raise ValueError(f"the samples hold more than {MAX_CELLS} cells")
-    if any(g.column(i).compression != "UNCOMPRESSED" for g in groups for i in range(g.num_columns)):
-        raise ValueError("the samples are packed inside, so their size cannot be checked beforehand")
+    found = [(name, str(values.type)) for name, values in zip(table.column_names, arrays, strict=True)]
+    if found != columns or any(len(values) != rows for values in arrays):
+        raise ValueError("the samples are not the columns and rows that their footer says")
+    return arrays
 
 
 def _tensor_header(data: bytes) -> tuple[dict[str, tuple[np.dtype[Any], tuple[int, ...], int, int]], bytes]:

@@ -18,6 +18,7 @@ from distill.statistics import ClassCounts, PairCounts
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
 
 FIT_STEPS = 400  # optimiser steps on the statistics before the autoencoder sees their samples
+SETTLE_BEFORE, SETTLE_AFTER = 300, 200  # candidate steps on the statistics alone, before and after the critic
 REFINE_EVERY = 2  # discriminator steps a candidate step
 ADVERSARIAL_ROWS = 1000
 ADVERSARIAL_STRENGTH = 1.0
@@ -142,7 +143,7 @@ def _cluster(
     start = refine.start_from_clusters(
         layout, counts, autoencoder.decode(latents), members, dense, shares, plan.candidates, generator
     )
-    return refine.Candidates(layout, *start, learning_rate=0.02), shares
+    return refine.Candidates(layout, *start, learning_rate=0.05), shares
 
 
 def _refine(
@@ -155,8 +156,8 @@ def _refine(
     progress: Progress,
 ) -> discriminate.Discriminator:
     """Stage 5: discriminator and candidates take turns; then the candidates settle on the statistics."""
-    critic = discriminate.Discriminator(layout, counts, generator)
-    for _ in range(100):
+    critic = discriminate.Discriminator(layout, counts, plan, generator)
+    for _ in range(SETTLE_BEFORE):
         candidates.step()
     steps = plan.event(discriminate.EVENT).count
     for i in range(steps):
@@ -166,6 +167,9 @@ def _refine(
             fooled = torch.nn.functional.softplus(-critic.score(rows)).mean()
             candidates.step(fooled, ADVERSARIAL_STRENGTH)
         progress("refine", i + 1, steps)
+    candidates.slow_down()
+    for _ in range(SETTLE_AFTER):
+        candidates.step()
     return critic
 
 

@@ -35,7 +35,7 @@ def clipped_gradient_sum(losses: Tensor, taps: Sequence[Tap], *, clip_norm: floa
     """Sum over records of each record's gradient, scaled down to at most `clip_norm` in L2.
 
     Guarantee: adding or removing one record moves the result by at most `clip_norm`, up to rounding; each record's loss
-    must depend on that record alone.
+    must depend on that record alone. A record whose gradient is not finite counts as zero.
 
     Args:
         losses: One loss a record, shape (n,).
@@ -50,15 +50,19 @@ def clipped_gradient_sum(losses: Tensor, taps: Sequence[Tap], *, clip_norm: floa
     if losses.numel() == 0:
         return torch.zeros(sum(parameter.numel() for t in taps for parameter in t.layer.parameters()))
     grads = torch.autograd.grad(losses.sum(), [t.outputs for t in taps])
+    inputs = [t.inputs for t in taps]
     squares = torch.zeros_like(losses)
-    for tap, grad in zip(taps, grads, strict=True):
-        inputs = tap.inputs.square().sum(1) + (tap.layer.bias is not None)
-        squares = squares + grad.square().sum(1) * inputs
+    for tap, grad, rows in zip(taps, grads, inputs, strict=True):
+        squares = squares + grad.square().sum(1) * (rows.square().sum(1) + (tap.layer.bias is not None))
+    usable = squares.isfinite()
+    if not usable.all():  # one infinite record would turn the whole sum into NaN, whatever the noise
+        squares = squares[usable]
+        grads, inputs = tuple(g[usable] for g in grads), [rows[usable] for rows in inputs]
     scale = clip_norm / squares.sqrt().clamp_min(clip_norm)
     parts = []
-    for tap, grad in zip(taps, grads, strict=True):
+    for tap, grad, rows in zip(taps, grads, inputs, strict=True):
         scaled = grad * scale.unsqueeze(1)
-        parts.append((scaled.T @ tap.inputs).reshape(-1))
+        parts.append((scaled.T @ rows).reshape(-1))
         if tap.layer.bias is not None:
             parts.append(scaled.sum(0))
     return torch.cat(parts)

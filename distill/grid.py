@@ -78,7 +78,7 @@ class ColumnGrid:
         else:
             low, high = self._scale(self._low), self._scale(self._high)
             leaf = np.floor((self._scale(x) - low) / (high - low) * self.leaves)
-        leaf = np.minimum(leaf, self.leaves - 1)
+        leaf = np.clip(leaf, 0, self.leaves - 1)  # two roundings of one bound may differ in the last bit
         return np.where(missing, self.leaves, leaf).astype(np.uint32)
 
     def decode(self, start: np.ndarray, stop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -89,9 +89,12 @@ class ColumnGrid:
         edges = [low + (high - low) * part / self.leaves for part in (start, stop)]
         if self.log_scale:  # uniform in the value itself, as far as the two edges allow
             edges = [np.sign(e) * np.expm1(np.abs(e)) for e in edges]
+        if self.column.kind == "integer":  # one of the whole numbers inside; where there is none, the nearest
+            first, last = np.ceil(edges[0]), np.where(stop >= self.leaves, self._high, np.ceil(edges[1]) - 1)
+            whole = first + np.floor(rng.random(start.shape) * (last - first + 1))
+            return np.asarray(np.clip(np.where(last >= first, whole, np.rint(edges[0])), self._low, self._high))
         x = edges[0] + rng.random(start.shape) * (edges[1] - edges[0])
-        x = np.clip(x, self._low, self._high)
-        return np.asarray(np.rint(x) if self.column.kind == "integer" else x)
+        return np.asarray(np.clip(x, self._low, self._high))
 
     @property
     def labels(self) -> list[str]:
@@ -110,7 +113,10 @@ def column_grid(column: Column) -> ColumnGrid:
         depth = 0 if values <= FLAT_CELLS else (2 if values <= 256 else 3)
         branching = math.ceil(values ** (1 / depth) - 1e-9) if depth else 1
         return ColumnGrid(column, int(values), branching, depth, False)
-    log_scale = max(abs(column.min), abs(column.max)) > LOG_ABOVE
+    small, large = sorted((abs(column.min), abs(column.max)))
+    one_side = column.min > 0 or column.max < 0
+    # Within a factor of two a log scale is nearly linear, and on very narrow bounds its two ends would round to one.
+    log_scale = large > LOG_ABOVE and not (one_side and large < 2 * small)
     return ColumnGrid(column, DEEP_BRANCHING**DEEP_DEPTH, DEEP_BRANCHING, DEEP_DEPTH, log_scale)
 
 

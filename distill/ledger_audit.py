@@ -132,16 +132,17 @@ def recompute(path: Path, state: State) -> tuple[AuditedRelease, ...]:
 
 def checks_made(state: State, *, key_given: bool) -> tuple[str, ...]:
     """What a verification that found nothing wrong has looked at, in sentences."""
-    count, releases = len(state.entries), len(state.releases)
+    count, releases = len(state.entries), f"{len(state.releases)} release(s)"
+    standing = sum(r.stands for r in state.releases.values())
     signer = "the given key" if key_given else "the key that the first entry names"
     return (
         "the file's pages, tables and append-only triggers are those of a ledger",
         f"{count} entries are numbered without gaps and each holds the hash of the one before",
         f"{count} hashes and signatures match, all by {signer}",
         f"the signed seal names entry {count} as the last",
-        f"{releases} releases were each reserved, planned and ended in this order",
+        f"{releases} went from reserved to planned to committed in this order, or were abandoned; {standing} standing",
         "the running totals add up, and no reservation went over the grant of its time",
-        f"the epsilon of {releases} releases follows from their noise by PLD, and RDP does not contradict it",
+        f"the epsilon of {releases} follows from the recorded noise by PLD, and RDP does not contradict it",
     )
 
 

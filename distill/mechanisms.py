@@ -35,7 +35,7 @@ class NoiseSource:
         import opendp.prelude as dp
 
         dp.enable_features("contrib")
-        release = dp.m.make_laplace(dp.atom_domain(T=int), dp.absolute_distance(T=int), scale=scale)
+        release = dp.m.make_laplace(dp.atom_domain(T="i64"), dp.absolute_distance(T="i64"), scale=scale)
         return int(release(count))
 
     def gaussian_counts(self, counts: np.ndarray, *, stddev: float) -> np.ndarray:
@@ -47,7 +47,7 @@ class NoiseSource:
         Source: the discrete Gaussian, arXiv:2004.00010; sampled exactly by OpenDP.
         """
         check.positive(stddev=stddev)
-        if stddev < MIN_COUNT_STDDEV:
+        if stddev < MIN_COUNT_STDDEV * (1 - 1e-9):  # a plan divides and multiplies by sqrt(blocks): allow its rounding
             raise ConfigError(
                 f"noise of {stddev:.2f} on a count is below {MIN_COUNT_STDDEV:g}; lower epsilon or this stage's share."
             )
@@ -57,7 +57,7 @@ class NoiseSource:
         import opendp.prelude as dp
 
         dp.enable_features("contrib")
-        release = dp.m.make_gaussian(dp.vector_domain(dp.atom_domain(T=int)), dp.l2_distance(T=float), scale=stddev)
+        release = dp.m.make_gaussian(dp.vector_domain(dp.atom_domain(T="i64")), dp.l2_distance(T=float), scale=stddev)
         return np.asarray(release(flat.tolist()), dtype=np.int64).reshape(counts.shape)
 
     def gaussian(self, size: int, *, stddev: float) -> np.ndarray:

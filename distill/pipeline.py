@@ -15,7 +15,7 @@ import numpy as np
 from distill import durable
 from distill.bundle import write_bundle
 from distill.distillation import Distilled, Progress, distil, silent
-from distill.errors import BudgetError, BundleError
+from distill.errors import BudgetError, BundleError, ConfigError
 from distill.generator_parts import parts_of
 from distill.keys import SigningKey
 from distill.ledger import Ledger, Reservation
@@ -106,6 +106,7 @@ def fit(
         SchemaError, DataError: The table does not fit; nothing was charged.
         BudgetError: The grant does not cover the release (nothing was charged), or the noisy row count is too small
             for a plan (only the count was charged).
+        ConfigError: The budget is too small to calibrate any noise for (only the count was charged).
         LedgerError, KeyFileError, BundleError: As their names say; if the reservation was made, it stands.
     """
     request.schema.require_confirmed()
@@ -135,14 +136,14 @@ def fit(
 
 
 def _plan(request: Request, reservation: Reservation, noisy_size: int) -> Plan:
-    """Decide the rest of the release; too small a table ends it here, with only the count charged."""
+    """Decide the rest of the release; too small a table or budget ends it here, with only the count charged."""
     try:
         return make_plan(
             request.schema, noisy_size, epsilon=request.epsilon, delta=request.delta, shares=request.shares
         )
-    except BudgetError as error:
-        reservation.abandon("the noisy row count is too small for a plan")
-        raise BudgetError(f"{error} Only the row count was read and charged.") from None
+    except (BudgetError, ConfigError) as error:
+        reservation.abandon("the noisy row count or the budget is too small for a plan")
+        raise type(error)(f"{error} Only the row count was read and charged.") from None
 
 
 def _write(

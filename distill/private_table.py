@@ -72,8 +72,7 @@ class PrivateTable:
         Raises:
             UnpaidReadError: the event is not reserved, is used up, or was planned with more noise than asked here.
         """
-        paid = self._pay(event, "gaussian", precision=sum(s**-2.0 for s in stddevs))
-        del paid
+        self._pay(event, "gaussian", precision=sum(s**-2.0 for s in stddevs))
         out = []
         for label, size, stddev in zip(label_of, sizes, stddevs, strict=True):
             cells = label(self._leaves, self._coarse)

@@ -17,7 +17,8 @@ from distill.private_table import PrivateTable
 from distill.statistics import ClassCounts
 
 HIDDEN = 64
-HEAD_STEP, HEAD_MOMENTUM = 0.4, 0.9
+HEAD_STEP, HEAD_MOMENTUM = 0.5, 0.9  # the step is an upper bound, see `head_step`
+MAX_LOGIT_NOISE = 0.3  # stddev that all gradient noise together may put on a class logit
 CRITIC_STEP = 2e-3
 FLOOR = 1e-3  # of what independence gives: bounds the log-odds of a bin that a class never showed
 EVENT = "discriminate"
@@ -31,7 +32,7 @@ class Discriminator:
         critic: (width -> 64 -> 1) on one-hot rows, class included, scaled by 1 / sqrt(columns).
     """
 
-    def __init__(self, layout: Layout, counts: ClassCounts, generator: torch.Generator) -> None:
+    def __init__(self, layout: Layout, counts: ClassCounts, plan: Plan, generator: torch.Generator) -> None:
         self.layout = layout
         self.head = nn.Linear(layout.feature_width, layout.classes)
         self.hidden, self.out = nn.Linear(layout.width, HIDDEN), nn.Linear(HIDDEN, 1)
@@ -44,7 +45,7 @@ class Discriminator:
                 layer.weight.uniform_(-1, 1, generator=generator).mul_(bound)
                 layer.bias.zero_()
             self.hidden.weight.mul_((len(layout.widths)) ** 0.5)
-        self._head_optimizer = torch.optim.SGD(self.head.parameters(), lr=HEAD_STEP, momentum=HEAD_MOMENTUM)
+        self._head_optimizer = torch.optim.SGD(self.head.parameters(), lr=head_step(plan, counts.total), momentum=HEAD_MOMENTUM)
         self._critic_optimizer = torch.optim.Adam(
             [*self.hidden.parameters(), *self.out.parameters()], lr=CRITIC_STEP, betas=(0.5, 0.99)
         )
@@ -106,6 +107,18 @@ class Discriminator:
             for total, parameter in zip(self._averaged, self.head.parameters(), strict=True):
                 total.add_(parameter.detach())
             self._averaged_steps += 1
+
+
+def head_step(plan: Plan, rows: float) -> float:
+    """Step size of the class head: what the noise of all steps together allows, at most HEAD_STEP.
+
+    With momentum m each step's noise enters a logit with weight step / (1 - m), and the steps' noise adds up like a random
+    walk. On small tables the head then stays near its naive-Bayes start, which the noise would only spoil.
+    """
+    event = plan.event(EVENT)
+    noise = event.noise_multiplier / (plan.head_portion**0.5 * rows * event.sampling_rate)  # of one averaged gradient
+    walk = noise * event.count**0.5 / (1 - HEAD_MOMENTUM)
+    return min(HEAD_STEP, MAX_LOGIT_NOISE / walk)
 
 
 def naive_bayes(counts: ClassCounts) -> tuple[Tensor, Tensor]:

@@ -59,6 +59,11 @@ class Candidates:
         self._optimizer.step()
         return float(one_way.detach()), float(two_way.detach())
 
+    def slow_down(self) -> None:
+        """Halve the learning rate, to settle."""
+        for group in self._optimizer.param_groups:
+            group["lr"] /= 2
+
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Hard rows: (n, features + 1) codes, the class last."""
         chosen = torch.multinomial(self.weights, n, replacement=True, generator=generator)

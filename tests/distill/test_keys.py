@@ -121,7 +121,7 @@ def test_a_missing_key_is_told_with_the_mend(path):
 
 
 def test_a_directory_a_pipe_and_a_huge_file_are_not_keys(tmp_path):
-    with pytest.raises(KeyFileError, match="not a file|directory"):
+    with pytest.raises(KeyFileError, match=r"not a file|directory"):
         load_signing_key(tmp_path)
     os.mkfifo(tmp_path / "pipe", 0o600)
     with pytest.raises(KeyFileError, match="is not a file"):

@@ -291,7 +291,7 @@ def test_canonical_json_reads_back_to_the_same_bytes(value):
     "data", [b'{"b":1,"a":2}', b'{"a":1,"a":1}', b'{"a": 1}', b"1.00", b"NaN", b"1e400", b"[" * 100_000, b'"\xff"', b""]
 )
 def test_json_in_another_spelling_is_refused(data):
-    with pytest.raises(ValueError, match="JSON|canonical"):
+    with pytest.raises(ValueError, match=r"JSON|canonical"):
         parse_canonical(data)
 
 
@@ -559,7 +559,7 @@ def test_an_edit_of_any_field_of_any_entry_is_noticed_and_the_entry_named(busy, 
         for step in place[:-1]:
             holder = holder[step]
         holder[place[-1]] = _changed(holder[place[-1]])
-        with pytest.raises(ValueError, match="hash|signature|not an entry"):
+        with pytest.raises(ValueError, match=r"hash|signature|not an entry"):
             read_entry(canonical(entry))
     # and through the file, one field of each entry
     for number in entries:
@@ -842,7 +842,7 @@ def test_a_proof_with_anything_changed_is_refused(ledger, keys):
         proof[:1] + proof[2:],
         [],
     ):
-        with pytest.raises(ValueError, match="needed|opens no ledger|order|exceeded|over the grant|follow|plan"):
+        with pytest.raises(ValueError, match=r"needed|opens no ledger|order|exceeded|over the grant|follow|plan"):
             check_proof(wrong, keys[0].public_hex)
     for number, entry in enumerate(proof):
         changed = [*proof[:number], entry | {"actor": "nobody"}, *proof[number + 1 :]]

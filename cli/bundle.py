@@ -1,0 +1,147 @@
+"""`distill bundle`: look into a bundle, check it, take its rows out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.common import JsonOption, ProjectOption, project_at, reporting
+
+if TYPE_CHECKING:
+    from distill.bundle import Bundle
+
+FileArgument = Annotated[Path, typer.Argument(help="The bundle.", metavar="FILE")]
+KeyOption = Annotated[
+    Path | None, typer.Option("--key", help="The institution's public key (.pub) that must have signed.", metavar="PUB")
+]
+UNCOMPARED = "No key was given (--key), so anybody could have signed: compare this one with what the institution says."
+
+app = typer.Typer(help="Look into a bundle, check it, export its rows.", no_args_is_help=True)
+
+
+@app.command()
+def inspect(
+    file: FileArgument, key: KeyOption = None, project: ProjectOption = Path(), as_json: JsonOption = False
+) -> None:
+    """Show what a bundle holds and what it cost; it is verified first."""
+    with reporting(as_json) as report:
+        bundle = _checked(file, key, project)
+        payload = {"file": file, "sha256": bundle.digest, "bytes": bundle.size, "rows": len(bundle.samples)}
+        payload["tensors"] = {
+            group: {name: f"{a.dtype}{list(a.shape)}" for name, a in tensors.items()}
+            for group, tensors in bundle.tensors.items()
+        }
+        report({**payload, "manifest": bundle.manifest}, None if as_json else _page(bundle))
+
+
+@app.command()
+def verify(
+    file: FileArgument, key: KeyOption = None, project: ProjectOption = Path(), as_json: JsonOption = False
+) -> None:
+    """Check every byte, signature, digest, the ledger's entries, the stated epsilon, and every sample."""
+    with reporting(as_json) as report:
+        from distill.bundle import CHECKS
+
+        bundle = _checked(file, key, project)
+        manifest, compared = bundle.manifest, key is not None
+        payload = {
+            "verified": True,
+            "file": file,
+            "sha256": bundle.digest,
+            "public_key": manifest.public_key,
+            "key_given": compared,
+            "rehearsal": manifest.rehearsal,
+            "epsilon": manifest.privacy.epsilon,
+            "delta": manifest.privacy.delta,
+            "checks": CHECKS,
+        }
+        lines = [f"{file} verifies:", *(f"  ok  {check}" for check in CHECKS), f"Signed by {manifest.public_key}."]
+        lines += [] if compared else [UNCOMPARED]
+        lines += [_warning()] if manifest.rehearsal else []
+        report(payload, "\n".join(lines))
+
+
+@app.command()
+def export(
+    file: FileArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="CSV or Parquet, by suffix.", metavar="OUT")],
+    rows: Annotated[int | None, typer.Option(min=1, help="Draw so many fresh rows; else the bundle's own.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    key: KeyOption = None,
+    project: ProjectOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Write rows as CSV or Parquet. Any number of them may be drawn: that is post-processing and costs no budget."""
+    with reporting(as_json) as report:
+        from distill.tables import write_table
+
+        bundle = _checked(file, key, project)
+        frame = bundle.samples if rows is None else _drawn(bundle, rows, seed)
+        write_table(frame, out)
+        if bundle.manifest.rehearsal:
+            report.note(_warning())
+        report(
+            {"file": file, "out": out, "rows": len(frame), "drawn": rows is not None},
+            f"wrote {len(frame)} {'drawn' if rows is not None else 'sample'} rows to {out}",
+        )
+
+
+def _checked(file: Path, key: Path | None, folder: Path) -> "Bundle":
+    """The bundle, verified; a FILE that is not there is looked for in the project's folder too."""
+    from distill.bundle import read_bundle
+    from distill.keys import load_public_key
+
+    if not file.is_absolute() and not file.exists() and folder != Path():
+        file = project_at(folder).folder / file
+    return read_bundle(file, public_hex=load_public_key(key) if key is not None else None)
+
+
+def _drawn(bundle: "Bundle", rows: int, seed: int) -> Any:
+    import numpy as np
+
+    from distill.generator_parts import generator_of  # heavy: torch
+
+    return generator_of(bundle).draw(rows, np.random.default_rng(seed))
+
+
+def _warning() -> str:
+    from distill.ledger_entries import REHEARSAL
+
+    return f"{REHEARSAL}: its noise is repeatable, so it must not leave the institution."
+
+
+def _page(bundle: "Bundle") -> Any:
+    """What the bundle says, for people."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    manifest, privacy = bundle.manifest, bundle.manifest.privacy
+    facts = {
+        "institution": manifest.institution,
+        "data set": manifest.dataset,
+        "written": f"{manifest.created} by {manifest.software}",
+        "schema": f"{manifest.schema_.name}, {len(manifest.schema_.columns)} columns, digest {manifest.schema_digest}",
+        "target": f"{manifest.schema_.target}, class shares {', '.join(f'{s:.3f}' for s in manifest.class_prior)}",
+        "rows": f"{len(bundle.samples)} samples; about {manifest.noisy_rows} real units (noisy count)",
+        "privacy": f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for each {privacy.unit}, {privacy.relation}",
+        "ledger head": manifest.ledger.head,
+        "signed by": manifest.public_key,
+        "file": f"{bundle.size} bytes, SHA-256 {bundle.digest}",
+    }
+    grid = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        grid.add_row(name, Text(_shown(value), overflow="fold"))
+    events = Table(title="Reads of the private table")
+    for name in ("event", "mechanism", "noise / sensitivity", "rate", "runs", "round"):
+        events.add_column(name)
+    for e in privacy.events:
+        numbers = (f"{e.noise_multiplier:.4g}", f"{e.sampling_rate:.4g}", str(e.count), str(e.round))
+        events.add_row(Text(_shown(e.name)), e.mechanism, *numbers)
+    warning = [Text(_warning(), style="bold red")] if manifest.rehearsal else []
+    return Group(*warning, grid, events)
+
+
+def _shown(text: str) -> str:
+    """Text from a stranger without control characters that a terminal would obey."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,0 +1,210 @@
+"""Stand-ins for a ledger reservation and for noise, small schemas of every kind of column, and hand-made releases."""
+
+import dataclasses
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from distill import distillation
+from distill.accounting import Event
+from distill.bins import ColumnBins
+from distill.generator import Generator
+from distill.grid import base_grids
+from distill.mechanisms import NoiseSource
+from distill.plan import Plan, make_plan
+from distill.private_table import PrivateTable
+from distill.schema import Schema
+from distill.stages import represent, select
+from distill.statistics import ClassCounts, PairCounts
+from distill.tables import canonical_table
+
+FALSE_ALARM = 1e-6  # chance that correct code fails a statistical test on one fresh seed
+
+
+@dataclass
+class Paid:
+    """A reservation that holds just these events."""
+
+    events: list[Event]
+
+
+class NoNoise(NoiseSource):
+    """Answers exactly: for tests of what lies under the noise. Poisson samples hold every record."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    def laplace_count(self, count: int, *, scale: float) -> int:
+        return count
+
+    def gaussian_counts(self, counts: np.ndarray, *, stddev: float) -> np.ndarray:
+        return np.asarray(counts, dtype=np.int64)
+
+    def gaussian(self, size: int, *, stddev: float) -> np.ndarray:
+        return np.zeros(size, dtype=np.float32)
+
+    def poisson_sample(self, size: int, *, rate: float) -> np.ndarray:
+        return np.arange(size)
+
+
+def number(name: str, low: float = 0, high: float = 1, **more: Any) -> dict[str, Any]:
+    return {"name": name, "kind": "continuous", "min": low, "max": high, **more}
+
+
+def integer(name: str, low: int = 0, high: int = 9, **more: Any) -> dict[str, Any]:
+    return {"name": name, "kind": "integer", "min": low, "max": high, **more}
+
+
+def category(name: str, *values: Any, **more: Any) -> dict[str, Any]:
+    return {"name": name, "kind": "categorical", "categories": list(values), **more}
+
+
+def schema_of(*features: dict[str, Any], classes: tuple[Any, ...] = (0, 1), unit: str | None = None) -> Schema:
+    """A schema whose target `label` comes last."""
+    return Schema.model_validate(
+        {"name": "t", "target": "label", "columns": [*features, category("label", *classes)], "unit": unit}
+    )
+
+
+EVERY_KIND = schema_of(
+    number("ratio", 0, 1, nullable=True),
+    number("balance", -1e5, 1e6),
+    integer("age", 18, 100),
+    integer("late", 0, 5, nullable=True),
+    integer("salary", 0, 2_000_000),
+    category("job", "clerk", "smith", "baker", other=True, nullable=True),
+    category("home", *range(30)),
+)
+
+
+def every_kind(rows: int, seed: int, schema: Schema = EVERY_KIND) -> pd.DataFrame:
+    """Rows of EVERY_KIND in public terms; the label follows ratio, job and home."""
+    rng = np.random.default_rng(seed)
+    ratio = np.where(rng.random(rows) < 0.1, np.nan, rng.beta(2, 5, rows))
+    job = rng.choice(np.array(["clerk", "smith", "baker", "pilot", None], dtype=object), rows)
+    home = rng.integers(0, 30, rows)
+    frame = pd.DataFrame(
+        {
+            "ratio": ratio,
+            "balance": np.where(rng.random(rows) < 0.4, 0.0, rng.lognormal(7, 2, rows).clip(0, 1e6)),
+            "age": rng.integers(18, 90, rows),
+            "late": pd.array(np.where(rng.random(rows) < 0.2, np.nan, rng.poisson(0.5, rows).clip(0, 5)), "Int64"),
+            "salary": rng.lognormal(10, 0.6, rows).astype(int).clip(0, 2_000_000),
+            "job": job,
+            "home": home,
+        }
+    )
+    classes = len(schema.classes)
+    score = 6 * (np.nan_to_num(ratio, nan=0.5) - 0.3) + (job == "smith") + 0.05 * (home - 15)
+    chances = np.exp(np.outer(score, np.arange(classes)))
+    chances /= chances.sum(axis=1, keepdims=True)
+    codes = (rng.random((rows, 1)) > chances.cumsum(axis=1)).sum(axis=1).clip(max=classes - 1)
+    return frame.assign(label=np.array(schema.classes, dtype=object)[codes])
+
+
+def door(frame: pd.DataFrame, schema: Schema, plan: Plan, noise: NoiseSource | None = None) -> PrivateTable:
+    """A private table of rows in public terms, paid for by a plan; exact unless given noise."""
+    return PrivateTable(canonical_table(frame, schema), schema, Paid(list(plan.events)), noise or NoNoise())
+
+
+@functools.lru_cache(maxsize=32)
+def _base_plan(schema: Schema, rows: int, epsilon: float) -> Plan:
+    return make_plan(schema, rows, epsilon=epsilon, delta=1e-5)
+
+
+def plan_of(
+    schema: Schema, rows: int, *, epsilon: float = 1.0, cell_stddev: float | None = None, steps: int | None = None
+) -> Plan:
+    """The plan for a table; optionally with that much noise on a count, or with few and nearly noiseless DP-SGD steps.
+
+    A changed plan costs something else than `epsilon`: it tests what stages do with their answers.
+    """
+    plan = _base_plan(schema, rows, epsilon)
+    events = []
+    for event in plan.events:
+        change: dict[str, Any] = {}
+        if event.mechanism == "gaussian" and cell_stddev is not None:
+            change["noise_multiplier"] = cell_stddev / math.sqrt(event.blocks)
+        if event.mechanism == "poisson_gaussian" and steps is not None:
+            change |= {"count": steps, "noise_multiplier": 0.01}
+        events.append(event.model_copy(update=change))
+    return dataclasses.replace(plan, events=tuple(events))
+
+
+def quicken(patch: pytest.MonkeyPatch) -> None:
+    """Few optimiser steps and samples, for tests that do not judge what is learnt."""
+    patch.setattr(distillation, "FIT_STEPS", 20)
+    patch.setattr(distillation, "PRIVATE_SAMPLES", 400)
+    patch.setattr(distillation, "ADVERSARIAL_ROWS", 100)
+    patch.setattr(select, "TRIAL_ROWS", 500)
+    patch.setitem(represent.Autoencoder.warm_up.__kwdefaults__, "steps", 10)
+
+
+def plain_bins(schema: Schema, target: int = 6) -> list[ColumnBins]:
+    """Hand-made bins: leaves cut into about `target` equal runs of two pieces each, missing apart."""
+    out = []
+    for grid in base_grids(schema):
+        if grid.column.name == schema.target or grid.leaves <= target:
+            cells = np.arange(grid.cells)
+            out.append(ColumnBins(grid, cells, np.ones(len(cells)), cells))
+            continue
+        starts = np.unique(np.linspace(0, grid.leaves, 2 * target, endpoint=False).astype(np.int64))
+        bins = np.arange(len(starts)) // 2
+        if grid.column.nullable:
+            starts, bins = np.append(starts, grid.leaves), np.append(bins, bins[-1] + 1)
+        out.append(ColumnBins(grid, starts, np.ones(len(starts)) / len(starts), bins))
+    return out
+
+
+def statistics_of(codes: np.ndarray, widths: tuple[int, ...], classes: int) -> tuple[ClassCounts, PairCounts]:
+    """The exact statistics of coarse codes (n, features + 1), class last; noise scales of 2 rows."""
+    n, features = codes.shape[0], len(widths)
+    by_column = [
+        np.bincount(codes[:, -1] * w + codes[:, j], minlength=classes * w).reshape(classes, w).astype(float)
+        for j, w in enumerate(widths)
+    ]
+    pairs = [(i, j) for i in range(features) for j in range(i + 1, features)]
+    blocks = [
+        np.bincount(codes[:, i] * widths[j] + codes[:, j], minlength=widths[i] * widths[j]).reshape(
+            widths[i], widths[j]
+        )
+        / n
+        for i, j in pairs
+    ]
+    sizes = np.bincount(codes[:, -1], minlength=classes).astype(float)
+    return ClassCounts(sizes, by_column, 2.0), PairCounts(pairs, blocks, 2.0 / n)
+
+
+def toy_generator(schema: Schema = EVERY_KIND, *, records: int = 40, seed: int = 0) -> Generator:
+    """A generator of random soft records over hand-made bins; its head and critic are random too."""
+    rng = np.random.default_rng(seed)
+    bins = plain_bins(schema)
+    widths = [b.n_bins for b in bins if b.grid.column.name != schema.target]
+    width, classes, hidden = sum(widths), len(schema.classes), 5
+    logits = rng.normal(0, 2, (records, width))
+    weights = rng.dirichlet(np.ones(records))
+    parts = np.split(logits, np.cumsum(widths)[:-1], axis=1)
+    shares = tuple(weights @ torch.from_numpy(p).softmax(1).numpy() for p in parts)
+    return Generator(
+        schema=schema,
+        bins=tuple(bins),
+        logits=logits,
+        weights=weights,
+        head=(rng.normal(0, 0.5, (classes, width)), rng.normal(0, 0.1, classes)),
+        critic=(
+            rng.normal(0, 0.3, (hidden, width + classes)),
+            rng.normal(0, 0.1, hidden),
+            rng.normal(0, 0.3, hidden),
+            rng.normal(0, 0.1, 1),
+        ),
+        shares=shares,
+        class_prior=rng.dirichlet(np.full(classes, 5.0)),
+        noisy_rows=1234,
+        critic_power=0.5,
+    )

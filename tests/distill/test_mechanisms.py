@@ -1,0 +1,187 @@
+"""The noise is what it says: the right law, fresh each time, and Poisson samples are independent coins.
+
+Every statistical test here fails correct code less than once in a million runs (FALSE_ALARM, split over its parts).
+"""
+
+import numpy as np
+import pytest
+import scipy.stats
+from private_fakes import FALSE_ALARM
+
+from distill.errors import ConfigError
+from distill.mechanisms import MIN_COUNT_STDDEV, NoiseSource
+
+
+@pytest.fixture(params=["private", "rehearsal"])
+def source(request: pytest.FixtureRequest, seed: int) -> NoiseSource:
+    return NoiseSource(None if request.param == "private" else seed)
+
+
+def binomial_bounds(trials: int, chance: float, tests: int = 1) -> tuple[float, float]:
+    """A range that a binomial count leaves less than FALSE_ALARM / tests of the time."""
+    tail = FALSE_ALARM / tests / 2
+    return scipy.stats.binom.ppf(tail, trials, chance), scipy.stats.binom.isf(tail, trials, chance)
+
+
+def assert_follows(draws: np.ndarray, weight_of, reach: int) -> None:
+    """Chi-square test of integer draws against weights on -reach..reach, the ends standing for the tails."""
+    support = np.arange(-20 * reach, 20 * reach + 1)
+    weights = weight_of(support.astype(float))
+    expected = np.bincount(np.clip(support, -reach, reach) + reach, weights / weights.sum()) * draws.size
+    observed = np.bincount(np.clip(draws, -reach, reach) + reach, minlength=2 * reach + 1)
+    assert expected.min() > 10  # else the chi-square law would not hold
+    assert scipy.stats.chisquare(observed, expected * (observed.sum() / expected.sum())).pvalue > FALSE_ALARM
+
+
+def assert_spread(noise: np.ndarray, stddev: float) -> None:
+    """Chi-square test of the variance and a z-test of the mean."""
+    n = noise.size
+    low, high = scipy.stats.chi2.ppf([FALSE_ALARM / 4, 1 - FALSE_ALARM / 4], df=n)
+    assert low < np.square(noise / stddev).sum() < high
+    assert abs(noise.mean()) < scipy.stats.norm.isf(FALSE_ALARM / 4) * stddev / np.sqrt(n)
+
+
+def test_noise_on_counts_has_the_stated_spread_and_is_whole(source):
+    """At 40,000 draws a stddev that is 4 % off is missed less than once in a million."""
+    noise = source.gaussian_counts(np.zeros((200, 200), dtype=np.int64), stddev=20.0)
+    assert noise.shape == (200, 200)
+    assert noise.dtype == np.int64
+    assert_spread(noise.ravel().astype(float), 20.0)
+
+
+def test_private_noise_on_counts_is_the_discrete_gaussian():
+    draws = NoiseSource().gaussian_counts(np.zeros(30_000, dtype=np.int64), stddev=2.5)
+    assert_follows(draws, lambda k: np.exp(-np.square(k) / (2 * 2.5**2)), reach=7)
+
+
+def test_noise_is_added_to_the_counts_cell_by_cell(source):
+    counts = np.array([[0, 10**12], [-5, 7]])
+    assert np.abs(source.gaussian_counts(counts, stddev=3.0) - counts).max() < 3.0 * 12
+
+
+def test_noise_of_different_cells_is_uncorrelated(source):
+    noise = source.gaussian_counts(np.zeros((20_000, 2), dtype=np.int64), stddev=5.0).astype(float)
+    n = len(noise) - 1
+    limit = scipy.stats.norm.isf(FALSE_ALARM / 4) * 25 / np.sqrt(n)
+    assert abs((noise[:-1, 0] * noise[:-1, 1]).mean()) < limit
+    assert abs((noise[:-1, 0] * noise[1:, 0]).mean()) < limit
+
+
+@pytest.mark.parametrize("stddev", [0.0, -1.0, float("nan"), float("inf"), 1.9])
+def test_too_little_noise_on_counts_is_refused(source, stddev):
+    with pytest.raises(ConfigError, match=r"stddev must be|below 2; lower epsilon"):
+        source.gaussian_counts(np.zeros(3, dtype=np.int64), stddev=stddev)
+
+
+def test_the_least_noise_survives_the_rounding_of_a_plan(source):
+    """A plan stores stddev / sqrt(blocks) and the stage multiplies back; 15 blocks lose the last bit."""
+    for blocks in range(1, 200):
+        stddev = MIN_COUNT_STDDEV / np.sqrt(blocks) * np.sqrt(blocks)
+        assert source.gaussian_counts(np.zeros(1, dtype=np.int64), stddev=stddev).shape == (1,)
+
+
+def test_the_noisy_row_count_is_discrete_laplace(source):
+    draws = np.array([source.laplace_count(1000, scale=2.0) for _ in range(6000)]) - 1000
+    assert_follows(draws, lambda k: np.exp(-np.abs(k) / 2.0), reach=9)
+
+
+@pytest.mark.parametrize("scale", [0.1, 50.0, 1000.0])
+def test_the_noisy_row_count_is_whole_and_near(source, scale):
+    got = source.laplace_count(10**9, scale=scale)
+    assert isinstance(got, int)
+    assert abs(got - 10**9) < 25 * scale + 25
+
+
+@pytest.mark.parametrize("scale", [0.0, -2.0, float("nan"), float("inf")])
+def test_a_useless_laplace_scale_is_refused(source, scale):
+    with pytest.raises(ConfigError, match="scale must be a finite number above 0"):
+        source.laplace_count(10, scale=scale)
+
+
+def test_gradient_noise_is_normal_with_the_stated_spread(source):
+    noise = source.gaussian(100_000, stddev=2.5)
+    assert noise.dtype == np.float32
+    assert_spread(noise.astype(float), 2.5)
+    assert scipy.stats.kstest(noise.astype(float) / 2.5, "norm").pvalue > FALSE_ALARM
+    again = source.gaussian(100_000, stddev=2.5)
+    assert abs((noise * again).mean()) < scipy.stats.norm.isf(FALSE_ALARM / 2) * 2.5**2 / np.sqrt(100_000)
+
+
+def test_every_record_joins_on_its_own(source):
+    """Marginal chances, all pairs, and the law of the batch size; a fixed batch size fails the last."""
+    records, rounds, rate = 40, 12_000, 0.3
+    joined = np.zeros((rounds, records), dtype=np.int64)
+    for row in joined:
+        chosen = source.poisson_sample(records, rate=rate)
+        row[chosen] += 1
+    assert joined.max() == 1  # nobody joins twice
+    low, high = binomial_bounds(rounds, rate, tests=3 * records)
+    assert ((low <= joined.sum(axis=0)) & (joined.sum(axis=0) <= high)).all()
+    together = (joined.T @ joined)[np.triu_indices(records, 1)]
+    low, high = binomial_bounds(rounds, rate**2, tests=3 * together.size)
+    assert ((low <= together) & (together <= high)).all()
+    sizes, support = joined.sum(axis=1), np.arange(4, 21)
+    chances = scipy.stats.binom.pmf(support, records, rate)
+    chances[0], chances[-1] = scipy.stats.binom.cdf(4, records, rate), scipy.stats.binom.sf(19, records, rate)
+    observed = np.bincount(np.clip(sizes, 4, 20) - 4, minlength=17)
+    assert scipy.stats.chisquare(observed, chances * rounds).pvalue > FALSE_ALARM / 3
+
+
+@pytest.mark.parametrize("rate", [0.004, 0.2])  # numpy chooses by two different algorithms
+def test_a_large_table_is_sampled_evenly(source, rate):
+    records, rounds, groups = 25_000, 120, 25
+    counts, neighbours = np.zeros(records, dtype=np.int64), 0
+    for _ in range(rounds):
+        chosen = source.poisson_sample(records, rate=rate)
+        assert len(np.unique(chosen)) == len(chosen)
+        counts[chosen] += 1
+        here = np.zeros(records, dtype=bool)
+        here[chosen] = True
+        neighbours += int((here[0::2] & here[1::2]).sum())
+    low, high = binomial_bounds(rounds * records // groups, rate, tests=2 * groups)
+    blocks = counts.reshape(groups, -1).sum(axis=1)
+    assert ((low <= blocks) & (blocks <= high)).all()
+    low, high = binomial_bounds(rounds * records // 2, rate**2, tests=2)
+    assert low <= neighbours <= high
+
+
+def test_extreme_rates_take_everyone_or_nobody(source):
+    assert sorted(source.poisson_sample(50, rate=1.0)) == list(range(50))
+    assert len(source.poisson_sample(50, rate=1e-12)) == 0
+    assert len(source.poisson_sample(0, rate=0.5)) == 0
+
+
+def test_one_row_a_unit_is_drawn_evenly_wherever_it_stands(source):
+    units = np.array([3, 0, 3, 1, 3, 0, 3])
+    rounds = 4000
+    chosen = np.array([source.choose_one_per_group(units) for _ in range(rounds)])
+    assert chosen.shape == (rounds, 3)
+    assert (np.sort(units[chosen], axis=1) == [0, 1, 3]).all()
+    times = np.bincount(chosen.ravel(), minlength=7)
+    for place, chance in {0: 0.25, 2: 0.25, 4: 0.25, 6: 0.25, 1: 0.5, 5: 0.5, 3: 1.0}.items():
+        low, high = binomial_bounds(rounds, chance, tests=7)
+        assert low <= times[place] <= high
+
+
+def draw_everything(source: NoiseSource) -> list[object]:
+    return [
+        source.laplace_count(0, scale=1e6),
+        source.gaussian_counts(np.zeros(20, dtype=np.int64), stddev=1e6).tolist(),
+        source.gaussian(20, stddev=1.0).tolist(),
+        sorted(source.poisson_sample(1000, rate=0.5).tolist()),
+        source.choose_one_per_group(np.arange(1000) // 5).tolist(),
+    ]
+
+
+def test_a_rehearsal_repeats_itself_and_says_so(seed):
+    assert draw_everything(NoiseSource(seed)) == draw_everything(NoiseSource(seed))
+    assert NoiseSource(seed).rehearsal
+
+
+def test_private_noise_never_repeats_and_ignores_global_seeds():
+    np.random.seed(0)  # noqa: NPY002 (the point of the test)
+    first = draw_everything(NoiseSource())
+    np.random.seed(0)  # noqa: NPY002
+    second = draw_everything(NoiseSource())
+    assert all(a != b for a, b in zip(first, second, strict=True))
+    assert not NoiseSource().rehearsal

@@ -1,0 +1,195 @@
+"""The plan: at or just under the grant for any table, divided as asked, and a function of public numbers alone."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from private_fakes import EVERY_KIND, category, integer, number, schema_of
+
+from distill.accounting import Event, epsilon_of
+from distill.errors import BudgetError, ConfigError
+from distill.mechanisms import NoiseSource
+from distill.plan import MIN_ROWS, Plan, Shares, make_plan, size_event
+from distill.schema import Schema
+
+DELTA = 1e-5
+
+
+def table_of(numbers: int, integers: int, categories: int, classes: int = 2) -> Schema:
+    """So many columns of each kind; categories have 3 to 40 values."""
+    return schema_of(
+        *(number(f"x{i}", nullable=i % 2 == 0) for i in range(numbers)),
+        *(integer(f"k{i}", 0, 5 * 10**i) for i in range(integers)),
+        *(category(f"c{i}", *range(3 + 7 * (i % 6))) for i in range(categories)),
+        classes=tuple(range(classes)),
+    )
+
+
+def precision(plan: Plan, prefix: str) -> float:
+    """Sum of squared Gaussian-DP parameters mu**2 of the events whose names start so."""
+    total = 0.0
+    for e in plan.events:
+        if e.name.startswith(prefix):
+            one = e.noise_multiplier**-2.0
+            total += e.count * (one if e.mechanism == "gaussian" else e.sampling_rate**2 * math.expm1(one))
+    return total
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[Schema, int, float, float]:
+    columns = draw(st.tuples(st.integers(0, 6), st.integers(0, 4), st.integers(0, 6)).filter(any))
+    columns = tuple(c * draw(st.sampled_from([1, 1, 5])) if i != 1 else c for i, c in enumerate(columns))
+    rows = int(10 ** draw(st.floats(math.log10(200), 6)))
+    return (
+        table_of(*columns, classes=draw(st.integers(2, 5))),
+        rows,
+        round(10 ** draw(st.floats(-1, 0.7)), 3),
+        draw(st.sampled_from([1e-5, 1e-6, 1e-9])),
+    )
+
+
+@settings(max_examples=15)
+@given(requests())
+def test_the_joint_cost_is_at_or_just_under_the_grant(request):
+    schema, rows, epsilon, delta = request
+    plan = make_plan(schema, rows, epsilon=epsilon, delta=delta)
+    assert 0.98 * epsilon < plan.joint_epsilon <= epsilon
+    assert plan.joint_epsilon <= epsilon_of(plan.events, delta, accountant="rdp") * (1 + 1e-9)
+    check_events(plan, schema)
+
+
+def check_events(plan: Plan, schema: Schema) -> None:
+    """Names, rounds, blocks and noise that the stages rely on."""
+    names = [e.name for e in plan.events]
+    features = len(schema.features)
+    assert len(set(names)) == len(names)
+    assert names[0] == "size"
+    assert {"encode.classes", "represent", "cluster", "discriminate"} <= set(names)
+    assert plan.has("relate.pairs") == (features > 1)
+    assert [e.round for e in plan.events] == [0] + [1] * (len(names) - 1)
+    assert plan.event("encode.classes").blocks == features
+    assert plan.event("cluster").blocks == 1
+    assert plan.pairs <= features * (features - 1) // 2
+    assert not plan.pairs or plan.event("relate.pairs").blocks == plan.pairs
+    for event in plan.events:
+        assert event.purpose
+        if event.mechanism == "gaussian":
+            NoiseSource(0).gaussian_counts(np.zeros(1, dtype=np.int64), stddev=event.cell_stddev)  # enough to draw
+        if event.mechanism == "poisson_gaussian":
+            assert event.sampling_rate * plan.noisy_size == pytest.approx(max(2000, 0.02 * plan.noisy_size), rel=0.5) or (
+                event.sampling_rate == 1.0
+            )
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "epsilon"),
+    [
+        ((1, 0, 0), 200, 0.1),
+        ((1, 0, 0), 10_000_000, 0.1),
+        ((0, 0, 1), 200, 10.0),
+        ((99, 0, 0), 200, 0.1),
+        ((99, 0, 0), 10_000_000, 10.0),
+        ((0, 4, 95), 1000, 10.0),
+        ((0, 0, 99), 10_000_000, 0.1),
+    ],
+)
+def test_the_corners_of_what_is_supported_can_be_planned(columns, rows, epsilon):
+    schema = table_of(*columns)
+    plan = make_plan(schema, rows, epsilon=epsilon, delta=DELTA)
+    assert 0.98 * epsilon < plan.joint_epsilon <= epsilon
+    check_events(plan, schema)
+
+
+def test_the_least_noise_on_counts_can_still_be_drawn():
+    """At a huge epsilon the counts sit at the floor of the noise; 15 blocks once fell below it by rounding."""
+    plan = make_plan(table_of(0, 0, 15), 2000, epsilon=20.0, delta=DELTA)
+    assert plan.event("encode.classes").cell_stddev == pytest.approx(2.0)
+    check_events(plan, table_of(0, 0, 15))
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return make_plan(EVERY_KIND, 20_000, epsilon=2.0, delta=DELTA)
+
+
+def test_the_budget_is_divided_as_the_shares_say(plan):
+    shares = Shares()
+    groups = {"bins": "encode.bins", "classes": "encode.classes", "pairs": "relate"}
+    groups |= {name: name for name in ("represent", "cluster", "discriminate")}
+    unit = precision(plan, "encode.classes") / shares.portion("classes")
+    for name, prefix in groups.items():
+        assert precision(plan, prefix) == pytest.approx(unit * shares.portion(name), rel=1e-6), name
+
+
+def test_a_larger_share_means_less_noise_there_and_more_elsewhere(plan):
+    more = make_plan(EVERY_KIND, 20_000, epsilon=2.0, delta=DELTA, shares=dataclasses.replace(Shares(), pairs=0.8))
+    assert more.event("relate.pairs").noise_multiplier < plan.event("relate.pairs").noise_multiplier
+    for name in ("encode.classes", "represent", "discriminate", "encode.bins.1"):
+        assert more.event(name).noise_multiplier > plan.event(name).noise_multiplier
+
+
+def test_a_larger_grant_means_less_noise_everywhere(plan):
+    larger = make_plan(EVERY_KIND, 20_000, epsilon=4.0, delta=DELTA)
+    for event in plan.events:
+        assert larger.event(event.name).noise_multiplier < event.noise_multiplier
+
+
+def test_the_plan_follows_from_public_numbers_alone(plan):
+    assert make_plan(EVERY_KIND, 20_000, epsilon=2.0, delta=DELTA) == plan
+
+
+def test_the_row_count_costs_one_percent():
+    event = size_event(2.0)
+    assert (event.mechanism, event.round) == ("laplace", 0)
+    assert epsilon_of([event], DELTA) == pytest.approx(0.02)
+
+
+def test_a_wide_table_is_scouted_before_its_best_pairs_are_measured():
+    schema = table_of(60, 0, 0)
+    plan = make_plan(schema, 1000, epsilon=2.0, delta=DELTA)
+    assert plan.event("relate.scout").blocks == 60 * 59 // 2
+    assert plan.pairs < 60 * 59 // 2
+    assert 0.98 * 2 < plan.joint_epsilon <= 2
+
+
+def test_every_tree_level_is_paid_for_by_as_many_blocks_as_columns_reach_it(plan):
+    levels = [e.blocks for e in plan.events if e.name.startswith("encode.bins.")]
+    # Level 1: three deep numbers, age, home; late and job have few cells. Level 2: without home. Then the deep ones.
+    assert levels == [5, 4, 3, 3]
+
+
+@pytest.mark.parametrize("noisy_size", [MIN_ROWS - 1, 50, 0, -3000])
+def test_too_few_rows_are_refused_with_what_would_do(noisy_size):
+    with pytest.raises(BudgetError, match=r"below 200.*Pool more rows .* or grant more: about epsilon [0-9.]+") as error:
+        make_plan(EVERY_KIND, noisy_size, epsilon=1.0, delta=DELTA)
+    assert "-" not in str(error.value)  # no negative epsilon is suggested
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "delta"), [(0, 1e-5), (-1, 1e-5), (math.nan, 1e-5), (math.inf, 1e-5), (1, 0), (1, math.nan), (1, 0.01)]
+)
+def test_a_senseless_budget_is_refused(epsilon, delta):
+    with pytest.raises(ConfigError, match="epsilon must be|delta must be"):
+        make_plan(EVERY_KIND, 1000, epsilon=epsilon, delta=delta)
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, math.nan, math.inf])
+def test_a_share_that_is_not_positive_is_refused(share):
+    with pytest.raises(ConfigError, match="pairs must be a finite number above 0"):
+        Shares(pairs=share)
+
+
+def test_portions_of_all_shares_sum_to_one():
+    shares = Shares(bins=3.0, classes=7.0)
+    assert sum(shares.portion(f.name) for f in dataclasses.fields(shares)) == pytest.approx(1)
+
+
+def test_an_event_is_found_by_its_name(plan):
+    assert isinstance(plan.event("cluster"), Event)
+    assert plan.has("cluster")
+    assert not plan.has("relate.scout")
+    with pytest.raises(KeyError):
+        plan.event("relate.scout")

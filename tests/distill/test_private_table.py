@@ -1,0 +1,195 @@
+"""The one door: unpaid reads see no row, paid ones are counted, and one unit moves an answer by no more than stated."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from private_fakes import FALSE_ALARM, NoNoise, Paid, integer, number, schema_of
+
+from distill.accounting import Event
+from distill.errors import UnpaidReadError
+from distill.mechanisms import NoiseSource
+from distill.private_table import PrivateTable
+from distill.schema import Schema
+from distill.tables import canonical_table
+
+SCHEMA = schema_of(integer("level", 0, 3), number("ratio", nullable=True))
+UNITS = schema_of(integer("level", 0, 3), number("ratio", nullable=True), unit="customer")
+SIZE = Event(name="size", mechanism="laplace", noise_multiplier=50.0)
+COUNTS = Event(name="counts", mechanism="gaussian", noise_multiplier=2.0, blocks=3)
+STEPS = Event(name="steps", mechanism="poisson_gaussian", noise_multiplier=1.5, sampling_rate=0.25, count=2)
+CELL = COUNTS.cell_stddev
+
+
+def rows(n: int, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    ratio = np.where(rng.random(n) < 0.2, np.nan, rng.random(n))
+    return pd.DataFrame({"level": rng.integers(0, 4, n), "ratio": ratio, "label": rng.integers(0, 2, n)})
+
+
+def opened(
+    frame: pd.DataFrame, *events: Event, noise: NoiseSource | None = None, schema: Schema = SCHEMA
+) -> PrivateTable:
+    table = PrivateTable(canonical_table(frame, schema), schema, Paid(list(events)), noise or NoNoise())
+    table.recode([lambda leaves: leaves.astype(np.uint16)] * len(schema.columns), target=2)
+    return table
+
+
+def forbidden(*rows_seen: object) -> np.ndarray:
+    raise AssertionError("a row was looked at before it was paid for")
+
+
+def column(position: int):
+    return lambda leaves, coarse: leaves[position].astype(np.int64)
+
+
+@pytest.mark.parametrize(
+    ("read", "message"),
+    [
+        (lambda t: t.noisy_size("rows"), "no reserved event 'rows'"),
+        (lambda t: t.noisy_size("counts"), "pays for a gaussian release, not laplace"),
+        (lambda t: t.noisy_counts("cells", [forbidden], [4], [9.0]), "no reserved event 'cells' pays"),
+        (lambda t: t.noisy_counts("size", [forbidden], [4], [9.0]), "pays for a laplace release, not gaussian"),
+        (lambda t: t.noisy_counts("steps", [forbidden], [4], [9.0]), "pays for a poisson_gaussian release"),
+        (lambda t: t.noisy_counts("counts", [forbidden] * 3, [4] * 3, [CELL * 0.999] * 3), "more noise than this"),
+        (lambda t: t.noisy_counts("counts", [forbidden] * 4, [4] * 4, [CELL] * 4), "more noise than this read"),
+        (lambda t: t.noisy_counts("counts", [forbidden] * 2, [4] * 2, [CELL * 9, 1.9]), "more noise than this read"),
+        (lambda t: t.noisy_gradient("walk", forbidden, clip_norm=1.0), "no reserved event 'walk'"),
+        (lambda t: t.noisy_gradient("counts", forbidden, clip_norm=1.0), "not poisson_gaussian"),
+    ],
+)
+def test_an_unpaid_read_is_refused_before_any_row_is_looked_at(read, message):
+    table = opened(rows(20), SIZE, COUNTS, STEPS)
+    with pytest.raises(UnpaidReadError, match=message):
+        read(table)
+    assert table.reads == {}
+
+
+def test_each_event_pays_for_as_many_reads_as_planned_and_they_are_counted():
+    table = opened(rows(20), SIZE, COUNTS, STEPS)
+    table.noisy_size("size")
+    table.noisy_counts("counts", [column(0)] * 3, [4] * 3, [CELL] * 3)
+    for _ in range(2):
+        table.noisy_gradient("steps", lambda codes: np.zeros(3, np.float32), clip_norm=1.0)
+    assert table.reads == {"size": 1, "counts": 1, "steps": 2}
+    for read in (
+        lambda: table.noisy_size("size"),
+        lambda: table.noisy_counts("counts", [forbidden], [4], [CELL * 2]),
+        lambda: table.noisy_gradient("steps", forbidden, clip_norm=1.0),
+    ):
+        with pytest.raises(UnpaidReadError, match="and all are used"):
+            read()
+    assert table.reads == {"size": 1, "counts": 1, "steps": 2}
+
+
+def test_events_that_are_reserved_later_pay_from_then_on():
+    paid = Paid([SIZE])
+    table = PrivateTable(canonical_table(rows(20), SCHEMA), SCHEMA, paid, NoNoise())
+    with pytest.raises(UnpaidReadError):
+        table.noisy_counts("counts", [forbidden], [4], [CELL])
+    paid.events = [SIZE, COUNTS]
+    assert table.noisy_counts("counts", [column(0)], [4], [CELL])[0].sum() == 20
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, 15, 29, 97, 1001])
+def test_exactly_the_planned_noise_is_accepted_for_any_number_of_blocks(blocks):
+    event = Event(name="many", mechanism="gaussian", noise_multiplier=1.2345, blocks=blocks)
+    table = opened(rows(5), event)
+    got = table.noisy_counts("many", [column(0)] * blocks, [4] * blocks, [event.cell_stddev] * blocks)
+    assert len(got) == blocks
+
+
+def test_noise_may_be_divided_unevenly_among_blocks():
+    stddevs = [CELL * 3, CELL * 0.75, CELL * 3]  # 1/9 + 16/9 + 1/9 of a cell's precision: less than 3
+    assert len(opened(rows(5), COUNTS).noisy_counts("counts", [column(0)] * 3, [4] * 3, stddevs)) == 3
+
+
+@given(st.lists(st.tuples(st.integers(-2, 7), st.integers(-2, 7)), min_size=1, max_size=30), st.integers(1, 6))
+def test_one_record_moves_each_block_by_at_most_one_in_one_cell(cells, size):
+    """Whatever the labels say, cells outside the block and -1 included."""
+
+    def histograms(labels: np.ndarray) -> list[np.ndarray]:
+        table = opened(rows(len(labels)), COUNTS)
+        label_of = [lambda leaves, coarse, j=j: labels[:, j] for j in range(2)]
+        return table.noisy_counts("counts", label_of, [size] * 2, [CELL] * 2)
+
+    labels = np.array(cells)
+    for more, fewer in zip(histograms(labels), histograms(labels[1:].reshape(-1, 2)), strict=True):
+        assert more.shape == (size,)
+        assert set((more - fewer).tolist()) <= {0, 1}
+        assert (more - fewer).sum() <= 1
+
+
+def test_counts_are_those_of_the_rows_plus_noise_of_the_stated_spread(seed):
+    frame, cells = rows(300, seed), 8000
+    event = Event(name="counts", mechanism="gaussian", noise_multiplier=6.0)
+    table = opened(frame, event, noise=NoiseSource())
+    (counts,) = table.noisy_counts("counts", [column(0)], [cells], [6.0])
+    truth = np.bincount(frame["level"], minlength=cells)
+    low, high = scipy.stats.chi2.ppf([FALSE_ALARM / 2, 1 - FALSE_ALARM / 2], df=cells)
+    assert low < np.square((counts - truth) / 6.0).sum() < high
+
+
+def test_a_gradient_sum_gets_noise_of_multiplier_times_clip_norm():
+    size = 60_000
+    table = opened(rows(50), STEPS, noise=NoiseSource())
+    got = table.noisy_gradient("steps", lambda codes: np.full(size, 7.0, np.float32), clip_norm=4.0)
+    low, high = scipy.stats.chi2.ppf([FALSE_ALARM / 2, 1 - FALSE_ALARM / 2], df=size)
+    assert low < np.square((got.astype(float) - 7.0) / (1.5 * 4.0)).sum() < high
+
+
+def test_a_gradient_sees_a_poisson_sample_at_the_events_rate():
+    batches = []
+    event = STEPS.model_copy(update={"count": 300})
+    table = opened(rows(400), event, noise=NoiseSource())
+    for _ in range(300):
+        table.noisy_gradient("steps", lambda codes: batches.append(len(codes)) or np.zeros(1, np.float32), clip_norm=1)
+    low = scipy.stats.binom.ppf(FALSE_ALARM / 2, 300 * 400, 0.25)
+    assert low <= sum(batches) <= scipy.stats.binom.isf(FALSE_ALARM / 2, 300 * 400, 0.25)
+    spread = np.var(batches) / (400 * 0.25 * 0.75)  # 0 for batches of fixed size
+    assert scipy.stats.chi2.ppf(FALSE_ALARM, 299) / 299 < spread < scipy.stats.chi2.isf(FALSE_ALARM, 299) / 299
+
+
+def test_a_gradient_sees_coarse_codes_with_the_target_last():
+    schema = Schema.model_validate({**SCHEMA.model_dump(), "columns": [SCHEMA.columns[2], *SCHEMA.columns[:2]]})
+    frame = rows(30)[["label", "level", "ratio"]]
+    table = PrivateTable(canonical_table(frame, schema), schema, Paid([STEPS]), NoNoise())
+    table.recode([lambda x: x + 10, lambda x: x + 20, lambda x: np.full(len(x), 3)], target=0)
+    seen = []
+    table.noisy_gradient("steps", lambda codes: seen.append(codes) or np.zeros(1, np.float32), clip_norm=1.0)
+    expected = np.stack([frame["level"] + 20, np.full(30, 3), frame["label"] + 10], axis=1)
+    np.testing.assert_array_equal(seen[0], expected)
+
+
+def with_units(n: int, units: int, seed: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    return rows(n, seed).assign(customer=[f"c{k}" for k in np.append(np.arange(units), rng.integers(0, units, n - units))])
+
+
+def test_a_unit_counts_once_however_many_rows_it_has(seed):
+    frame = with_units(200, 37, seed)
+    once = opened(frame, SIZE, COUNTS, schema=UNITS)
+    more = pd.concat([frame, frame[frame["customer"] == "c3"]] * 3, ignore_index=True)
+    assert once.noisy_size("size") == 37
+    assert opened(more, SIZE, schema=UNITS).noisy_size("size") == 37
+    assert once.noisy_counts("counts", [column(0)], [4], [CELL])[0].sum() == 37
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10**6))
+def test_every_row_that_stands_for_a_unit_is_one_of_its_own(seed):
+    frame = with_units(60, 12, seed % 1000)
+    frame["level"] = frame["customer"].str[1:].astype(int) % 4
+    table = opened(frame, COUNTS, noise=NoNoise(), schema=UNITS)
+    (counts,) = table.noisy_counts("counts", [column(0)], [4], [CELL])
+    np.testing.assert_array_equal(counts, np.bincount(np.arange(12) % 4))
+
+
+def test_the_door_shows_no_rows():
+    """Nothing public on the table grows with the rows."""
+    table = opened(rows(777), SIZE, COUNTS, STEPS)
+    public = {name: value for name, value in vars(table).items() if not name.startswith("_")}
+    assert set(public) == {"schema", "grids", "reads"}
+    assert "777" not in repr(public)

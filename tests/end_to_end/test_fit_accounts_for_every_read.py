@@ -1,0 +1,415 @@
+"""One door to the rows: every read of a fit is an event of the ledger, one to one, and none is more than was planned."""
+
+import ast
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import DELTA, EPSILON, SCHEMA, Bank, distill, loans, make_bank, quicken, result_of
+
+from distill import pipeline
+from distill.accounting import Event, epsilon_of
+from distill.errors import UnpaidReadError
+from distill.mechanisms import NoiseSource
+from distill.pipeline import Request
+from distill.plan import Plan
+from distill.private_table import PrivateTable
+from distill.schema import Schema
+
+ROOT = Path(__file__).resolve().parents[2]
+DOOR = ROOT / "distill" / "private_table.py"
+ROWS = 1237  # distinctive: not a step, a size or a default of anything
+PLANTED = {"region": "Xanthippe", "income": 777.0078125}  # a category outside the schema, a number inside its bounds
+OUTSIDE = 83412.71875  # beyond the bounds
+
+
+@dataclass
+class Read:
+    """One answer of the door: which event was named, and whether the ledger on disk held it by then."""
+
+    event: str
+    recorded: bool
+
+
+class WatchedTable(PrivateTable):
+    """The real door, which also notes each read and refuses its rows to any code but its own."""
+
+    log: list[Read]
+    bank: Bank
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("_leaves", "_coarse", "_matrix"):
+            place = sys._getframe(1).f_code.co_filename
+            assert Path(place) == DOOR, f"{place} takes {name} from behind the door"
+        return super().__getattribute__(name)
+
+    def _note(self, event: str) -> None:
+        seen = any(read.event == event for read in self.log)
+        self.log.append(Read(event, seen or event in {e.name for r in self.bank.books.releases for e in r.events}))
+
+    def noisy_size(self, event: str) -> int:
+        self._note(event)
+        return super().noisy_size(event)
+
+    def noisy_counts(self, event: str, *arguments: Any) -> list[np.ndarray]:
+        self._note(event)
+        return super().noisy_counts(event, *arguments)
+
+    def noisy_gradient(self, event: str, *arguments: Any, **named: Any) -> np.ndarray:
+        self._note(event)
+        return super().noisy_gradient(event, *arguments, **named)
+
+
+@dataclass
+class Watched:
+    """A fit whose reads were noted, with all it said."""
+
+    bank: Bank
+    reads: list[Read]
+    plan: Plan
+    receipt: dict[str, Any]
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """Of the one release, as the ledger has it."""
+        (release,) = self.bank.books.releases
+        return release.events
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    """One quick fit behind a watched door."""
+    bank = make_bank(tmp_path_factory.mktemp("watched") / "bank", loans(1500, seed=3))
+    plans: list[Plan] = []
+    make_plan = pipeline.make_plan
+
+    def remember(*arguments: Any, **named: Any) -> Plan:
+        plans.append(make_plan(*arguments, **named))
+        return plans[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        quicken(patch)
+        patch.setattr(WatchedTable, "log", [], raising=False)
+        patch.setattr(WatchedTable, "bank", bank, raising=False)
+        patch.setattr(pipeline, "PrivateTable", WatchedTable)
+        patch.setattr(pipeline, "make_plan", remember)
+        receipt = result_of("fit", "--project", bank.folder)
+        reads = WatchedTable.log
+    return Watched(bank, reads, plans[0], receipt)
+
+
+# ---- the books of one fit -------------------------------------------------------------------------------------------
+
+
+def test_the_reads_and_the_ledgers_events_match_one_to_one(watched):
+    read = Counter(r.event for r in watched.reads)
+    planned = {e.name: e.count for e in watched.events}
+    assert read == planned
+    assert watched.receipt["reads"] == planned
+    assert len(planned) == len(watched.events)  # no two events share a name
+
+
+def test_every_read_was_in_the_ledger_before_it_happened(watched):
+    assert all(read.recorded for read in watched.reads)
+    first = list(dict.fromkeys(read.event for read in watched.reads))
+    assert first == [e.name for e in watched.events]
+
+
+def test_all_stages_of_the_design_read(watched):
+    names = {read.event.split(".")[0] for read in watched.reads}
+    assert names == {"size", "encode", "relate", "represent", "cluster", "discriminate"}
+    kinds = {e.name.split(".")[0]: e.mechanism for e in watched.events}
+    assert kinds["size"] == "laplace"
+    assert kinds["encode"] == kinds["relate"] == kinds["cluster"] == "gaussian"
+    assert kinds["represent"] == kinds["discriminate"] == "poisson_gaussian"
+
+
+def test_the_plan_the_ledger_and_the_bundle_hold_the_same_events(watched):
+    manifest = watched.bank.bundle.manifest
+    assert watched.plan.events == watched.events == manifest.privacy.events
+    assert manifest.noisy_rows == watched.receipt["noisy_rows"]
+    assert (manifest.privacy.epsilon, manifest.privacy.delta) == (EPSILON, DELTA)
+    assert manifest.privacy.unit == watched.bank.books.unit == "row"
+
+
+def test_the_release_is_committed_with_the_digest_of_the_bundle(watched):
+    (release,) = watched.bank.books.releases
+    assert release.status == "committed"
+    assert release.bundle == watched.bank.bundle.digest == watched.receipt["digest"]
+    assert release.release == watched.receipt["release"]
+    assert watched.bank.ledger.head() == watched.receipt["ledger_head"]
+    assert watched.bank.ledger.knows(watched.bank.bundle.manifest.ledger.head)
+
+
+def test_verify_recomputes_the_epsilon_and_it_is_at_most_what_was_reserved(watched):
+    (audited,) = watched.bank.ledger.verify(watched.bank.key.public_hex).releases
+    assert audited.epsilon_pld == pytest.approx(epsilon_of(watched.events, DELTA), rel=1e-6)
+    assert audited.epsilon_pld == pytest.approx(watched.receipt["epsilon"], rel=1e-6)
+    assert 0.98 * EPSILON < audited.epsilon_pld <= EPSILON
+    assert audited.epsilon_pld <= audited.epsilon_rdp
+    told = result_of("ledger", "verify", "--project", watched.bank.folder, "--bundle", watched.bank.project.out)
+    assert told["verified"] is True
+    assert told["bundles"][0]["release"] == watched.receipt["release"]
+    assert told["spent_epsilon"] == EPSILON
+
+
+def test_the_bundle_verifies_for_whoever_knows_the_public_key(watched):
+    public = watched.bank.project.key.with_suffix(".pub")
+    told = result_of("bundle", "verify", watched.bank.project.out, "--key", public)
+    assert told["verified"] is True
+    assert told["key_given"] is True
+    assert told["epsilon"] == EPSILON
+
+
+def test_the_rows_are_read_in_one_place_only():
+    """`read_table` and `PrivateTable` are called by the pipeline alone; no stage imports a way to a table or a file."""
+    callers: dict[str, set[str]] = {"read_table": set(), "PrivateTable": set()}
+    for path in sorted((ROOT / "distill").rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in callers:
+                callers[node.func.id].add(path.relative_to(ROOT).as_posix())
+            if path.parent.name == "stages" and isinstance(node, ast.ImportFrom):
+                assert node.module not in ("pandas", "distill.tables", "distill.table_files", "pathlib"), path
+    assert callers == {"read_table": {"distill/pipeline.py"}, "PrivateTable": {"distill/pipeline.py"}}
+
+
+# ---- the door itself ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Paid:
+    """A reservation that holds what the test says."""
+
+    events: Sequence[Event]
+
+
+EVENTS = (
+    Event(name="size", mechanism="laplace", noise_multiplier=10.0),
+    Event(name="counts", mechanism="gaussian", noise_multiplier=4.0, round=1),
+    Event(name="steps", mechanism="poisson_gaussian", noise_multiplier=1.0, sampling_rate=0.1, count=3, round=1),
+)
+
+
+@pytest.fixture
+def door() -> PrivateTable:
+    """Some rows behind a door that EVENTS pay for."""
+    schema = Schema.model_validate(SCHEMA)
+    from distill.tables import canonical_table
+
+    table = PrivateTable(canonical_table(loans(50), schema), schema, Paid(EVENTS), NoiseSource(1))
+    table.recode([lambda leaves: leaves] * len(SCHEMA["columns"]), target=3)
+    return table
+
+
+def first_column(leaves: Any, coarse: Any) -> np.ndarray:
+    return np.zeros(len(leaves[0]), dtype=np.int64)
+
+
+def must_not_see(*rows: Any) -> np.ndarray:
+    raise AssertionError("a row was looked at")
+
+
+READS: dict[str, Callable[[PrivateTable, str, Any], Any]] = {
+    "noisy_size": lambda door, event, see: door.noisy_size(event),
+    "noisy_counts": lambda door, event, see: door.noisy_counts(event, [see], [1], [4.0]),
+    "noisy_gradient": lambda door, event, see: door.noisy_gradient(event, see, clip_norm=1.0),
+}
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_read_without_a_reserved_event_is_refused_before_any_row_is_seen(door, read):
+    with pytest.raises(UnpaidReadError, match="no reserved event 'gift' pays for this read"):
+        READS[read](door, "gift", must_not_see)
+    assert door.reads == {}
+
+
+@pytest.mark.parametrize("event", [e.name for e in EVENTS])
+@pytest.mark.parametrize("read", READS)
+def test_an_event_of_another_mechanism_does_not_pay(door, read, event):
+    if {"noisy_size": "size", "noisy_counts": "counts", "noisy_gradient": "steps"}[read] == event:
+        return
+    with pytest.raises(UnpaidReadError, match=f"event '{event}' pays for a .* release, not"):
+        READS[read](door, event, must_not_see)
+    assert door.reads == {}
+
+
+def test_an_event_pays_as_often_as_it_counts_and_not_once_more(door):
+    door.noisy_size("size")
+    door.noisy_counts("counts", [first_column], [1], [4.0])
+    for _ in range(3):
+        door.noisy_gradient("steps", lambda rows: np.zeros(2, np.float32), clip_norm=1.0)
+    assert door.reads == {"size": 1, "counts": 1, "steps": 3}
+    for read, event in zip(READS, ("size", "counts", "steps"), strict=True):
+        with pytest.raises(UnpaidReadError, match="all are used"):
+            READS[read](door, event, must_not_see)
+    assert door.reads == {"size": 1, "counts": 1, "steps": 3}
+
+
+@pytest.mark.parametrize("stddevs", [[3.99], [4.0, 1000.0], [5.6, 5.6]])
+def test_counts_with_less_noise_than_planned_are_refused(door, stddevs):
+    with pytest.raises(UnpaidReadError, match="more noise than this read would add"):
+        door.noisy_counts("counts", [must_not_see] * len(stddevs), [1] * len(stddevs), stddevs)
+    assert door.reads == {}
+
+
+def test_a_read_that_fails_half_way_is_paid_for_all_the_same(door):
+    def breaks(*_: Any) -> np.ndarray:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        door.noisy_counts("counts", [breaks], [1], [4.0])
+    assert door.reads == {"counts": 1}
+
+
+# ---- nothing else leaves --------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Told:
+    """All that a fit of a table with a planted record said, wrote into the bundle and into the ledger."""
+
+    bank: Bank
+    texts: dict[str, str]
+
+
+def with_planted_record(rows: int) -> pd.DataFrame:
+    frame = loans(rows, seed=11)
+    frame.loc[5, "region"] = PLANTED["region"]
+    frame.loc[5, "income"] = PLANTED["income"]
+    frame.loc[6, "income"] = OUTSIDE
+    return frame
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """A rehearsal, whose noise is the same in each run: no figure of it is the exact one by bad luck."""
+    bank = make_bank(tmp_path_factory.mktemp("told") / "bank", with_planted_record(ROWS))
+    with pytest.MonkeyPatch.context() as patch:
+        quicken(patch)
+        ran = bank.fit("--rehearsal", 4)
+        assert ran.exit_code == 0, ran.output
+        again = bank.fit("--rehearsal", 4, "--overwrite", "--json")
+    texts = {
+        "stdout": ran.stdout,
+        "stderr": ran.stderr,
+        "json": again.stdout,
+        "manifest": json.dumps(bank.bundle.manifest.model_dump(mode="json", by_alias=True)),
+        "ledger": json.dumps([e.model_dump(mode="json") for e in bank.ledger.entries()]),
+        "inspect": distill("bundle", "inspect", bank.project.out).stdout,
+    }
+    return Told(bank, texts)
+
+
+def numbers_in(value: Any) -> list[float]:
+    """Every number of nested JSON."""
+    if isinstance(value, dict):
+        return [n for v in value.values() for n in numbers_in(v)]
+    if isinstance(value, list):
+        return [n for v in value for n in numbers_in(v)]
+    return [float(value)] if isinstance(value, int | float) and not isinstance(value, bool) else []
+
+
+def words_of(text: str) -> list[str]:
+    """The text's words without thousands separators; hashes, ids and paths, where any four digits turn up, left out."""
+    words = [word.strip("\"'().,:;").replace(",", "") for word in text.split()]
+    return [w for w in words if "/" not in w and not re.fullmatch("[0-9a-f]{8,}", w)]
+
+
+def test_the_exact_row_count_is_nowhere(told):
+    for name in ("stdout", "stderr", "inspect"):
+        assert not [w for w in words_of(told.texts[name]) if str(ROWS) in w], name
+    for name in ("json", "manifest", "ledger"):
+        found = numbers_in(json.loads(told.texts[name]))
+        assert found, name
+        assert not [n for n in found if abs(n) in (ROWS, 1 / ROWS)], name
+    bundle = told.bank.bundle
+    assert len(bundle.samples) != ROWS
+    for tensors in bundle.tensors.values():
+        for name, tensor in tensors.items():
+            assert ROWS not in tensor.shape, name
+            assert not np.isin(tensor.astype(np.float64), [ROWS, 1 / ROWS]).any(), name
+
+
+def test_no_rate_step_or_noise_of_the_plan_follows_the_exact_row_count(tmp_path, monkeypatch):
+    """Two tables of different sizes whose noisy count comes out the same get the same plan."""
+    plans = []
+
+    def stop_here(table: Any, plan: Plan, *_: Any) -> None:
+        plans.append(plan)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(NoiseSource, "laplace_count", lambda self, count, *, scale: 2500)
+    monkeypatch.setattr(pipeline, "distil", stop_here)
+    for rows in (700, 4000):
+        assert make_bank(tmp_path / f"bank{rows}", loans(rows)).fit().exit_code == 130
+    assert plans[0] == plans[1]
+    assert plans[0].noisy_size == 2500
+
+
+def test_the_exact_class_counts_are_nowhere(told):
+    exact = np.bincount(with_planted_record(ROWS)["default"])
+    prior = np.array(told.bank.bundle.manifest.class_prior)
+    assert not np.isclose(prior, exact / ROWS, rtol=1e-9).any()
+    assert prior == pytest.approx(exact / ROWS, abs=0.1)  # it is the noisy one
+    for name in ("json", "manifest", "ledger"):
+        assert not np.isin(exact, numbers_in(json.loads(told.texts[name]))).any(), name
+
+
+def test_a_planted_record_is_nowhere(told):
+    values = [str(v) for v in PLANTED.values()] + [str(OUTSIDE), f"{OUTSIDE:,}"]
+    for name, text in told.texts.items():
+        assert not [v for v in values if v in text], name
+    bundle = told.bank.bundle
+    assert set(bundle.samples["region"]) <= {"north", "south", "east", "(other)"}
+    incomes = bundle.samples["income"].to_numpy()
+    assert not np.isclose(incomes, PLANTED["income"], rtol=1e-7).any()
+    assert np.nanmax(incomes) <= 1000
+    for tensors in bundle.tensors.values():
+        for name, tensor in tensors.items():
+            assert not np.isclose(tensor.astype(np.float64), PLANTED["income"], rtol=1e-7).any(), name
+            assert not np.isclose(tensor.astype(np.float64), OUTSIDE, rtol=1e-7).any(), name
+    raw = told.bank.project.out.read_bytes()
+    assert b"Xanthippe" not in raw
+
+
+def test_no_seed_of_any_noise_is_kept(watched):
+    """Of a real release: neither settings nor ledger name a seed."""
+    manifest = json.dumps(watched.bank.bundle.manifest.model_dump(mode="json", by_alias=True))
+    entries = json.dumps([e.model_dump(mode="json") for e in watched.bank.ledger.entries()])
+    assert "seed" not in manifest
+    assert "seed" not in entries
+
+
+def test_a_request_for_a_unit_counts_units_and_not_rows(tmp_path, monkeypatch):
+    """Forty rows of one customer are one unit: the door holds one row a customer."""
+    seen = []
+
+    def noted(self: NoiseSource, count: int, *, scale: float) -> int:
+        seen.append(count)
+        return 2500
+
+    def stop_here(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    schema = {**SCHEMA, "unit": "customer"}
+    rows = loans(800).assign(customer=[f"c{i // 40}" for i in range(800)])
+    bank = make_bank(tmp_path / "bank", rows, schema=schema)
+    monkeypatch.setattr(NoiseSource, "laplace_count", noted)
+    monkeypatch.setattr(pipeline, "distil", stop_here)
+    assert bank.fit().exit_code == 130
+    assert seen == [20]
+    assert bank.books.unit == "customer"
+
+
+def test_every_field_of_a_request_is_public():
+    """What may be stored or printed: a request holds paths and settings, no row and no count of them."""
+    assert not {"frame", "rows", "table"} & set(Request.__dataclass_fields__)
