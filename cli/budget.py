@@ -34,9 +34,9 @@ def plan_table(plan: "Plan") -> "Group":
 
     payload = plan_payload(plan)
     signal = [_signal(e) for e in plan.events]
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("mechanism")
-    for name in ("share", "noise", "on a cell", "rate", "steps", "epsilon alone"):
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)  # its figures fit 80 columns
+    table.add_column("mechanism", no_wrap=True)
+    for name in ("share", "noise", "on a\ncell", "rate", "steps", "epsilon\nalone"):
         table.add_column(name, justify="right")
     table.add_column("what is read", overflow="fold")
     for event, own, strength in zip(plan.events, payload["events"], signal, strict=True):

@@ -179,12 +179,12 @@ def _table(result: dict[str, Any]) -> "Group":
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)  # fits 80 columns
     table.add_column("model")
-    for name in ("AUC on held-out real rows", "bytes sent", "epsilon"):
+    for name in ("AUC on real\nheld-out rows", "bytes sent", "epsilon"):
         table.add_column(name, justify="right")
     for bank in result["banks"]:
-        table.add_row(f"{bank['name']} alone, on its own real rows", f"{bank['auc_alone']:.4f}", "", "none")
+        table.add_row(f"{bank['name']} alone, on own real rows", f"{bank['auc_alone']:.4f}", "", "none")
     epsilons = [bank["epsilon"] for bank in result["banks"]]
     total = sum(bank["bytes_sent"] for bank in result["banks"])
     table.add_row(

@@ -26,6 +26,7 @@ from distill.schema import Schema
 from distill.tables import read_table
 
 STORED_ROWS = 10_000  # refined rows that travel in the bundle; any number can be drawn from it
+TRIAL_BYTES = 1 << 20  # room for a bundle, looked for before anything is charged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,7 @@ def fit(
         LedgerError, KeyFileError, BundleError: As their names say; if the reservation was made, it stands.
     """
     request.schema.require_confirmed()
-    _require_target(request)
+    _require_target(request, ledger)
     frame = read_table(request.data, request.schema)
     noise = NoiseSource(request.rehearsal)
     rng = np.random.default_rng(request.rehearsal)
@@ -118,7 +119,7 @@ def fit(
         epsilon=request.epsilon,
         delta=request.delta,
         purpose=request.purpose,
-        actor=getpass.getuser(),
+        actor=_user(),
         events=[size_event(request.epsilon)],
         key=key,
         rehearsal=noise.rehearsal,
@@ -133,6 +134,14 @@ def fit(
     reservation.plan(plan.events[1:])
     distilled = distil(table, plan, rng, progress)
     return _write(request, ledger, reservation, key, plan, distilled, table.reads, rng)
+
+
+def _user() -> str:
+    """Name of the user who runs the fit, for the ledger."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in some containers
+        return "unknown user"
 
 
 def _plan(request: Request, reservation: Reservation, noisy_size: int) -> Plan:
@@ -207,15 +216,17 @@ def _write(
     )
 
 
-def _require_target(request: Request) -> None:
-    """Refuse, before anything is charged, a place for the bundle that could not be written."""
+def _require_target(request: Request, ledger: Ledger) -> None:
+    """Refuse, before anything is charged, a place for the bundle that cannot be written or must not be replaced."""
     out = request.out
     if out.is_dir():
         raise BundleError(f"{out} is a directory; name a file for the bundle.")
+    if out.resolve() in (request.data.resolve(), ledger.path.resolve()):
+        raise BundleError(f"{out} is the table or the ledger itself; name another file for the bundle.")
     if out.exists() and not request.overwrite:
         raise BundleError(f"{out} exists already; name another file with --out or allow replacing it with --overwrite.")
     trial = durable.temporary_beside(out)
     with durable.wrapped("write the bundle", out, BundleError):
         out.parent.mkdir(parents=True, exist_ok=True)
-        durable.write_exactly(trial, b"")
+        durable.write_exactly(trial, bytes(TRIAL_BYTES))
         trial.unlink()

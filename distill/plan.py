@@ -20,6 +20,7 @@ from distill.schema import Schema
 SIZE_SHARE = 0.01  # of epsilon, for the noisy row count
 MIN_ROWS = 200
 ALL_PAIRS_UP_TO = 600
+SCARCE_SIGNAL = 1600.0  # rows * epsilon / columns below which budget moves to the class counts
 SCOUT_BINS = 3  # bins a column in the first, coarse pass over the pairs of a wide table
 
 
@@ -40,6 +41,21 @@ class Shares:
     def portion(self, name: str) -> float:
         """The share called `name` as a portion of all shares."""
         return float(getattr(self, name) / sum(getattr(self, f.name) for f in fields(self)))
+
+
+def choose_shares(noisy_size: int, epsilon: float, features: int) -> Shares:
+    """Default shares: with little signal a column, budget moves from pairs and training to the class counts.
+
+    Where rows * epsilon / columns is small, gradients and pairs drown in noise and naive Bayes on the class counts is
+    the best there is; the counts also stay useful at noise levels where nothing else is.
+    """
+    scarce = max(0.0, 1 - noisy_size * epsilon / (features * SCARCE_SIGNAL))
+    return Shares(
+        classes=0.30 + 0.30 * scarce,
+        pairs=0.20 - 0.08 * scarce,
+        represent=0.06 - 0.02 * scarce,
+        discriminate=0.34 - 0.20 * scarce,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +121,9 @@ def make_plan(schema: Schema, noisy_size: int, *, epsilon: float, delta: float, 
             f"Pool more rows into one table, or grant more: about epsilon {epsilon * MIN_ROWS / max(noisy_size, 20):.1f} would carry as "
             "much signal as 200 rows do here."
         )
-    shares = shares or Shares()
     size = size_event(epsilon)
     features = len(schema.features)
+    shares = shares or choose_shares(noisy_size, epsilon, features)
     all_pairs = features * (features - 1) // 2
     pairs = all_pairs if all_pairs <= ALL_PAIRS_UP_TO else _wide_pairs(noisy_size, epsilon, all_pairs)
 

@@ -1,6 +1,6 @@
 """Stage 5's other half, discriminate: an auxiliary-classifier discriminator trained by DP-SGD on real rows.
 
-Two heads share every Poisson sample: a linear class head p(class | features), started at half the naive-Bayes log-odds, and a
+Two heads share every Poisson sample: a linear class head p(class | features), started near the naive-Bayes log-odds, and a
 critic that tells real rows from the candidates' hard samples. One release a step: both heads' clipped per-record
 gradients, scaled to one vector of norm at most 1 (L2, add or remove one row). The fake half of the critic's gradient reads no row.
 """
@@ -18,6 +18,7 @@ from distill.statistics import ClassCounts
 
 HIDDEN = 64
 HEAD_STEP, HEAD_MOMENTUM = 0.5, 0.9  # the step is an upper bound, see `head_step`
+START = 0.7  # of the naive-Bayes log-odds: columns that say the same thing twice must not count twice
 MAX_LOGIT_NOISE = 0.3  # stddev that all gradient noise together may put on a class logit
 CRITIC_STEP = 2e-3
 FLOOR = 1e-3  # of what independence gives: bounds the log-odds of a bin that a class never showed
@@ -38,7 +39,7 @@ class Discriminator:
         self.hidden, self.out = nn.Linear(layout.width, HIDDEN), nn.Linear(HIDDEN, 1)
         with torch.no_grad():
             weight, bias = naive_bayes(counts)
-            self.head.weight.copy_(0.5 * weight * len(layout.features) ** 0.5)
+            self.head.weight.copy_(START * weight * len(layout.features) ** 0.5)
             self.head.bias.copy_(bias)
             for layer in (self.hidden, self.out):
                 bound = layer.in_features**-0.5
@@ -118,7 +119,7 @@ def head_step(plan: Plan, rows: float) -> float:
     event = plan.event(EVENT)
     noise = event.noise_multiplier / (plan.head_portion**0.5 * rows * event.sampling_rate)  # of one averaged gradient
     walk = noise * event.count**0.5 / (1 - HEAD_MOMENTUM)
-    return min(HEAD_STEP, MAX_LOGIT_NOISE / walk)
+    return float(min(HEAD_STEP, MAX_LOGIT_NOISE / walk))
 
 
 def naive_bayes(counts: ClassCounts) -> tuple[Tensor, Tensor]:

@@ -154,8 +154,9 @@ def plain_bins(schema: Schema, target: int = 6) -> list[ColumnBins]:
             cells = np.arange(grid.cells)
             out.append(ColumnBins(grid, cells, np.ones(len(cells)), cells))
             continue
-        starts = np.unique(np.linspace(0, grid.leaves, 2 * target, endpoint=False).astype(np.int64))
-        bins = np.arange(len(starts)) // 2
+        pieces = grid.leaves if grid.column.kind == "categorical" else 2 * target  # a category is a piece of its own
+        starts = np.unique(np.linspace(0, grid.leaves, pieces, endpoint=False).round().astype(np.int64))
+        bins = np.arange(len(starts)) * target // len(starts)
         if grid.column.nullable:
             starts, bins = np.append(starts, grid.leaves), np.append(bins, bins[-1] + 1)
         out.append(ColumnBins(grid, starts, np.ones(len(starts)) / len(starts), bins))

@@ -1,5 +1,7 @@
 """Coarse bins: they cover every leaf, and a value drawn from a bin goes back to it."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -113,6 +115,6 @@ def test_one_hot_slices_lie_side_by_side():
     bins = plain_bins(EVERY_KIND)
     slices = one_hot_slices(bins)
     assert slices[0].start == 0
-    for before, after in zip(slices, slices[1:], strict=False):
+    for before, after in pairwise(slices):
         assert before.stop == after.start
     assert [s.stop - s.start for s in slices] == [b.n_bins for b in bins]

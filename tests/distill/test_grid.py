@@ -142,7 +142,9 @@ def test_categories_take_their_place_in_the_schema_then_other_then_missing():
     assert (grid.leaves, grid.cells, grid.labels) == (3, 4, ["b", "a", OTHER])
 
 
-@pytest.mark.parametrize("raw", [number("x", nullable=True), integer("x", nullable=True), number("x", 0, 1e6, nullable=True)])
+@pytest.mark.parametrize(
+    "raw", [number("x", nullable=True), integer("x", nullable=True), number("x", 0, 1e6, nullable=True)]
+)
 def test_missing_numbers_take_the_last_cell_and_no_value_does(raw):
     grid = grid_of(raw)
     leaves = grid.encode(pd.Series([np.nan, raw["min"], raw["max"]]))

@@ -20,7 +20,10 @@ def rows(n: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
 def gaps(labels: np.ndarray, chances: np.ndarray, cells: np.ndarray, width: int) -> np.ndarray:
     """Drawn minus expected number of each class in each cell, (cells, classes)."""
     error = np.eye(chances.shape[1])[labels] - chances
-    return np.stack([np.bincount(cells.ravel(), np.repeat(error[:, c], cells.shape[1]), width) for c in range(error.shape[1])], axis=1)
+    return np.stack(
+        [np.bincount(cells.ravel(), np.repeat(error[:, c], cells.shape[1]), width) for c in range(error.shape[1])],
+        axis=1,
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 3, 8])

@@ -11,6 +11,7 @@ from private_fakes import EVERY_KIND, category, integer, number, schema_of
 
 from distill.accounting import Event, epsilon_of
 from distill.errors import BudgetError, ConfigError
+from distill.ledger_state import audited_epsilon
 from distill.mechanisms import NoiseSource
 from distill.plan import MIN_ROWS, Plan, Shares, make_plan, size_event
 from distill.schema import Schema
@@ -51,13 +52,16 @@ def requests(draw: st.DrawFn) -> tuple[Schema, int, float, float]:
     )
 
 
-@settings(max_examples=15)
+@pytest.mark.slow
+@settings(max_examples=20)
 @given(requests())
 def test_the_joint_cost_is_at_or_just_under_the_grant(request):
     schema, rows, epsilon, delta = request
     plan = make_plan(schema, rows, epsilon=epsilon, delta=delta)
     assert 0.98 * epsilon < plan.joint_epsilon <= epsilon
-    assert plan.joint_epsilon <= epsilon_of(plan.events, delta, accountant="rdp") * (1 + 1e-9)
+    pld, rdp = audited_epsilon(plan.events, delta, stated=epsilon)  # as an auditor of the ledger will recompute it
+    assert pld == plan.joint_epsilon
+    assert pld <= rdp or epsilon < 1  # below, the grid of the PLD accountant shows (it only ever overstates)
     check_events(plan, schema)
 
 
@@ -79,9 +83,7 @@ def check_events(plan: Plan, schema: Schema) -> None:
         if event.mechanism == "gaussian":
             NoiseSource(0).gaussian_counts(np.zeros(1, dtype=np.int64), stddev=event.cell_stddev)  # enough to draw
         if event.mechanism == "poisson_gaussian":
-            assert event.sampling_rate * plan.noisy_size == pytest.approx(max(2000, 0.02 * plan.noisy_size), rel=0.5) or (
-                event.sampling_rate == 1.0
-            )
+            assert event.sampling_rate * plan.noisy_size >= min(plan.noisy_size, 500)  # a batch says something
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,7 @@ def test_the_corners_of_what_is_supported_can_be_planned(columns, rows, epsilon)
 
 def test_the_least_noise_on_counts_can_still_be_drawn():
     """At a huge epsilon the counts sit at the floor of the noise; 15 blocks once fell below it by rounding."""
-    plan = make_plan(table_of(0, 0, 15), 2000, epsilon=20.0, delta=DELTA)
+    plan = make_plan(table_of(0, 0, 15), 2000, epsilon=10.0, delta=DELTA, shares=Shares(classes=20.0))
     assert plan.event("encode.classes").cell_stddev == pytest.approx(2.0)
     check_events(plan, table_of(0, 0, 15))
 
@@ -163,7 +165,9 @@ def test_every_tree_level_is_paid_for_by_as_many_blocks_as_columns_reach_it(plan
 
 @pytest.mark.parametrize("noisy_size", [MIN_ROWS - 1, 50, 0, -3000])
 def test_too_few_rows_are_refused_with_what_would_do(noisy_size):
-    with pytest.raises(BudgetError, match=r"below 200.*Pool more rows .* or grant more: about epsilon [0-9.]+") as error:
+    with pytest.raises(
+        BudgetError, match=r"below 200.*Pool more rows .* or grant more: about epsilon [0-9.]+"
+    ) as error:
         make_plan(EVERY_KIND, noisy_size, epsilon=1.0, delta=DELTA)
     assert "-" not in str(error.value)  # no negative epsilon is suggested
 
@@ -172,7 +176,7 @@ def test_too_few_rows_are_refused_with_what_would_do(noisy_size):
     ("epsilon", "delta"), [(0, 1e-5), (-1, 1e-5), (math.nan, 1e-5), (math.inf, 1e-5), (1, 0), (1, math.nan), (1, 0.01)]
 )
 def test_a_senseless_budget_is_refused(epsilon, delta):
-    with pytest.raises(ConfigError, match="epsilon must be|delta must be"):
+    with pytest.raises(ConfigError, match=r"epsilon must be|delta must be"):
         make_plan(EVERY_KIND, 1000, epsilon=epsilon, delta=delta)
 
 

@@ -165,7 +165,9 @@ def test_a_gradient_sees_coarse_codes_with_the_target_last():
 
 def with_units(n: int, units: int, seed: int) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
-    return rows(n, seed).assign(customer=[f"c{k}" for k in np.append(np.arange(units), rng.integers(0, units, n - units))])
+    return rows(n, seed).assign(
+        customer=[f"c{k}" for k in np.append(np.arange(units), rng.integers(0, units, n - units))]
+    )
 
 
 def test_a_unit_counts_once_however_many_rows_it_has(seed):

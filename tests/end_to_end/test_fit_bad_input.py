@@ -177,7 +177,7 @@ def test_a_damaged_parquet_file(bank, refused):
 
 
 def test_one_class_in_the_table_is_no_error_for_saying_so_would_be_a_release(bank, quick):
-    bank.write_rows(loans(400).assign(default=0))
+    bank.write_rows(loans(1500).assign(default=0))
     ran = bank.fit()
     assert ran.exit_code == 0, ran.output
     assert set(bank.bundle.samples.columns) == {c["name"] for c in SCHEMA["columns"]}
@@ -415,9 +415,33 @@ def full_disk(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def test_too_little_room_for_a_bundle_is_noticed_before_anything_is_charged(bank, refused):
+    """The system's limit on file sizes stands in for a disk that is nearly full."""
+    resource = pytest.importorskip("resource", reason="no such limit on this system")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512 << 10, limits[1]))
+    try:
+        refused(words=("cannot write the bundle", "bank.distill", "File too large", "Raise the limit"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 def test_a_full_disk_is_noticed_before_anything_is_charged(refused, monkeypatch):
     monkeypatch.setattr(durable.os, "fsync", full_disk)
     refused(words=("cannot write the bundle", "bank.distill", "No space left on device", "Free some space"))
+
+
+@pytest.mark.parametrize("own", ["data", "ledger"])
+def test_the_table_and_the_ledger_are_never_replaced_by_a_bundle(bank, refused, own):
+    path = getattr(bank.project, own)
+    before = path.read_bytes()
+    refused("--out", path, "--overwrite", words=(path.name, "is the table or the ledger itself", "another file"))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("purpose", ["", "two\nlines"])
+def test_a_purpose_that_the_ledger_cannot_hold(refused, purpose):
+    refused("--purpose", purpose, words=("purpose", "one line of printable text"))
 
 
 # ---- in the middle of a fit: nothing half-written, and the reservation stands ----------------------------------------
@@ -641,3 +665,18 @@ def test_no_bundle_a_folder_without_one_and_a_table_instead_of_one(bundle, fitte
     assert "no bundle (*.distill) in the folder" in hub_refuses(bundle.parent, empty)
     assert "no bundle at" in hub_refuses(bundle.parent, bundle.parent / "gone.distill")
     assert "loans.csv is not a bundle" in hub_refuses(bundle.parent, fitted.project.data)
+
+
+# ---- not wrong at all -----------------------------------------------------------------------------------------------
+
+
+def test_a_user_without_a_name_can_fit(bank, monkeypatch):
+    """As in a container that runs under a number."""
+
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr(pipeline.getpass, "getuser", nameless)
+    monkeypatch.setattr(pipeline, "distil", nothing_learnt)
+    assert bank.fit().exit_code == 1  # in the stages, which are not there
+    assert [e.actor for e in bank.ledger.entries()][-2:] == ["unknown user", "unknown user"]
