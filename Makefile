@@ -12,7 +12,8 @@ help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
 
 demo: $(READY) ## three banks distil their tables, the hub trains one model: the whole job on made-up data
-	$(BIN)/distill demo
+	rm -rf demo-out
+	$(BIN)/distill demo --out demo-out
 
 test: $(READY) ## unit, property, statistical and end-to-end tests
 	$(BIN)/python -m pytest

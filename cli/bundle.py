@@ -66,7 +66,12 @@ def verify(
 def export(
     file: FileArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="CSV or Parquet, by suffix.", metavar="OUT")],
-    rows: Annotated[int | None, typer.Option(min=1, help=f"How many to draw; else as many as the institution has (noisy), at least {LEAST_ROWS:,}.")] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help=f"How many to draw; else as many as the institution has (noisy), at least {LEAST_ROWS:,}."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
     key: KeyOption = None,
     project: ProjectOption = Path(),

@@ -69,7 +69,7 @@ def run_demo(out: Path, *, epsilon: float, rows: float, console: "Console") -> d
 
     if out.exists():
         raise ConfigError(f"{out} exists already; name a new folder with --out or remove it.")
-    sizes = {b.name: max(500, round(b.rows * rows)) for b in BANKS}
+    sizes = {b.name: max(1000, round(b.rows * rows)) for b in BANKS}  # noise of scale 50 on fewer might refuse a fit
     tables = demo_tables(
         np.random.default_rng(DATA_SEED), rows=sizes, held_out_rows=max(2000, round(HELD_OUT_ROWS * min(rows, 1)))
     )

@@ -78,7 +78,8 @@ def _bars(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=progress_console(quiet=quiet)) as bars:
+    console = progress_console(quiet=quiet)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         tasks = {stage: bars.add_task(text, total=None, start=False) for stage, text in STAGES.items()}
 
         def progress(stage: str, done: int, total: int) -> None:

@@ -9,7 +9,7 @@ Unit: one row (or one entity, where the schema names a `unit`). Neighbours: add 
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,7 +18,8 @@ from distill.errors import ConfigError
 
 Mechanism = Literal["laplace", "gaussian", "poisson_gaussian"]
 Accountant = Literal["pld", "rdp"]
-PLD_INTERVAL = 1e-3  # discretisation of the privacy loss; pessimistic, so a coarser grid only overstates epsilon
+COARSE, FINE = 1e-3, 1e-4  # discretisation of the privacy loss; pessimistic, so a coarser grid only overstates epsilon
+FINE_BELOW = 0.5  # epsilon under which the coarse grid would waste several percent
 EVENT_FORMAT = 1
 
 
@@ -81,14 +82,19 @@ def _joint_epsilon(events: Sequence[Event], delta: float, accountant: Accountant
     from dp_accounting import NeighboringRelation, pld, rdp
 
     relation = NeighboringRelation.ADD_OR_REMOVE_ONE
-    reader = (
-        pld.PLDAccountant(relation, value_discretization_interval=PLD_INTERVAL)
-        if accountant == "pld"
-        else rdp.RdpAccountant(neighboring_relation=relation)
-    )
+    if accountant == "rdp":
+        return _read(rdp.RdpAccountant(neighboring_relation=relation), events, delta)
+    epsilon = _read(pld.PLDAccountant(relation, value_discretization_interval=COARSE), events, delta)
+    if epsilon < FINE_BELOW:
+        epsilon = _read(pld.PLDAccountant(relation, value_discretization_interval=FINE), events, delta)
+    return epsilon
+
+
+def _read(accountant: Any, events: Sequence[Event], delta: float) -> float:
+    """What an accountant of the library makes of the events."""
     for event, count in _merged(events):
-        reader.compose(event, count)
-    return float(reader.get_epsilon(delta))
+        accountant.compose(event, count)
+    return float(accountant.get_epsilon(delta))
 
 
 def _merged(events: Iterable[Event]) -> list[tuple[object, int]]:

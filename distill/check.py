@@ -5,6 +5,8 @@ from numbers import Real
 
 from distill.errors import ConfigError
 
+LEAST_EPSILON, LEAST_DELTA = 0.01, 1e-15
+
 
 def positive(**values: float) -> None:
     """Each value is a finite number above zero."""
@@ -23,6 +25,14 @@ def at_most(limit: float, **values: float) -> None:
 def budget(epsilon: float, delta: float) -> None:
     """A usable (epsilon, delta): finite, epsilon > 0 and 0 < delta < 1e-2."""
     positive(epsilon=epsilon, delta=delta)
+    if epsilon < LEAST_EPSILON:
+        raise ConfigError(
+            f"epsilon must be at least {LEAST_EPSILON:g}, not {epsilon:g}: below, the noise leaves nothing to learn."
+        )
+    if delta < LEAST_DELTA:
+        raise ConfigError(
+            f"delta must be at least {LEAST_DELTA:g}, not {delta:g}: below, accounting in floating point is not reliable."
+        )
     if delta >= 1e-2:
         raise ConfigError(
             f"delta must be below 0.01, not {delta:g}: at delta = 1/n a mechanism may publish a whole record. "

@@ -22,6 +22,7 @@ from distill.tables import OTHER, to_public
 OVER_GENERATE = 2.0
 CHUNK = 20_000
 RAKE_ROUNDS = 5
+LEAST_BATCH = 2000
 Critic = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # hidden weight and bias, output weight and bias
 
 
@@ -82,6 +83,8 @@ class Generator:
 
     def draw_codes(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` selected rows as coarse codes, (n, features + 1), the class last."""
+        if n < LEAST_BATCH:  # selection and class shares are judged on a batch: a few rows are some of a larger one
+            return self.draw_codes(LEAST_BATCH, rng)[:n]
         parts = [self._candidates(min(CHUNK, m), rng) for m in _chunks(int(np.ceil(n * OVER_GENERATE)))]
         codes = np.concatenate(parts)
         codes = codes[self.select(codes, n, rng)]

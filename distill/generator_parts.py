@@ -32,7 +32,7 @@ def parts_of(
     statistics: dict[str, np.ndarray] = {
         "class_counts": np.rint(class_block / (STEP * counts.stddev)).astype(np.int32),
         "pair_columns": np.array(pairs.pairs, dtype=np.int16).reshape(-1, 2),
-        "pair_shares": np.rint(flat / pair_step).clip(-32767, 32767).astype(np.int16),
+        "pair_shares": np.rint(flat / pair_step).astype(np.int32),
         "cluster_shares": cluster_shares.astype(np.float32),
         "bin_pieces": np.array([len(b.starts) for b in generator.bins], dtype=np.int32),
         "bin_starts": np.concatenate([b.starts for b in generator.bins]).astype(np.uint32),
@@ -77,6 +77,10 @@ def _read(bundle: Bundle) -> Generator:
     statistics, heads, components = (bundle.tensors[g] for g in ("statistics", "heads", "components"))
     schema, settings = bundle.schema, bundle.manifest.generator
     bins = _bins(schema, statistics)
+    target = next(b for b in bins if b.grid.column.name == schema.target)
+    cells = np.arange(len(schema.classes))
+    in_order = np.array_equal(target.starts, cells) and np.array_equal(target.bin_of_piece, cells)
+    _require(in_order, "the target's bins are not its classes")
     widths = [b.n_bins for b in bins if b.grid.column.name != schema.target]
     width, classes = sum(widths), len(schema.classes)
     logits = components["logits"]

@@ -94,6 +94,7 @@ class ColumnGrid:
             whole = first + np.floor(rng.random(start.shape) * (last - first + 1))
             return np.asarray(np.clip(np.where(last >= first, whole, np.rint(edges[0])), self._low, self._high))
         x = edges[0] + rng.random(start.shape) * (edges[1] - edges[0])
+        x = np.where((stop - start == 1) & (edges[0] <= 0) & (edges[1] >= 0), 0.0, x)  # a spike at zero stays one
         return np.asarray(np.clip(x, self._low, self._high))
 
     @property

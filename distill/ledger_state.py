@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from distill.accounting import PLD_INTERVAL, Event, epsilon_of
+from distill.accounting import COARSE, Event, epsilon_of
 from distill.errors import ConfigError
 from distill.ledger_entries import (
     NO_HASH,
@@ -226,7 +226,7 @@ def audited_epsilon(events: Sequence[Event], delta: float, *, stated: float) -> 
         raise ValueError(f"its events cost epsilon {pld:.9g} at delta {delta:g}, more than the stated {stated:.9g}")
     # Rounding a privacy loss to the grid adds at most interval**2 / 4 of variance a step; six deviations of that.
     steps = sum(e.count for e in events if e.mechanism != "laplace")
-    if rdp < pld * 0.999 - 3 * PLD_INTERVAL * math.sqrt(steps) - 1e-6:
+    if rdp < pld * 0.999 - 3 * COARSE * math.sqrt(steps) - 1e-6:
         raise ValueError(f"the accountants contradict each other: RDP {rdp:.6g} is below PLD {pld:.6g}")
     return pld, rdp
 

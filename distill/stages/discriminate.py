@@ -46,7 +46,9 @@ class Discriminator:
                 layer.weight.uniform_(-1, 1, generator=generator).mul_(bound)
                 layer.bias.zero_()
             self.hidden.weight.mul_((len(layout.widths)) ** 0.5)
-        self._head_optimizer = torch.optim.SGD(self.head.parameters(), lr=head_step(plan, counts.total), momentum=HEAD_MOMENTUM)
+        self._head_optimizer = torch.optim.SGD(
+            self.head.parameters(), lr=head_step(plan, counts.total), momentum=HEAD_MOMENTUM
+        )
         self._critic_optimizer = torch.optim.Adam(
             [*self.hidden.parameters(), *self.out.parameters()], lr=CRITIC_STEP, betas=(0.5, 0.99)
         )

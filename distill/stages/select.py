@@ -18,8 +18,9 @@ TRIAL_ROWS = 20_000
 def calibrate(generator: Generator, counts: ClassCounts, pairs: PairCounts, rng: np.random.Generator) -> Generator:
     """The generator with the strongest critic that does not move its rows away from the noisy statistics."""
     trials = [replace(generator, critic_power=s) for s in STRENGTHS]
-    distances = [distance(t.draw_codes(TRIAL_ROWS, rng), counts, pairs) for t in trials]
-    allowed = distances[-1] * 1.01  # draws of this size differ by about that much among themselves
+    seed = int(rng.integers(2**62))  # the same draws for each, so that a difference is the critic's
+    distances = [distance(t.draw_codes(TRIAL_ROWS, np.random.default_rng(seed)), counts, pairs) for t in trials]
+    allowed = distances[-1] * 1.01
     return next(t for t, d in zip(trials, distances, strict=True) if d <= allowed)
 
 

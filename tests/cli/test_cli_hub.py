@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from cli.evaluate import evaluate
 from cli.predict import predict
 from cli.train_global import train_global
-from distill import generator as generators
+from distill import generator_parts as generators
 from distill.accounting import Event
 from distill.bundle import write_bundle
 from distill.keys import generate_key

@@ -71,7 +71,7 @@ def test_draws_of_the_stored_generator_have_the_same_shares():
 
 @pytest.mark.parametrize(
     "rows",
-    [3000, pytest.param(400_000, marks=pytest.mark.xfail(strict=True, reason="16 bits cut off large pair shares"))],
+    [3000, 400_000],
 )
 def test_statistics_are_stored_within_a_quarter_of_their_noise(rows):
     """Also on large tables, where the noise is a tiny share of the rows."""
@@ -182,7 +182,6 @@ def test_a_tensor_with_values_that_cannot_be_is_refused(sound, group, name, chan
         generator_of(broken(sound, group, name, change(sound.tensors[group][name])))
 
 
-@pytest.mark.xfail(strict=True, reason="the target's bins are not compared with the classes")
 def test_bins_of_the_target_must_be_its_classes():
     """Else a drawn class would point at a bin that is not there."""
     sound = bundled(toy_generator(), 100)

@@ -116,6 +116,8 @@ def test_one_record_moves_each_block_by_at_most_one_in_one_cell(cells, size):
         return table.noisy_counts("counts", label_of, [size] * 2, [CELL] * 2)
 
     labels = np.array(cells)
+    for j, counts in enumerate(histograms(labels)):
+        assert counts.tolist() == [int((labels[:, j] == cell).sum()) for cell in range(size)]
     for more, fewer in zip(histograms(labels), histograms(labels[1:].reshape(-1, 2)), strict=True):
         assert more.shape == (size,)
         assert set((more - fewer).tolist()) <= {0, 1}

@@ -4,6 +4,7 @@ A fit of a small table costs some seconds, most of it optimiser steps. `quicken`
 not judge what is learnt; everything else (reads, noise, ledger, bundle) is as it is outside the tests.
 """
 
+import errno
 import json
 import os
 import signal
@@ -85,6 +86,24 @@ def result_of(*words: object) -> dict[str, Any]:
     assert ran.exit_code == 0, ran.stderr
     assert ran.stdout.count("\n") == 1
     return dict(json.loads(ran.stdout))
+
+
+def refusal(ran: Result) -> str:
+    """The one line with which a command refused."""
+    assert ran.exit_code == 2, ran.output
+    assert ran.stdout == ""
+    line = str(ran.stderr).strip()
+    assert line.startswith("error: ")
+    assert "\n" not in line
+    return line
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def flipped(data: bytes, place: int, bit: int = 0) -> bytes:
+    return data[:place] + bytes([data[place] ^ (1 << bit)]) + data[place + 1 :]
 
 
 @dataclass

@@ -16,7 +16,7 @@ from distill.ledger import open_ledger
 from distill.schema import load_schema
 from distill.tables import read_table
 
-ROWS = 0.05  # of the usual sizes; no bank gets fewer than 500
+ROWS = 0.05  # of the usual sizes; no bank gets fewer than 1000
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_the_demo_leaves_tables_and_a_model_to_play_with(demo):
     schema = load_schema(root / "schema.json")
     assert schema == demo_schema()
     for bank in BANKS:
-        assert len(read_table(root / bank.name / "customers.csv", schema)) >= 500
+        assert len(read_table(root / bank.name / "customers.csv", schema)) >= 1000
     assert len(read_table(root / "hub" / "held_out.csv", schema)) >= 2000
     assert (root / "hub" / "global-model" / "report.html").is_file()
     model = root / "hub" / "global-model"

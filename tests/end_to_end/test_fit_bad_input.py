@@ -1,16 +1,11 @@
-"""What `distill fit` and the hub refuse, one test each: a line that names what, where and the mend, and nothing else.
+"""What `distill fit` refuses, one test each: a line that names what, where and the mend, and nothing else.
 
-After a refusal no file is new, changed or half-written and no budget is spent. Where a fit has begun already, the
-reservation stands, and the ledger says so.
+The refusal comes before the private table is opened: no file is new, changed or half-written and no budget is spent (a
+table that is too small costs its noisy row count, and the line says so).
 """
 
-import errno
-import itertools
-import json
 import os
 import re
-import shutil
-import signal
 import sqlite3
 import stat
 from collections.abc import Callable
@@ -19,26 +14,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import DELTA, EPSILON, SCHEMA, Bank, distill, loans, make_bank, quicken, result_of
+from conftest import EPSILON, SCHEMA, Bank, flipped, full_disk, loans, make_bank, refusal
 
-from distill import durable, ledger_store, pipeline
-from distill.bundle import MANIFEST, MEMBERS, parse_bundle
-from distill.bundle_zip import open_container, pack
-from distill.canonical import canonical
-from distill.errors import BundleError, BundleTamperedError, BundleVersionError, ConfigError, LedgerError
+from distill import durable, pipeline
+from distill.errors import ConfigError, LedgerError
 from distill.keys import generate_key
 
 ROOT = getattr(os, "geteuid", lambda: 1)() == 0
-
-
-def refusal(ran: object) -> str:
-    """The one line with which a command refused."""
-    assert ran.exit_code == 2, ran.output  # type: ignore[attr-defined]
-    assert ran.stdout == ""  # type: ignore[attr-defined]
-    line = str(ran.stderr).strip()  # type: ignore[attr-defined]
-    assert line.startswith("error: ")
-    assert "\n" not in line
-    return line
 
 
 def door_stays_shut(*_: object, **__: object) -> None:
@@ -411,10 +393,6 @@ def test_a_folder_that_cannot_be_written(bank, refused):
     refused("--out", shut / "x.distill", words=("cannot write the bundle", "Check the folder's permissions"))
 
 
-def full_disk(*_: object, **__: object) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
 def test_too_little_room_for_a_bundle_is_noticed_before_anything_is_charged(bank, refused):
     """The system's limit on file sizes stands in for a disk that is nearly full."""
     resource = pytest.importorskip("resource", reason="no such limit on this system")
@@ -442,241 +420,3 @@ def test_the_table_and_the_ledger_are_never_replaced_by_a_bundle(bank, refused, 
 @pytest.mark.parametrize("purpose", ["", "two\nlines"])
 def test_a_purpose_that_the_ledger_cannot_hold(refused, purpose):
     refused("--purpose", purpose, words=("purpose", "one line of printable text"))
-
-
-# ---- in the middle of a fit: nothing half-written, and the reservation stands ----------------------------------------
-
-
-def assert_stands(bank: Bank, files: dict[str, int], status: str = "planned") -> None:
-    """No bundle, no temporary file; the ledger verifies and counts the release in full, so a second one is refused."""
-    assert bank.files() == files
-    assert not bank.project.out.exists()
-    books = bank.ledger.verify(bank.key.public_hex).summary
-    assert [r.status for r in books.standing] == [status]
-    assert (books.spent_epsilon, books.spent_delta) == (EPSILON, DELTA)
-    assert books.remaining_epsilon == 0
-    shown = result_of("ledger", "show", "--project", bank.folder)
-    assert [r["release"] for r in shown["standing"]] == [books.standing[0].release]
-    assert (shown["spent_epsilon"], shown["remaining_epsilon"]) == (EPSILON, 0)
-    text = distill("ledger", "show", "--project", bank.folder)
-    assert text.exit_code == 0, text.output
-    assert "(STANDING)" in text.stdout
-    assert "count as spent in full" in text.stdout
-    again = refusal(bank.fit())
-    assert "1 unfinished release(s) included" in again
-    assert "distill ledger show" in again
-
-
-def test_ctrl_c_leaves_the_reservation_and_ledger_show_says_so(bank):
-    files = bank.files()
-    code, out, err = bank.stop_fit(bank.begin_fit(), signal.SIGINT)
-    assert code == 130, err
-    assert out == ""
-    assert "Traceback" not in err
-    last = err.strip().splitlines()[-1]
-    assert last.startswith("error: interrupted.")
-    assert "reservation stands" in last
-    assert "distill ledger show" in last
-    assert_stands(bank, files)
-
-
-def test_a_killed_fit_leaves_the_reservation(bank):
-    files = bank.files()
-    code, out, _ = bank.stop_fit(bank.begin_fit(), signal.SIGKILL)
-    assert code == -signal.SIGKILL
-    assert out == ""
-    assert_stands(bank, files)
-
-
-def nothing_learnt(*_: object) -> None:
-    """In the place of all stages, where only what comes after them is looked at."""
-    raise MemoryError("4711 rows")
-
-
-def test_a_defect_in_the_middle_leaves_the_reservation_and_quotes_no_value(bank, monkeypatch):
-    files = bank.files()
-    monkeypatch.delenv("DISTILL_DEBUG", raising=False)
-    monkeypatch.setattr(pipeline, "distil", nothing_learnt)
-    ran = bank.fit()
-    assert ran.exit_code == 1
-    assert "unexpected MemoryError" in ran.stderr
-    assert "4711" not in ran.stderr
-    assert_stands(bank, files)
-
-
-@pytest.mark.parametrize("step", ["fsync", "write"])
-def test_a_disk_that_fills_up_leaves_no_half_bundle(bank, quick, monkeypatch, step):
-    files = bank.files()
-    distil = pipeline.distil
-
-    class FullFile:
-        """Takes a few bytes, then there is no more room."""
-
-        def __init__(self, handle: int, mode: str) -> None:
-            self.handle = handle
-
-        def __enter__(self) -> "FullFile":
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            os.close(self.handle)
-
-        def write(self, data: bytes) -> None:
-            os.write(self.handle, data[:1000])
-            full_disk()
-
-    def and_then_it_is_full(*arguments: object) -> object:
-        done = distil(*arguments)
-        if step == "fsync":
-            monkeypatch.setattr(durable.os, "fsync", full_disk)
-        else:
-            monkeypatch.setattr(durable.os, "fdopen", FullFile)
-        return done
-
-    monkeypatch.setattr(pipeline, "distil", and_then_it_is_full)
-    ran = bank.fit()
-    monkeypatch.undo()
-    assert ran.exit_code == 2
-    line = ran.stderr.strip().splitlines()[-1]
-    assert line.startswith("error: cannot write the bundle")
-    assert "No space left on device" in line
-    assert "Free some space" in line
-    assert_stands(bank, files)
-
-
-def test_a_full_disk_under_the_ledger_at_the_very_end_leaves_no_bundle(bank, quick, monkeypatch):
-    files, append = bank.files(), ledger_store.append
-
-    def full_at_the_commit(connection: object, entry: object, seal: str) -> None:
-        if entry.kind == "commit":  # type: ignore[attr-defined]
-            error = sqlite3.OperationalError("database or disk is full")
-            error.sqlite_errorcode = sqlite3.SQLITE_FULL
-            raise error
-        append(connection, entry, seal)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(ledger_store, "append", full_at_the_commit)
-    ran = bank.fit()
-    monkeypatch.undo()
-    assert ran.exit_code == 2
-    assert "cannot write the ledger" in ran.stderr
-    assert "Free some space" in ran.stderr
-    assert_stands(bank, files)
-
-
-# ---- at the hub -----------------------------------------------------------------------------------------------------
-
-
-def flipped(data: bytes, place: int, bit: int = 0) -> bytes:
-    return data[:place] + bytes([data[place] ^ (1 << bit)]) + data[place + 1 :]
-
-
-def hub_refuses(folder: Path, *words: object) -> str:
-    """train-global's one line; it wrote nothing."""
-    before = sorted(folder.iterdir())
-    ran = distill("train-global", *words, "--out", folder / "model")
-    assert sorted(folder.iterdir()) == before
-    assert ran.exit_code == 2, ran.output
-    assert ran.stdout == ""
-    line = ran.stderr.strip().splitlines()[-1]  # behind the progress
-    assert line.startswith("error: ")
-    return line
-
-
-@pytest.fixture
-def bundle(fitted: Bank, tmp_path: Path) -> Path:
-    """A copy of a good bundle, alone in its folder."""
-    folder = tmp_path / "hub"
-    folder.mkdir()
-    return Path(shutil.copy(fitted.project.out, folder / "north.distill"))
-
-
-def resigned(bank: Bank, change: Callable[[dict[str, object]], None]) -> bytes:
-    """The bank's bundle with another manifest, signed by the bank's own key."""
-    container = open_container(bank.project.out.read_bytes())
-    files = {name: container.members[name].unpack(1 << 30) for name in MEMBERS}
-    manifest = json.loads(files[MANIFEST])
-    change(manifest)
-    return pack({**files, MANIFEST: canonical(manifest)}, bank.key)
-
-
-def test_a_bundle_with_any_byte_flipped(bundle):
-    """Around every part's border, and 150 places spread over the file, one bit each."""
-    good = bundle.read_bytes()
-    borders = [m.start() for m in re.finditer(rb"PK\x01\x02|PK\x03\x04|PK\x05\x06", good)]
-    near = {b + i for b in borders for i in range(0, 46, 5)}
-    places = sorted({p for p in near if p < len(good)} | {int(p) for p in np.linspace(0, len(good) - 1, 150)})
-    for place, bit in zip(places, itertools.cycle(range(8)), strict=False):
-        with pytest.raises((BundleTamperedError, BundleError)) as caught:
-            parse_bundle(flipped(good, place, bit), path=bundle)
-        assert bundle.name in str(caught.value)
-    bundle.write_bytes(flipped(good, len(good) // 3))
-    line = hub_refuses(bundle.parent, bundle)
-    assert "north.distill" in line
-    assert "altered or damaged" in line
-    assert "send it again" in line
-
-
-@pytest.mark.parametrize("cut", [0, 10, 1000, -1])
-def test_a_bundle_that_is_cut_short(bundle, cut):
-    bundle.write_bytes(bundle.read_bytes()[:cut])
-    assert "north.distill" in hub_refuses(bundle.parent, bundle)
-
-
-def test_a_bundle_from_a_newer_version(bundle, fitted):
-    bundle.write_bytes(resigned(fitted, lambda manifest: manifest.update(format_version=2)))
-    with pytest.raises(BundleVersionError):
-        parse_bundle(bundle.read_bytes(), path=bundle)
-    line = hub_refuses(bundle.parent, bundle)
-    assert "north.distill was written by a newer version" in line
-    assert "update distill" in line
-
-
-def test_a_bundle_that_claims_a_smaller_epsilon(bundle, fitted):
-    bundle.write_bytes(resigned(fitted, lambda m: m["privacy"].update(epsilon=0.5)))  # type: ignore[attr-defined]
-    assert "more than the stated 0.5" in hub_refuses(bundle.parent, bundle)
-
-
-def test_bundles_with_different_schemas(bundle, tmp_path, quick):
-    schema = json.loads(json.dumps(SCHEMA))
-    schema["columns"][1]["max"] = 120
-    south = make_bank(tmp_path / "south", schema=schema)
-    assert south.fit().exit_code == 0
-    line = hub_refuses(bundle.parent, bundle, south.project.out)
-    for word in ("north.distill", "south.distill", "different schemas", "age", "agree on one schema file"):
-        assert word in line
-
-
-def test_a_rehearsal_bundle(tmp_path):
-    bank = make_bank(tmp_path / "north")
-    with pytest.MonkeyPatch.context() as patch:
-        quicken(patch)
-        ran = bank.fit("--rehearsal", "7")
-    assert ran.exit_code == 0
-    assert "REHEARSAL, NOT PRIVATE" in ran.stdout
-    assert bank.books.spent_epsilon == 0
-    line = hub_refuses(bank.folder, bank.project.out)
-    assert "REHEARSAL and NOT PRIVATE" in line
-    assert "--allow-rehearsal" in line
-
-
-def test_no_bundle_a_folder_without_one_and_a_table_instead_of_one(bundle, fitted):
-    empty = bundle.parent / "empty"
-    empty.mkdir()
-    assert "no bundle (*.distill) in the folder" in hub_refuses(bundle.parent, empty)
-    assert "no bundle at" in hub_refuses(bundle.parent, bundle.parent / "gone.distill")
-    assert "loans.csv is not a bundle" in hub_refuses(bundle.parent, fitted.project.data)
-
-
-# ---- not wrong at all -----------------------------------------------------------------------------------------------
-
-
-def test_a_user_without_a_name_can_fit(bank, monkeypatch):
-    """As in a container that runs under a number."""
-
-    def nameless() -> str:
-        raise KeyError("getpwuid(): uid not found: 4711")
-
-    monkeypatch.setattr(pipeline.getpass, "getuser", nameless)
-    monkeypatch.setattr(pipeline, "distil", nothing_learnt)
-    assert bank.fit().exit_code == 1  # in the stages, which are not there
-    assert [e.actor for e in bank.ledger.entries()][-2:] == ["unknown user", "unknown user"]

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from hub_fakes import BINARY, TERNARY, TableGenerator, class_chances, fake_bundle, skewed, table
 
-from distill import generator as generators
+from distill import generator_parts as generators
 from distill.errors import BundleMismatchError, ConfigError, DataError
 from distill.tables import read_table
 from server_train import hub, intake

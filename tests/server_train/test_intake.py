@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 from hub_fakes import BINARY, TERNARY, TableGenerator, fake_bundle, table
 
-from distill import generator as generators
+from distill import generator_parts as generators
 from distill.errors import BundleError, BundleMismatchError, BundleTamperedError, RehearsalBundleError
 from server_train import intake
 from server_train.intake import find_bundles, receive
