@@ -95,7 +95,7 @@ def _bars(console: Any) -> Iterator[Callable[[str, int, int], None]]:
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+    with Progress(*columns, console=console) as bars:
         tasks = {stage: bars.add_task(text, total=None, start=False, visible=False) for stage, text in STAGES.items()}
 
         def progress(stage: str, done: int, total: int) -> None:

@@ -78,13 +78,12 @@ def _bars(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = progress_console(quiet=quiet)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        tasks = {stage: bars.add_task(text, total=None, start=False) for stage, text in STAGES.items()}
+    with Progress(*columns, console=progress_console(quiet=quiet)) as bars:
+        tasks = {stage: bars.add_task(text, total=None, start=False, visible=False) for stage, text in STAGES.items()}
 
         def progress(stage: str, done: int, total: int) -> None:
             bars.start_task(tasks[stage])
-            bars.update(tasks[stage], completed=done, total=total)
+            bars.update(tasks[stage], completed=done, total=total, visible=True)
 
         yield progress
 
