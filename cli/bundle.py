@@ -73,6 +73,9 @@ def export(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    stored: Annotated[
+        bool, typer.Option("--stored", help="Draw nothing: write the rows that lie in the bundle.")
+    ] = False,
     key: KeyOption = None,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
@@ -82,13 +85,15 @@ def export(
         from distill.tables import write_table
 
         bundle = _checked(file, key, project)
-        frame = _drawn(bundle, rows or max(bundle.manifest.noisy_rows, LEAST_ROWS), seed)
+        wanted = rows or max(bundle.manifest.noisy_rows, LEAST_ROWS)
+        frame = bundle.samples.head(rows or len(bundle.samples)) if stored else _drawn(bundle, wanted, seed)
         write_table(frame, out)
         if bundle.manifest.rehearsal:
             report.note(_warning())
         report(
-            {"file": file, "out": out, "rows": len(frame)},
-            f"wrote {len(frame):,} rows to {out} (drawn from the bundle; more or fewer with --rows, at no privacy cost)",
+            {"file": file, "out": out, "rows": len(frame), "drawn": not stored},
+            f"wrote {len(frame):,} rows to {out}"
+            + ("" if stored else " (drawn from the bundle; more or fewer with --rows, at no privacy cost)"),
         )
 
 

@@ -23,7 +23,7 @@ def at_most(limit: float, **values: float) -> None:
 
 
 def budget(epsilon: float, delta: float) -> None:
-    """A usable (epsilon, delta): finite, epsilon > 0 and 0 < delta < 1e-2."""
+    """A usable (epsilon, delta): finite, epsilon at least 0.01, delta from 1e-15 to below 1e-2."""
     positive(epsilon=epsilon, delta=delta)
     if epsilon < LEAST_EPSILON:
         raise ConfigError(

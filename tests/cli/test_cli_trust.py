@@ -198,7 +198,7 @@ def test_export_writes_the_samples(bank, tmp_path, suffix):
     run("ledger", "grant", *GRANT, "--project", bank)
     file = bundle_of(bank, begin(bank))
     out = tmp_path / f"rows.{suffix}"
-    assert answer("bundle", "export", file, "-o", out)["rows"] == 2
+    assert answer("bundle", "export", file, "-o", out, "--stored")["rows"] == 2
     back = pd.read_csv(out) if suffix == "csv" else pd.read_parquet(out)
     pd.testing.assert_frame_equal(back, pd.DataFrame({"age": [20, 30], "default": [0, 1]}))
 

@@ -193,8 +193,9 @@ def test_a_plan_must_not_cost_more_than_was_reserved(ledger, key):
 
 
 def test_round_0_alone_must_fit_the_release(ledger, key):
-    with pytest.raises(BudgetError, match=r"more than the reserved 0\.005"):
-        reserve(ledger, key, 0.005)
+    dear = SIZE.model_copy(update={"noise_multiplier": 50.0})
+    with pytest.raises(BudgetError, match=r"more than the reserved 0\.01"):
+        ledger.reserve(epsilon=0.01, delta=1e-5, purpose="count", actor="operator", events=[dear], key=key)
 
 
 def test_each_step_has_its_turn(ledger, key):
