@@ -1,7 +1,6 @@
 """The order of the stages: from a private table and a plan to a generator. The only module that knows all stages."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +13,7 @@ from distill.plan import Plan
 from distill.private_table import PrivateTable
 from distill.stages import cluster, discriminate, encode, refine, relate, represent, select
 from distill.statistics import ClassCounts, PairCounts
+from distill.threads import single_thread
 
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
 
@@ -50,17 +50,6 @@ def distil(table: PrivateTable, plan: Plan, rng: np.random.Generator, progress: 
     """
     with single_thread():
         return _stages(table, plan, rng, progress)
-
-
-@contextmanager
-def single_thread() -> Iterator[None]:
-    """One torch thread: the networks are small, and threads that wait for each other cost more than they bring."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _stages(table: PrivateTable, plan: Plan, rng: np.random.Generator, progress: Progress) -> Distilled:

@@ -33,18 +33,6 @@ __all__ = [
     "write_table",
 ]
 
-__all__ = [
-    "MISSING",
-    "OTHER",
-    "Finding",
-    "Role",
-    "canonical_table",
-    "check_table",
-    "read_table",
-    "to_public",
-    "write_table",
-]
-
 Role = Literal["fit", "evaluate", "predict"]
 
 

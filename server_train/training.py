@@ -8,8 +8,7 @@ real rows.
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch.nn import functional
 from distill import check
 from distill.errors import ConfigError, ModelError
 from distill.schema import Schema
+from distill.threads import single_thread
 from server_train.features import Encoder, Inputs, fit_encoder
 from server_train.model import Network, network_for
 
@@ -141,7 +141,7 @@ def train(
     network.initialise(
         generator, inputs=encoder.n_dense + inputs.codes.shape[1], prior=_tensor(soft_labels.mean(axis=0))
     )
-    with _one_thread():
+    with single_thread():
         curve, best = _fit(
             network,
             _rows(inputs, soft_labels, used),
@@ -220,21 +220,6 @@ def _loss(network: Network, rows: Rows) -> float:
 
 def _rows(inputs: Inputs, soft_labels: np.ndarray, where: np.ndarray) -> Rows:
     return torch.from_numpy(inputs.dense[where]), torch.from_numpy(inputs.codes[where]), _tensor(soft_labels[where])
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch use one thread inside the block.
-
-    Steps of a small network are too short to share: on two idle cores one thread is as fast as two, on two busy ones
-    twenty times faster. It also makes sums, and so the weights, independent of the number of cores.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _tensor(values: np.ndarray) -> Tensor:

@@ -27,6 +27,7 @@ HUB_MAY_IMPORT = {
     "distill.simplex",
     "distill.table_files",
     "distill.tables",
+    "distill.threads",
 }
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 HEAVY = ("torch", "pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "dp_accounting", "opendp")
