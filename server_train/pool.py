@@ -28,6 +28,7 @@ from server_train.features import class_codes
 
 EVIDENCE_LIMIT = 10.0  # natural-log units; what one head may say about one class of one row
 LOWEST_LOG = -30.0
+OWN_HEAD = 0.5  # part of a row's label that is its own institution's word; the rest is that of all heads together
 CHUNK = 50_000  # rows a generator is asked for, or labels, at once
 
 T = TypeVar("T")
@@ -95,7 +96,11 @@ def draw_pool(
     rng: np.random.Generator,
     progress: Callable[[int, int], None] | None = None,
 ) -> Pool:
-    """Draw `rows` rows from all generators and label them from the combined class head.
+    """Draw `rows` rows from all generators and label them from the class heads.
+
+    A row's label is half what the head of its own institution says of it, half what all heads say together. The first
+    is right about what sets an institution's customers apart (labels of its own rows at its own frequencies: the union
+    of all is the pooled table), the second has less noise. Both have the global class frequencies as their mean.
 
     Args:
         schema: Shared by all institutions.
@@ -123,6 +128,7 @@ def draw_pool(
         soft = np.eye(len(schema.classes))[class_codes(schema, frame)]
     else:
         soft = _soft_labels(frame, generators, members, progress)
+        soft = (1 - OWN_HEAD) * soft + OWN_HEAD * _own_labels(frame, origin, generators, members)
         frame[schema.target] = _labels(schema, soft, rng)
     notes += [_FEW.format(m.institution) for m in members if m.head_share == 0 and not notes]
     return Pool(schema, frame, soft.astype(np.float32), origin, members, prior, tuple(notes))
@@ -257,6 +263,23 @@ def _soft_labels(
         if progress:
             progress(min(start + CHUNK, len(frame)), len(frame))
     return np.asarray(np.exp(match_prior(np.concatenate(parts), global_prior(members))))
+
+
+def _own_labels(
+    frame: pd.DataFrame,
+    origin: np.ndarray,
+    generators: Sequence[tuple[str, Generator]],
+    members: Sequence[Contribution],
+) -> np.ndarray:
+    """Class probabilities of every row from its own institution's head, matched to that institution's frequencies."""
+    soft = np.zeros((len(frame), len(members[0].class_prior)))
+    for number, ((name, generator), member) in enumerate(zip(generators, members, strict=True)):
+        where = np.flatnonzero(origin == number)
+        if len(where):
+            chunks = [frame.iloc[c].reset_index(drop=True) for c in np.split(where, range(CHUNK, len(where), CHUNK))]
+            logs = np.concatenate([_head(name, generator, chunk, soft.shape[1]) for chunk in chunks])
+            soft[where] = np.exp(match_prior(logs, np.asarray(member.class_prior)))
+    return soft
 
 
 def _labels(schema: Schema, soft: np.ndarray, rng: np.random.Generator) -> np.ndarray:

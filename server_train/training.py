@@ -1,6 +1,6 @@
 """Central training of the network on the pooled synthetic rows.
 
-Soft labels (the combined class head's probabilities) teach more per row than drawn ones. A tenth of the pool is held
+Soft labels (the class heads' probabilities) teach more per row than drawn ones. A tenth of the pool is held
 out: its loss halts training and picks the best epoch. The pool is synthetic, so this costs no budget, and one
 seed repeats the run. The held-out loss says how well the network learnt what the bundles say, not how well it does on
 real rows.

@@ -88,7 +88,10 @@ def test_an_intercept_makes_the_mean_label_frequency_the_global_one(prior):
 
 @pytest.mark.parametrize("schema", [BINARY, TERNARY], ids=["two classes", "three classes"])
 def test_the_pool_carries_the_true_class_chances_although_every_institution_is_skewed(schema):
-    """The heads are the truth at each institution's own class frequencies, so the pool must give back the truth."""
+    """The heads are the truth at each institution's own class frequencies, so the pool must give back the truth.
+
+    Not row by row, for a row's label is partly its own institution's word, but on average wherever the truth is the same.
+    """
     whole = table(30_000, schema, 0)
     parts = [skewed(table(20_000, schema, 1), schema, 0.2), table(20_000, schema, 2)]
     generators = [(f"bank {i}", TableGenerator(schema, part)) for i, part in enumerate(parts)]
@@ -97,7 +100,11 @@ def test_the_pool_carries_the_true_class_chances_although_every_institution_is_s
     assert pool.soft_labels.mean(axis=0) == pytest.approx(pool.prior, abs=1e-3)
     base = class_chances(whole, len(schema.classes)).mean(axis=0)
     wanted = log_normalise(np.log(class_chances(pool.frame, len(schema.classes))) + np.log(pool.prior) - np.log(base))
-    assert np.abs(pool.soft_labels - np.exp(wanted)).mean() < 0.03
+    for k in range(len(schema.classes)):
+        alike = np.argsort(np.argsort(wanted[:, k])) * 8 // len(wanted)  # eighths of about the same truth
+        for part in range(8):
+            gap = (pool.soft_labels[:, k] - np.exp(wanted[:, k]))[alike == part].mean()
+            assert abs(gap) < 0.03, (k, part)
     assert [c.name for c in schema.columns] == list(pool.frame.columns)
 
 
