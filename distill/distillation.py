@@ -57,14 +57,14 @@ def _stages(table: PrivateTable, plan: Plan, rng: np.random.Generator, progress:
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     progress("encode", 0, 2)
     bins = encode.find_bins(table, plan)
-    table.recode([b.coarse for b in bins], target=_target_position(table))
+    *features, target = _class_last(table)
+    table.recode([b.coarse for b in bins], target=target)
     progress("encode", 1, 2)
-    features = [i for i in range(len(bins)) if i != _target_position(table)]
-    counts = encode.count_classes(table, plan, bins, _target_position(table))
+    counts = encode.count_classes(table, plan, bins, target)
     progress("encode", 2, 2)
     pairs = relate.count_pairs(table, plan, bins, features, counts)
     progress("relate", 1, 1)
-    layout = Layout(tuple(bins[i].n_bins for i in features), bins[_target_position(table)].n_bins)
+    layout = Layout(tuple(bins[i].n_bins for i in features), bins[target].n_bins)
     autoencoder = _represent(table, plan, layout, counts, pairs, generator, progress)
     candidates, shares = _cluster(table, plan, layout, counts, autoencoder, generator, progress)
     candidates.aim_at(counts, pairs)
@@ -76,13 +76,9 @@ def _stages(table: PrivateTable, plan: Plan, rng: np.random.Generator, progress:
     return Distilled(calibrated, counts, pairs, shares)
 
 
-def _target_position(table: PrivateTable) -> int:
-    return [c.name for c in table.schema.columns].index(table.schema.target)
-
-
 def _class_last(table: PrivateTable) -> list[int]:
     """Column positions in the order of a one-hot row: features, then the class."""
-    target = _target_position(table)
+    target = [c.name for c in table.schema.columns].index(table.schema.target)
     return [i for i in range(len(table.schema.columns)) if i != target] + [target]
 
 

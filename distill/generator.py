@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from distill.bins import ColumnBins
+from distill.class_chances import match_prior
 from distill.grid import encode_table
 from distill.labels import balanced_labels
 from distill.layout import Layout
@@ -142,16 +143,6 @@ class Generator:
         chances = np.exp(match_prior(self.class_logits(codes), self.class_prior))
         label = (rng.random((n, 1)) > np.cumsum(chances, axis=1)).sum(axis=1).clip(max=chances.shape[1] - 1)
         return np.concatenate([codes, label[:, None]], axis=1)
-
-
-def match_prior(log_chances: np.ndarray, prior: np.ndarray, rounds: int = 20) -> np.ndarray:
-    """Shift each class's log-odds by a constant until the mean chance of each class is `prior`; (n, classes)."""
-    shifted = log_chances
-    for _ in range(rounds):
-        mean = np.exp(shifted).mean(axis=0)
-        shifted = shifted + np.log(np.maximum(prior, 1e-6) / np.maximum(mean, 1e-12))
-        shifted = shifted - np.logaddexp.reduce(shifted, axis=1, keepdims=True)
-    return shifted
 
 
 def rake(codes: np.ndarray, weight: np.ndarray, shares: list[np.ndarray]) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import pandas as pd
 
+from distill.class_chances import log_normalise, match_prior
 from distill.errors import BundleError, DistillError
 from distill.schema import Column, Schema
 from server_train.contribution import (
@@ -197,25 +198,6 @@ def combine_heads(
     ]
     evidence = np.sum(weighted, axis=0) @ pseudo_inverse(np.sum(matrices, axis=0))
     return log_normalise(np.log(prior) + evidence)
-
-
-def match_prior(log_probabilities: np.ndarray, prior: np.ndarray, *, rounds: int = 200) -> np.ndarray:
-    """Shift every class by a constant so that the mean probability of each class equals `prior`."""
-    wanted = np.log(np.maximum(prior, 1e-9))
-    shift = np.zeros(len(prior))
-    for _ in range(rounds):
-        mean = np.exp(log_normalise(log_probabilities + shift)).mean(axis=0)
-        step = wanted - np.log(np.maximum(mean, 1e-300))
-        shift += step - step.max()
-        if np.abs(np.exp(wanted) - mean).max() < 1e-6:
-            break
-    return log_normalise(log_probabilities + shift)
-
-
-def log_normalise(scores: np.ndarray) -> np.ndarray:
-    """Scores minus their log-sum-exp along the last axis: proper log-probabilities."""
-    scores = scores - scores.max(axis=1, keepdims=True)
-    return np.asarray(scores - np.log(np.exp(scores).sum(axis=1, keepdims=True)))
 
 
 def stack(schema: Schema, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:

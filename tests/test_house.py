@@ -18,6 +18,7 @@ HUB_MAY_IMPORT = {
     "distill.bundle",
     "distill.canonical",
     "distill.check",
+    "distill.class_chances",
     "distill.demo_tables",
     "distill.durable",
     "distill.errors",

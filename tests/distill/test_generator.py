@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from private_fakes import EVERY_KIND, every_kind, schema_of, statistics_of, toy_generator
 
-from distill.generator import match_prior, rake
+from distill.class_chances import match_prior
+from distill.generator import rake
 from distill.schema import Schema
 from distill.tables import canonical_table, to_public
 

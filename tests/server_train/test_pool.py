@@ -5,6 +5,7 @@ from hub_fakes import BINARY, TERNARY, TableGenerator, class_chances, skewed, ta
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distill.class_chances import log_normalise, match_prior
 from distill.errors import BundleError
 from distill.schema import Schema
 from distill.tables import canonical_table, to_public
@@ -16,8 +17,6 @@ from server_train.pool import (
     default_rows,
     draw_pool,
     heads_connect,
-    log_normalise,
-    match_prior,
     stack,
 )
 
