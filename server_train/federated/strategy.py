@@ -1,0 +1,79 @@
+"""The one interface of a federated strategy: four methods, two for each side.
+
+Server side: `start`, `broadcast` (what a client gets), `aggregate` (what becomes of the replies). Client side: `train`.
+On a real network the two sides are different objects in different processes, so `train` may use only the options of
+the strategy, the client (with its `memory`) and the message; the server's state must never be read there.
+
+Your own strategy: a subclass in a file of yours, a dataclass whose fields are its options, named as `mymodule:MyStrategy`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from distill.errors import DataError
+from server_train.federated.client import Client
+from server_train.federated.messages import Message
+from server_train.federated.mlp import Vector
+
+
+@dataclass(kw_only=True)
+class Strategy(ABC):
+    """What travels and how replies are combined.
+
+    Attributes:
+        needs_loss: Clients report losses of their rows; such a strategy cannot run under record-level privacy, which
+            pays for gradients only.
+        asynchronous: Each reply is aggregated as it arrives, by itself; else all replies of a round together.
+        weights: The server's current model, shape (size,).
+        round: Aggregations so far.
+    """
+
+    needs_loss: ClassVar[bool] = False
+    asynchronous: ClassVar[bool] = False
+    weights: Vector = field(init=False, repr=False)
+    round: int = field(init=False, default=0, repr=False)
+    clients: int = field(init=False, default=0, repr=False)
+
+    def start(self, weights: Vector, clients: int) -> None:
+        """Server: begin with `weights` and this many clients in all."""
+        self.weights, self.clients, self.round = weights.copy(), clients, 0
+
+    def broadcast(self, client: int) -> Message:
+        """Server: what `client` gets before it trains."""
+        return Message({"weights": self.weights})
+
+    @abstractmethod
+    def train(self, client: Client, message: Message) -> Message:
+        """Client: train on its rows and say what goes back."""
+
+    @abstractmethod
+    def aggregate(self, replies: Mapping[int, Message]) -> None:
+        """Server: replace `weights` by what `replies` (client -> message, at least one) make of them."""
+
+    def accept(self, reply: Message) -> None:
+        """Server: refuse a reply that cannot be aggregated. Raises DataError.
+
+        Values that are not finite were refused when the message was decoded.
+        """
+        update = reply.tensors.get("update")
+        if update is None or update.shape != self.weights.shape or update.dtype.kind != "f":
+            raise DataError(f"an update must hold {self.weights.size} numbers")
+        if not reply.numbers.get("rows", 0.0) > 0:
+            raise DataError("an update must come from at least one row")
+
+
+def row_shares(replies: Mapping[int, Message]) -> np.ndarray:
+    """Each reply's share of all rows, in the order of `replies`, shape (replies,)."""
+    rows = np.array([m.numbers["rows"] for m in replies.values()], dtype=np.float64)
+    return np.asarray(rows / rows.sum())
+
+
+def weighted_update(replies: Mapping[int, Message], shares: np.ndarray) -> Vector:
+    """Sum of the replies' updates times `shares`, in float64, shape (size,)."""
+    return np.asarray(
+        sum(s * m.tensors["update"].astype(np.float64) for s, m in zip(shares, replies.values(), strict=True))
+    )
