@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.common import JsonOption, ProjectOption, project_at, reporting
+from cli.common import CompressOption, JsonOption, ProjectOption, project_at, reporting
 
 if TYPE_CHECKING:
     from distill.bundle import Bundle
@@ -17,7 +17,7 @@ KeyOption = Annotated[
 UNCOMPARED = "No key was given (--key), so anybody could have signed: compare this one with what the institution says."
 
 LEAST_ROWS = 50_000  # of an export: rows are free to draw, and classifiers trained on few rows are the worse for it
-app = typer.Typer(help="Look into a bundle, check it, export its rows.", no_args_is_help=True)
+app = typer.Typer(help="Look into a bundle, check it, export its rows, make it smaller.", no_args_is_help=True)
 
 
 @app.command()
@@ -82,9 +82,12 @@ def export(
 ) -> None:
     """Write rows as CSV or Parquet. Any number of them may be drawn: that is post-processing and costs no budget."""
     with reporting(as_json) as report:
+        from distill.errors import BundleError
         from distill.tables import write_table
 
         bundle = _checked(file, key, project)
+        if stored and bundle.samples.empty:
+            raise BundleError(f"{file} stores no rows; leave out --stored, and any number is drawn from it.")
         wanted = rows or max(bundle.manifest.noisy_rows, LEAST_ROWS)
         frame = bundle.samples.head(rows or len(bundle.samples)) if stored else _drawn(bundle, wanted, seed)
         write_table(frame, out)
@@ -94,6 +97,39 @@ def export(
             {"file": file, "out": out, "rows": len(frame), "drawn": not stored},
             f"wrote {len(frame):,} rows to {out}"
             + ("" if stored else " (drawn from the bundle; more or fewer with --rows, at no privacy cost)"),
+        )
+
+
+@app.command()
+def shrink(
+    file: FileArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The smaller bundle.", metavar="FILE.distill")],
+    compress: CompressOption = "default",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there already.")] = False,
+    project: ProjectOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Make a smaller bundle of the same release. Reads no row and costs no budget; needs the project that made it."""
+    with reporting(as_json) as report:
+        from distill.keys import load_signing_key, passphrase_from_environment
+        from distill.ledger import open_ledger
+        from distill.shrink import shrink_bundle
+
+        settings, bundle = project_at(project), _checked(file, None, project)
+        books = open_ledger(settings.ledger, dataset=settings.dataset)
+        key = load_signing_key(settings.key, passphrase=passphrase_from_environment())
+        digest = shrink_bundle(bundle, compress, out, ledger=books, key=key, overwrite=overwrite)
+        size = out.stat().st_size
+        report(
+            {
+                "file": file,
+                "out": out,
+                "level": compress,
+                "digest": digest,
+                "bytes": size,
+                "derived_from": bundle.digest,
+            },
+            f"wrote {out}: {size / 1000:,.1f} kB instead of {bundle.size / 1000:,.1f} kB, of the same release",
         )
 
 
@@ -134,7 +170,8 @@ def _page(bundle: "Bundle") -> Any:
         "written": f"{manifest.created} by {manifest.software}",
         "schema": f"{manifest.schema_.name}, {len(manifest.schema_.columns)} columns, digest {manifest.schema_digest}",
         "target": f"{manifest.schema_.target}, class shares {', '.join(f'{s:.3f}' for s in manifest.class_prior)}",
-        "rows": f"{len(bundle.samples)} samples; about {manifest.noisy_rows} real units (noisy count)",
+        "level": manifest.level + (f", shrunk from {manifest.derived_from}" if manifest.derived_from else ""),
+        "rows": f"{len(bundle.samples)} stored; about {manifest.noisy_rows} real units (noisy count)",
         "privacy": f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for each {privacy.unit}, {privacy.relation}",
         "ledger head": manifest.ledger.head,
         "signed by": manifest.public_key,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from distill.errors import DistillError
+from distill.levels import Level
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -31,6 +32,14 @@ DEBUG_VARIABLE = "DISTILL_DEBUG"
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 ProjectOption = Annotated[Path, typer.Option("--project", help="Folder that holds distill.toml.", metavar="DIR")]
+CompressOption = Annotated[
+    Level,
+    typer.Option(
+        "--compress",
+        help="How much travels: full (all soft records, critic, refined rows), default (representatives and statistics), "
+        "compact (class histograms and class head).",
+    ),
+]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.common import JsonOption, ProjectOption, progress_console, project_at, reporting
+from cli.common import CompressOption, JsonOption, ProjectOption, progress_console, project_at, reporting
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -34,8 +34,10 @@ def fit(
     ledger: Annotated[Path | None, typer.Option(help="Ledger; else the project's.")] = None,
     key: Annotated[Path | None, typer.Option(help="Signing key; else the project's.")] = None,
     out: Annotated[Path | None, typer.Option(help="The bundle; else the project's.", metavar="FILE.distill")] = None,
+    compress: CompressOption = "default",
     samples: Annotated[
-        int | None, typer.Option(help="Refined rows stored in the bundle.", min=1, max=1_000_000)
+        int | None,
+        typer.Option(help="Refined rows stored in the bundle; else what --compress says.", min=0, max=1_000_000),
     ] = None,
     purpose: Annotated[str, typer.Option(help="Why, in one line, for the ledger.")] = "distill fit",
     rehearsal: Annotated[
@@ -70,6 +72,7 @@ def fit(
             epsilon=epsilon,
             delta=delta,
             purpose=purpose,
+            level=compress,
             samples=samples,
             rehearsal=rehearsal,
             overwrite=overwrite,

@@ -1,6 +1,6 @@
 """The bundle: the one file that leaves an institution.
 
-A zip of `manifest.json`, `samples.parquet`, three safetensors files and a signature over all of it; never a pickle.
+A zip of `manifest.json`, `samples.parquet`, up to three safetensors files and a signature over all of it; never a pickle.
 Everything inside is post-processing of what the ledger paid for. `read_bundle` trusts nothing: it checks, in order,
 
  1. the file: its kind and size;
@@ -37,6 +37,7 @@ from distill.bundle_zip import Container, open_container, pack
 from distill.errors import BundleError, BundleTamperedError, BundleVersionError
 from distill.keys import SigningKey
 from distill.ledger_entries import now, require_public_hex, software
+from distill.levels import Level
 from distill.schema import Schema
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ __all__ = ["CHECKS", "Bundle", "LedgerProof", "Manifest", "Privacy", "parse_bund
 
 MANIFEST, SAMPLES = "manifest.json", "samples.parquet"
 GROUPS = ("statistics", "heads", "components")
-MEMBERS = (MANIFEST, SAMPLES, *(f"{group}.safetensors" for group in GROUPS))
+MEMBERS = (MANIFEST, SAMPLES, *(f"{group}.safetensors" for group in GROUPS))  # all but the manifest only where needed
 MAX_FILE = 256 << 20
 MAX_UNPACKED = {MANIFEST: 8 << 20, SAMPLES: 512 << 20} | {f"{group}.safetensors": 128 << 20 for group in GROUPS}
 CHECKS = (
@@ -102,6 +103,9 @@ def write_bundle(
     tensors: Mapping[str, Mapping[str, "np.ndarray"]],
     key: SigningKey,
     rehearsal: bool = False,
+    level: Level = "full",
+    derived_from: str | None = None,
+    created: str | None = None,
 ) -> str:
     """Write a signed bundle to exactly `path`, fsync it, and return its SHA-256.
 
@@ -110,12 +114,13 @@ def write_bundle(
 
     Args:
         path: The pipeline passes a temporary name in the target's folder.
-        institution, dataset, schema, noisy_rows, class_prior, generator, rehearsal: See `Manifest`.
+        institution, dataset, schema, noisy_rows, class_prior, generator, rehearsal, level, derived_from: See `Manifest`.
         privacy: Epsilon, delta, unit and all events, as the ledger has them.
         ledger: `{"head": ledger.head(), "entries": reservation.proof()}`.
-        samples: Rows, canonical or in public terms.
-        tensors: Group -> name -> finite array; the groups are `statistics`, `heads`, `components`.
+        samples: Rows, canonical or in public terms; none: the member is left out.
+        tensors: Group -> name -> finite array; the groups are `statistics`, `heads`, `components`; empty ones are left out.
         key: The one that opened the ledger.
+        created: UTC, ISO; None: now.
 
     Raises:
         BundleError: Something does not fit the format or the schema, or the file cannot be written.
@@ -124,12 +129,14 @@ def write_bundle(
         files = _files(schema, samples, tensors)
         manifest = make_manifest(
             software=software(),
-            created=now(),
+            created=created or now(),
             institution=institution,
             dataset=dataset,
             schema_=schema,
             schema_digest=schema.digest(),
             rehearsal=rehearsal,
+            level=level,
+            derived_from=derived_from,
             privacy=privacy,
             noisy_rows=int(noisy_rows),
             class_prior=[float(share) for share in class_prior],
@@ -198,14 +205,14 @@ def _check_signature(container: Container, public_hex: str | None) -> None:
 
 
 def _checked_files(container: Container, manifest: Manifest) -> dict[str, bytes]:
-    """Unpack the members, which are exactly the known ones, with the sizes and digests of the manifest."""
+    """Unpack the members, which are known ones in their order, with the sizes and digests of the manifest."""
     if manifest.public_key != container.public_key:
         raise ValueError("the manifest names another key than the one that signed")
-    if tuple(container.members) != MEMBERS:
-        unknown = sorted(set(container.members) - set(MEMBERS))
-        missing = sorted(set(MEMBERS) - set(container.members))
+    unknown = sorted(set(container.members) - set(MEMBERS))
+    missing = sorted(set(manifest.members) - set(container.members))
+    if unknown or missing or tuple(container.members) != tuple(m for m in MEMBERS if m in container.members):
         raise ValueError(f"its members are not those of a bundle (unknown: {unknown}, missing: {missing})")
-    if set(manifest.members) != set(MEMBERS) - {MANIFEST}:
+    if set(manifest.members) != set(container.members) - {MANIFEST}:
         raise ValueError("the manifest does not list the members that are there")
     files = {}
     for name, member in manifest.members.items():
@@ -227,21 +234,23 @@ def _unpacked(container: Container, name: str) -> bytes:
 def _files(
     schema: Schema, samples: "pd.DataFrame", tensors: Mapping[str, Mapping[str, "np.ndarray"]]
 ) -> dict[str, bytes]:
-    """Samples and tensors as files."""
+    """Samples and tensors as files; what is empty is left out."""
     from distill.bundle_parts import encode_samples, encode_tensors
 
     if not set(tensors) <= set(GROUPS):
         raise ValueError(f"tensors come in the groups {', '.join(GROUPS)}, not {', '.join(sorted(tensors))}")
-    encoded = {f"{group}.safetensors": encode_tensors(tensors.get(group, {})) for group in GROUPS}
-    return {SAMPLES: encode_samples(samples, schema), **encoded}
+    rows = {SAMPLES: encode_samples(samples, schema)}
+    encoded = {f"{group}.safetensors": encode_tensors(tensors[group]) for group in GROUPS if tensors.get(group)}
+    return encoded if samples.empty else rows | encoded
 
 
 def _decoded(files: Mapping[str, bytes], schema: Schema) -> "tuple[pd.DataFrame, dict[str, dict[str, np.ndarray]]]":
     """Samples and tensors from files."""
-    from distill.bundle_parts import decode_samples, decode_tensors
+    from distill.bundle_parts import decode_samples, decode_tensors, no_samples
 
-    tensors = {group: decode_tensors(files[f"{group}.safetensors"]) for group in GROUPS}
-    return decode_samples(files[SAMPLES], schema), tensors
+    places = {group: f"{group}.safetensors" for group in GROUPS}
+    tensors = {group: decode_tensors(files[place]) if place in files else {} for group, place in places.items()}
+    return decode_samples(files[SAMPLES], schema) if SAMPLES in files else no_samples(schema), tensors
 
 
 def _read_file(path: Path) -> bytes:

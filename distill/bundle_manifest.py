@@ -9,6 +9,7 @@ from distill.canonical import canonical, parse_canonical
 from distill.ledger_entries import Delta, Epsilon, Events, Hash, Line, Time, first_problem
 from distill.ledger_proof import MAX_PROOF_ENTRIES, check_proof
 from distill.ledger_state import audited_epsilon, within
+from distill.levels import Level
 from distill.schema import MAX_CATEGORIES, MAX_COLUMNS, Schema
 
 FORMAT_VERSION = 1
@@ -68,6 +69,9 @@ class Manifest(_Model):
         schema_: The public schema (`schema` in JSON).
         schema_digest: `Schema.digest`, which bundles that are pooled share.
         rehearsal: Made with repeatable noise: NOT PRIVATE.
+        level: How much of the release travels.
+        derived_from: SHA-256 of the committed bundle that this one was shrunk from, without another read; None: this is
+            the committed one.
         privacy: Cost and events.
         noisy_rows: Released number of units.
         class_prior: Released share of each class, in the schema's order.
@@ -85,6 +89,8 @@ class Manifest(_Model):
     schema_: Schema = Field(alias="schema")
     schema_digest: Hash
     rehearsal: bool
+    level: Level
+    derived_from: Hash | None
     privacy: Privacy
     noisy_rows: int = Field(ge=0, le=MAX_NOISY_ROWS)
     class_prior: list[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]]

@@ -74,6 +74,11 @@ def decode_samples(data: bytes, schema: Schema) -> pd.DataFrame:
     return to_public(frame, schema)
 
 
+def no_samples(schema: Schema) -> pd.DataFrame:
+    """What `decode_samples` gives for a bundle that stores no rows."""
+    return decode_samples(encode_samples(pd.DataFrame({c.name: np.zeros(0) for c in schema.columns}), schema), schema)
+
+
 def encode_tensors(tensors: Mapping[str, np.ndarray]) -> bytes:
     """Named arrays as safetensors. Raises ValueError for a type or value that a bundle does not hold."""
     from safetensors.numpy import save

@@ -36,7 +36,8 @@ class Generator:
         bins: Coarse bins of each column, in table order (the target's are its classes).
         logits, weights: Soft records, (K, feature_width) and (K,).
         head: Class head on one-hot features: weight (classes, feature_width), bias (classes,).
-        critic: Hidden weight (h, width), hidden bias (h,), output weight (h,), output bias (1,), on unscaled one-hot rows.
+        critic: Hidden weight (h, width), hidden bias (h,), output weight (h,), output bias (1,), on unscaled one-hot rows;
+            None: it did not travel, and selection goes by raking alone.
         shares: Released share of each bin of each feature.
         class_prior: Released class shares, (classes,).
         noisy_rows: Released number of rows.
@@ -48,7 +49,7 @@ class Generator:
     logits: np.ndarray
     weights: np.ndarray
     head: tuple[np.ndarray, np.ndarray]
-    critic: Critic
+    critic: Critic | None
     shares: tuple[np.ndarray, ...]
     class_prior: np.ndarray
     noisy_rows: int
@@ -96,14 +97,16 @@ class Generator:
 
     def select(self, codes: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
         """Indices of `n` of the rows: by critic and raking, systematic resampling in random order."""
-        weight = np.exp(self.critic_power * self.critic_logit(codes).clip(-3, 3))
+        known = self.critic is not None and self.critic_power > 0
+        weight = np.exp(self.critic_power * self.critic_logit(codes).clip(-3, 3)) if known else np.ones(len(codes))
         weight = rake(codes, weight, [*self.shares, self.class_prior])
         points = (np.arange(n) + rng.random()) * (weight.sum() / n)
         keep = np.searchsorted(np.cumsum(weight), points).clip(max=len(codes) - 1)
         return np.asarray(rng.permutation(keep))
 
     def critic_logit(self, codes: np.ndarray) -> np.ndarray:
-        """Critic's logit that each row (codes with class) is real, (n,)."""
+        """Critic's logit that each row (codes with class) is real, (n,); the critic must be there."""
+        assert self.critic is not None
         hidden_weight, hidden_bias, out_weight, out_bias = (
             torch.from_numpy(np.asarray(p, np.float32)) for p in self.critic
         )

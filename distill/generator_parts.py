@@ -1,71 +1,87 @@
 """A generator as the bundle's tensors, and back.
 
-Everything is stored no finer than its own noise makes sense of: probabilities in 8 bits of log scale, statistics in
-steps of a quarter of their noise. Reading checks every shape and range, for a bundle may come from an enemy.
+Nothing is stored finer than its own noise makes sense of: statistics in steps of a fraction of their noise, pairs as what
+they add to independence, probabilities and head weights in at most 8 bits. How much of it travels is the level (`levels`).
+Reading checks every shape and range, for a bundle may come from an enemy.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
 from distill.bins import ColumnBins
 from distill.bundle import Bundle
 from distill.errors import BundleError
-from distill.generator import Generator
+from distill.generator import Critic, Generator
 from distill.grid import ColumnGrid, base_grids
+from distill.levels import LEVELS, Level
 from distill.schema import Schema
 from distill.statistics import ClassCounts, PairCounts
+from distill.thin import thin
 
-LOG_RANGE = 12.0  # probabilities below exp(-12) of a segment are stored as exp(-12)
-STEP = 0.25  # of a cell's noise stddev
+CLASS_STEP = 0.25  # of a class cell's noise stddev
 MAX_RECORDS = 100_000
 Parts = dict[str, dict[str, np.ndarray]]
+T = TypeVar("T")
 
 
 def parts_of(
-    generator: Generator, counts: ClassCounts, pairs: PairCounts, cluster_shares: np.ndarray
+    generator: Generator,
+    counts: ClassCounts,
+    pairs: PairCounts,
+    cluster_shares: np.ndarray,
+    level: Level,
+    rng: np.random.Generator,
 ) -> tuple[Parts, dict[str, Any]]:
-    """Tensors by group, and the settings that go into the manifest."""
-    class_block = np.concatenate(counts.by_column, axis=1)
-    pair_step = STEP * pairs.stddev if pairs.pairs else 1.0
-    flat = np.concatenate([b.ravel() for b in pairs.shares]) if pairs.pairs else np.zeros(0)
-    statistics: dict[str, np.ndarray] = {
-        "class_counts": np.rint(class_block / (STEP * counts.stddev)).astype(np.int32),
-        "pair_columns": np.array(pairs.pairs, dtype=np.int16).reshape(-1, 2),
-        "pair_shares": np.rint(flat / pair_step).astype(np.int32),
-        "cluster_shares": cluster_shares.astype(np.float32),
-        "bin_pieces": np.array([len(b.starts) for b in generator.bins], dtype=np.int32),
-        "bin_starts": np.concatenate([b.starts for b in generator.bins]).astype(np.uint32),
-        "bin_masses": np.concatenate([b.masses for b in generator.bins]).astype(np.float32),
-        "bin_of_piece": np.concatenate([b.bin_of_piece for b in generator.bins]).astype(np.uint16),
-        "shares": np.concatenate(generator.shares).astype(np.float32),
-    }
-    hidden, hidden_bias, out, out_bias = generator.critic
-    heads: dict[str, np.ndarray] = {
-        "class_weight": generator.head[0].astype(np.float16),
-        "class_bias": generator.head[1].astype(np.float32),
-        "critic_hidden": hidden.astype(np.float16),
-        "critic_hidden_bias": hidden_bias.astype(np.float16),
-        "critic_out": out.astype(np.float16),
-        "critic_out_bias": out_bias.astype(np.float32),
-    }
-    components = {"logits": _quantised(generator), "weights": generator.weights.astype(np.float32)}
+    """Tensors by group, and the settings that go into the manifest; `rng` thins the records where the level asks."""
+    kept = LEVELS[level]
+    if level == "default":
+        generator = thin(generator, kept.records_for(generator.layout.feature_width), rng)
+    class_counts = np.rint(np.concatenate(counts.by_column, axis=1) / (CLASS_STEP * counts.stddev)).astype(np.int32)
+    statistics = {"class_counts": class_counts, **_bin_tensors(generator.bins)}
+    if kept.pair_step:
+        statistics["cluster_shares"] = cluster_shares.astype(np.float32)
+        statistics |= _pair_tensors(pairs, _shares(class_counts, generator.layout.features), kept.pair_step)
+    heads = _class_head(generator.head)
+    if kept.critic and generator.critic is not None:
+        heads |= _critic(generator.critic)
+    parts = {"statistics": statistics, "heads": heads}
+    if kept.probability_steps:
+        probabilities = np.rint(_probabilities(generator) * kept.probability_steps).astype(np.uint8)
+        parts["components"] = {"probabilities": probabilities, "weights": generator.weights.astype(np.float32)}
     settings = {
         "critic_power": generator.critic_power,
         "class_stddev": counts.stddev,
         "pair_stddev": pairs.stddev,
+        "pair_step": kept.pair_step,
+        "probability_steps": kept.probability_steps,
     }
-    return {"statistics": statistics, "heads": heads, "components": components}, settings
+    return parts, settings
 
 
 def generator_of(bundle: Bundle) -> Generator:
-    """The generator that a bundle carries.
+    """The generator that a bundle carries, whatever its level.
 
     Raises:
         BundleError: A tensor is missing, or its shape or values do not fit the schema.
     """
+    return _guarded(bundle, _read_generator)
+
+
+def statistics_of(bundle: Bundle) -> tuple[ClassCounts, PairCounts, np.ndarray]:
+    """Class counts, pair counts and cluster shares that a bundle carries; the latter two need a level above compact.
+
+    Raises:
+        BundleError: A tensor is missing, or its shape or values do not fit the schema.
+    """
+    return _guarded(bundle, _read_statistics)
+
+
+def _guarded(bundle: Bundle, read: Callable[[Bundle], T]) -> T:
+    """What `read` makes of a bundle; what does not fit becomes a BundleError."""
     try:
-        return _read(bundle)
+        return read(bundle)
     except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
         reason = f"tensor {error} is missing" if isinstance(error, KeyError) else str(error)
         raise BundleError(
@@ -73,64 +89,162 @@ def generator_of(bundle: Bundle) -> Generator:
         ) from None
 
 
-def _read(bundle: Bundle) -> Generator:
-    statistics, heads, components = (bundle.tensors[g] for g in ("statistics", "heads", "components"))
-    schema, settings = bundle.schema, bundle.manifest.generator
-    bins = _bins(schema, statistics)
-    target = next(b for b in bins if b.grid.column.name == schema.target)
-    cells = np.arange(len(schema.classes))
-    in_order = np.array_equal(target.starts, cells) and np.array_equal(target.bin_of_piece, cells)
-    _require(in_order, "the target's bins are not its classes")
-    widths = [b.n_bins for b in bins if b.grid.column.name != schema.target]
-    width, classes = sum(widths), len(schema.classes)
-    logits = components["logits"]
-    _require(logits.ndim == 2 and logits.dtype == np.uint8, "logits are not 8-bit rows")
-    records, hidden = len(logits), len(heads["critic_hidden_bias"])
-    _require(0 < records <= MAX_RECORDS and 0 < hidden <= 4096, "too many or no soft records")
-    shapes = {
-        "logits": (logits, (records, width)),
-        "weights": (components["weights"], (records,)),
-        "class_weight": (heads["class_weight"], (classes, width)),
-        "class_bias": (heads["class_bias"], (classes,)),
-        "critic_hidden": (heads["critic_hidden"], (hidden, width + classes)),
-        "critic_hidden_bias": (heads["critic_hidden_bias"], (hidden,)),
-        "critic_out": (heads["critic_out"], (hidden,)),
-        "critic_out_bias": (heads["critic_out_bias"], (1,)),
-        "shares": (statistics["shares"], (width,)),
-    }
-    for name, (array, shape) in shapes.items():
-        _require(array.shape == shape, f"{name} has shape {array.shape}, expected {shape}")
-    weights, shares = components["weights"].astype(np.float64), statistics["shares"].astype(np.float64)
-    _require(bool((weights >= 0).all()) and weights.sum() > 0, "weights are not shares")
-    _require(bool((shares >= 0).all()), "shares are negative")
-    power = float(settings["critic_power"])
-    _require(0 <= power <= 1, "critic_power is outside 0..1")
+def _read_generator(bundle: Bundle) -> Generator:
+    schema, heads = bundle.schema, bundle.tensors["heads"]
+    bins = _bins(schema, bundle.tensors["statistics"])
+    widths, classes = _widths(bundle, bins), len(schema.classes)
+    counts = bundle.tensors["statistics"]["class_counts"]
+    shares = _shares(counts, widths)
+    step = _shaped(heads, "class_weight_step", (1,), "f")
+    weight = _shaped(heads, "class_weight", (classes, sum(widths)), "i") * step
+    bias = _shaped(heads, "class_bias", (classes,), "f")
     prior = np.asarray(bundle.manifest.class_prior, dtype=np.float64)
     _require(prior.shape == (classes,), "the class prior does not match the classes")
+    power = float(bundle.manifest.generator["critic_power"])
+    _require(0 <= power <= 1, "critic_power is outside 0..1")
+    logits, weights = _records(bundle, widths, prior, shares)
     return Generator(
         schema=schema,
         bins=tuple(bins),
-        logits=-logits.astype(np.float32) * np.float32(LOG_RANGE / 255),
-        weights=weights / weights.sum(),
-        head=(heads["class_weight"].astype(np.float32), heads["class_bias"].astype(np.float32)),
-        critic=(
-            heads["critic_hidden"].astype(np.float32),
-            heads["critic_hidden_bias"].astype(np.float32),
-            heads["critic_out"].astype(np.float32),
-            heads["critic_out_bias"].astype(np.float32),
-        ),
-        shares=tuple(np.split(shares, np.cumsum(widths)[:-1])),
+        logits=logits,
+        weights=weights,
+        head=(weight.astype(np.float32), bias.astype(np.float32)),
+        critic=_read_critic(heads, sum(widths) + classes) if "critic_hidden" in heads else None,
+        shares=tuple(shares),
         class_prior=prior,
         noisy_rows=bundle.manifest.noisy_rows,
         critic_power=power,
     )
 
 
-def _quantised(generator: Generator) -> np.ndarray:
-    """Log-probabilities relative to each segment's largest, in 255 steps down to -LOG_RANGE; (K, width) uint8."""
-    parts = np.split(generator.logits, np.cumsum(generator.layout.features)[:-1], axis=1)
-    below = np.concatenate([p - p.max(axis=1, keepdims=True) for p in parts], axis=1)
-    return np.asarray(np.rint(np.minimum(-below / LOG_RANGE, 1.0) * 255).astype(np.uint8))
+def _read_statistics(bundle: Bundle) -> tuple[ClassCounts, PairCounts, np.ndarray]:
+    tensors, settings = bundle.tensors["statistics"], bundle.manifest.generator
+    widths = _widths(bundle, _bins(bundle.schema, tensors))
+    shares = _shares(tensors["class_counts"], widths)
+    noise = {name: float(settings[name]) for name in ("class_stddev", "pair_stddev", "pair_step")}
+    _require(all(np.isfinite(v) and v >= 0 for v in noise.values()), "a noise scale is not a positive number")
+    cells = np.split(tensors["class_counts"] * (CLASS_STEP * noise["class_stddev"]), np.cumsum(widths)[:-1], axis=1)
+    counts = ClassCounts(cells[0].sum(axis=1), cells, noise["class_stddev"])
+    columns = tensors["pair_columns"]
+    _require(columns.ndim == 2 and columns.shape[1] == 2 and columns.dtype.kind == "i", "pair_columns are not pairs")
+    first, second = columns.T
+    _require(bool(((first >= 0) & (first < second) & (second < len(widths))).all()), "pair_columns names no columns")
+    pairs = [(int(i), int(j)) for i, j in columns]
+    sizes = [widths[i] * widths[j] for i, j in pairs]
+    added = _shaped(tensors, "pair_additions", (sum(sizes),), "i") * (noise["pair_step"] * noise["pair_stddev"])
+    parts = np.split(added, np.cumsum(sizes)[:-1]) if pairs else []
+    blocks = [
+        np.outer(shares[i], shares[j]) + part.reshape(widths[i], widths[j])
+        for (i, j), part in zip(pairs, parts, strict=True)
+    ]
+    clusters = _shaped(tensors, "cluster_shares", tensors["cluster_shares"].shape[:1], "f").astype(np.float64)
+    return counts, PairCounts(pairs, blocks, noise["pair_stddev"]), clusters
+
+
+def _widths(bundle: Bundle, bins: list[ColumnBins]) -> list[int]:
+    """Coarse bins of each feature; the target's bins must be its classes, and the class counts must fit."""
+    schema = bundle.schema
+    target = next(b for b in bins if b.grid.column.name == schema.target)
+    cells = np.arange(len(schema.classes))
+    in_order = np.array_equal(target.starts, cells) and np.array_equal(target.bin_of_piece, cells)
+    _require(in_order, "the target's bins are not its classes")
+    widths = [b.n_bins for b in bins if b.grid.column.name != schema.target]
+    counts = _shaped(bundle.tensors["statistics"], "class_counts", (len(schema.classes), sum(widths)), "i")
+    first = counts[:, : widths[0]].astype(np.float64)
+    _require(bool((counts >= 0).all()) and first.sum() > 0, "class_counts are negative or all zero")
+    return widths
+
+
+def _shares(class_counts: np.ndarray, widths: "list[int] | tuple[int, ...]") -> list[np.ndarray]:
+    """Share of each bin of each feature, classes together, from stored class counts (classes, width)."""
+    blocks = np.split(class_counts.sum(axis=0, dtype=np.float64), np.cumsum(widths)[:-1])
+    return [block / max(float(block.sum()), 1.0) for block in blocks]
+
+
+def _records(
+    bundle: Bundle, widths: list[int], prior: np.ndarray, shares: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Soft records and their weights; without stored ones, one record a class from the class histograms."""
+    components, settings = bundle.tensors["components"], bundle.manifest.generator
+    if not components:
+        stddev = float(settings["class_stddev"])
+        _require(0 < stddev < float("inf"), "class_stddev is not a positive number")
+        rows = bundle.tensors["statistics"]["class_counts"] * (CLASS_STEP * stddev)
+        return np.log(rows + 0.5).astype(np.float32), prior / prior.sum()
+    steps = settings["probability_steps"]
+    stored = components["probabilities"]
+    _require(stored.ndim == 2 and stored.dtype == np.uint8, "probabilities are not 8-bit rows")
+    _require(0 < len(stored) <= MAX_RECORDS, "too many or no soft records")
+    _require(stored.shape[1] == sum(widths), "probabilities do not fit the bins")
+    _require(type(steps) is int and 1 <= steps <= 255, "probability_steps is not within 1..255")
+    weights = _shaped(components, "weights", (len(stored),), "f").astype(np.float64)
+    _require(bool((weights >= 0).all()) and weights.sum() > 0, "weights are not shares")
+    # What was rounded to zero is not impossible: a quarter of a step, less for a bin that is rarer than a step anyway.
+    floor = 0.25 * np.minimum(np.concatenate(shares) * steps, 1.0)
+    logits = np.log(np.maximum(stored + floor, 1e-6)).astype(np.float32)
+    return logits, weights / weights.sum()
+
+
+def _bin_tensors(bins: tuple[ColumnBins, ...]) -> dict[str, np.ndarray]:
+    """Pieces of all columns; a piece's mass as a 255th of the largest in its bin, since it only divides its bin."""
+    masses = []
+    for b in bins:
+        largest = np.zeros(b.n_bins)
+        np.maximum.at(largest, b.bin_of_piece, b.masses)
+        masses.append(np.rint(255 * b.masses / np.maximum(largest[b.bin_of_piece], 1e-300)))
+    return {
+        "bin_pieces": np.array([len(b.starts) for b in bins], dtype=np.int32),
+        "bin_starts": np.concatenate([b.starts for b in bins]).astype(np.uint32),
+        "bin_masses": np.concatenate(masses).astype(np.uint8),
+        "bin_of_piece": np.concatenate([b.bin_of_piece for b in bins]).astype(np.uint16),
+    }
+
+
+def _pair_tensors(pairs: PairCounts, shares: list[np.ndarray], step: float) -> dict[str, np.ndarray]:
+    """What each pair adds to independence of `shares`, in steps of its noise."""
+    unit = step * pairs.stddev if pairs.pairs else 1.0
+    added = [(b - np.outer(shares[i], shares[j])).ravel() for (i, j), b in zip(pairs.pairs, pairs.shares, strict=True)]
+    flat = np.rint(np.concatenate([*added, np.zeros(0)]) / unit)
+    wide = next(t for t in (np.int8, np.int16, np.int32) if np.abs(flat).max(initial=0) <= np.iinfo(t).max)
+    return {
+        "pair_columns": np.array(pairs.pairs, dtype=np.int16).reshape(-1, 2),
+        "pair_additions": flat.astype(wide),
+    }
+
+
+def _class_head(head: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
+    """Weights in steps of a 127th of the largest."""
+    step = max(float(np.abs(head[0]).max(initial=0.0)), 1e-6) / 127
+    return {
+        "class_weight": np.rint(head[0] / step).astype(np.int8),
+        "class_weight_step": np.array([step], dtype=np.float32),
+        "class_bias": head[1].astype(np.float32),
+    }
+
+
+def _critic(critic: Critic) -> dict[str, np.ndarray]:
+    names = ("critic_hidden", "critic_hidden_bias", "critic_out", "critic_out_bias")
+    return {name: array.astype(np.float16) for name, array in zip(names, critic, strict=True)}
+
+
+def _read_critic(heads: dict[str, np.ndarray], width: int) -> Critic:
+    hidden = len(heads["critic_hidden_bias"])
+    _require(0 < hidden <= 4096, "the critic is too large or empty")
+    shapes = {
+        "critic_hidden": (hidden, width),
+        "critic_hidden_bias": (hidden,),
+        "critic_out": (hidden,),
+        "critic_out_bias": (1,),
+    }
+    one, two, three, four = (_shaped(heads, name, shape, "f").astype(np.float32) for name, shape in shapes.items())
+    return one, two, three, four
+
+
+def _probabilities(generator: Generator) -> np.ndarray:
+    """Of each soft record, normalised within each feature; (K, feature_width)."""
+    parts = np.split(generator.logits.astype(np.float64), np.cumsum(generator.layout.features)[:-1], axis=1)
+    raised = [np.exp(p - p.max(axis=1, keepdims=True)) for p in parts]
+    return np.concatenate([r / r.sum(axis=1, keepdims=True) for r in raised], axis=1)
 
 
 def _bins(schema: Schema, statistics: dict[str, np.ndarray]) -> list[ColumnBins]:
@@ -161,6 +275,14 @@ def _column_bins(grid: ColumnGrid, starts: np.ndarray, masses: np.ndarray, bin_o
             f"column {name!r} lacks its missing bin",
         )
     return ColumnBins(grid, starts, masses.astype(np.float64), bin_of_piece)
+
+
+def _shaped(group: dict[str, np.ndarray], name: str, shape: tuple[int, ...], kind: str) -> np.ndarray:
+    """The tensor called `name`, of this shape and of a type of this kind ("f" or "i")."""
+    array = group[name]
+    _require(array.shape == shape, f"{name} has shape {array.shape}, expected {shape}")
+    _require(array.dtype.kind == kind, f"{name} has type {array.dtype}")
+    return array
 
 
 def _require(condition: bool, problem: str) -> None:

@@ -19,13 +19,13 @@ from distill.errors import BudgetError, BundleError, ConfigError
 from distill.generator_parts import parts_of
 from distill.keys import SigningKey
 from distill.ledger import Ledger, Reservation
+from distill.levels import LEVELS, Level
 from distill.mechanisms import NoiseSource
 from distill.plan import Plan, Shares, make_plan, size_event
 from distill.private_table import PrivateTable
 from distill.schema import Schema
 from distill.tables import read_table
 
-STORED_ROWS = 10_000  # refined rows that travel in the bundle; any number can be drawn from it
 TRIAL_BYTES = 1 << 20  # room for a bundle, looked for before anything is charged
 
 
@@ -40,7 +40,8 @@ class Request:
         out: Where the bundle goes.
         epsilon, delta: Budget of this release.
         purpose: One line for the reader of the ledger.
-        samples: Refined rows to store in the bundle; None: the noisy row count, at most 10,000.
+        level: How much of the release travels; `levels` says what each keeps.
+        samples: Refined rows to store in the bundle; None: what the level says, at most the noisy row count.
         shares: How the budget is divided.
         rehearsal: Seed of a repeatable run that is NOT PRIVATE; None for a real release.
         overwrite: Whether a bundle at `out` may be replaced.
@@ -54,6 +55,7 @@ class Request:
     epsilon: float
     delta: float
     purpose: str = "distill fit"
+    level: Level = "default"
     samples: int | None = None
     shares: Shares | None = None
     rehearsal: int | None = None
@@ -167,8 +169,10 @@ def _write(
 ) -> Receipt:
     """Write the bundle beside its place, commit its digest, then move it into place."""
     generator = distilled.generator
-    tensors, settings = parts_of(generator, distilled.counts, distilled.pairs, distilled.cluster_shares)
-    rows = request.samples if request.samples is not None else min(generator.noisy_rows, STORED_ROWS)
+    tensors, settings = parts_of(
+        generator, distilled.counts, distilled.pairs, distilled.cluster_shares, request.level, rng
+    )
+    rows = request.samples if request.samples is not None else min(generator.noisy_rows, LEVELS[request.level].rows)
     temporary = durable.temporary_beside(request.out)
     digest = write_bundle(
         temporary,
@@ -185,10 +189,11 @@ def _write(
         class_prior=generator.class_prior.tolist(),
         generator=settings,
         ledger={"head": ledger.head(), "entries": reservation.proof()},
-        samples=generator.draw(max(rows, 1), rng),
+        samples=generator.draw(rows, rng),
         tensors=tensors,
         key=key,
         rehearsal=reservation.rehearsal,
+        level=request.level,
     )
     size = temporary.stat().st_size
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from distill import generator_parts as generators
 from distill.bundle import Bundle, Manifest, read_bundle
 from distill.errors import BundleError, BundleMismatchError, BundleTamperedError, RehearsalBundleError
+from distill.levels import LEVELS
 from distill.schema import Column, Schema
 from server_train.pool import Generator, guarded
 
@@ -145,11 +146,16 @@ def _one_a_data_set(bundles: Sequence[Bundle]) -> tuple[list[Bundle], list[str]]
     """
     notes: list[str] = []
     newest: dict[tuple[str, str], Bundle] = {}
-    for bundle in sorted(bundles, key=lambda b: (b.manifest.created, b.digest)):
+    for bundle in sorted(bundles, key=lambda b: (b.manifest.created, _fullness(b), b.digest)):
         key = (bundle.manifest.public_key, bundle.manifest.dataset)
         older = newest.get(key)
         if older is not None and older.digest == bundle.digest:
             notes.append(f"{bundle.path.name} is the same bundle as {older.path.name}; it counts once.")
+        elif older is not None and _release(older) == _release(bundle):
+            notes.append(
+                f"{older.path.name} and {bundle.path.name} are two sizes of one release of {bundle.manifest.institution!r}; "
+                f"only the larger one, {bundle.path.name}, is used."
+            )
         elif older is not None:
             notes.append(
                 f"{older.path.name} and {bundle.path.name} are two releases of one data set of "
@@ -157,6 +163,16 @@ def _one_a_data_set(bundles: Sequence[Bundle]) -> tuple[list[Bundle], list[str]]
             )
         newest[key] = bundle
     return sorted(newest.values(), key=lambda b: (b.manifest.institution, b.digest)), notes
+
+
+def _fullness(bundle: Bundle) -> int:
+    """0 for the smallest level."""
+    return list(reversed(LEVELS)).index(bundle.manifest.level)
+
+
+def _release(bundle: Bundle) -> str:
+    """Digest of the bundle that the institution's ledger committed."""
+    return bundle.manifest.derived_from or bundle.digest
 
 
 def _require_one_schema(bundles: Sequence[Bundle]) -> None:

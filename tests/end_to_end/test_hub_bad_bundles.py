@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import SCHEMA, Bank, distill, flipped, make_bank, quicken
 
-from distill.bundle import MANIFEST, MEMBERS, parse_bundle
+from distill.bundle import MANIFEST, parse_bundle
 from distill.bundle_zip import open_container, pack
 from distill.canonical import canonical
 from distill.errors import BundleError, BundleTamperedError, BundleVersionError
@@ -40,7 +40,7 @@ def bundle(fitted: Bank, tmp_path: Path) -> Path:
 def resigned(bank: Bank, change: Callable[[dict[str, object]], None]) -> bytes:
     """The bank's bundle with another manifest, signed by the bank's own key."""
     container = open_container(bank.project.out.read_bytes())
-    files = {name: container.members[name].unpack(1 << 30) for name in MEMBERS}
+    files = {name: container.members[name].unpack(1 << 30) for name in container.members}
     manifest = json.loads(files[MANIFEST])
     change(manifest)
     return pack({**files, MANIFEST: canonical(manifest)}, bank.key)

@@ -101,6 +101,8 @@ def fake_bundle(name: str, schema: Schema, frame: pd.DataFrame, **changes: objec
         "schema_": schema,
         "schema_digest": schema.digest(),
         "rehearsal": False,
+        "level": "default",
+        "derived_from": None,
         "privacy": SimpleNamespace(epsilon=2.0, delta=1e-5, unit="row", relation="add or remove one unit"),
         "public_key": ("a" if name < "m" else "b") * 64,
         "ledger": SimpleNamespace(head="c" * 64, entries=[]),
