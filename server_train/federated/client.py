@@ -112,16 +112,19 @@ class Client:
         """Rows it states to the server: its weight in averages."""
         return len(self.y)
 
+    @np.errstate(over="ignore", invalid="ignore")  # here and below: what is not finite is refused in words
     def loss(self, weights: Vector) -> float:
         """Mean loss over its rows."""
         self.work += len(self.y) // 3  # a forward pass is about a third of a step
         return float(self.model.losses(weights, self.x, self.y).mean())
 
+    @np.errstate(over="ignore", invalid="ignore")
     def gradient(self, weights: Vector) -> Vector:
         """Gradient of the mean loss over all its rows."""
         self.work += len(self.y)
         return self.model.gradient(weights, self.x, self.y)
 
+    @np.errstate(over="ignore", invalid="ignore")
     def train(
         self,
         start: Vector,

@@ -41,14 +41,18 @@ def make_strategy(name: str, options: Mapping[str, str] | None = None) -> Strate
         if option not in fields:
             known = ", ".join(sorted(fields)) or "none"
             raise ConfigError(f"strategy {name!r} has no option {option!r}; it has: {known}.")
-        values[option] = _value(name, option, str(fields[option].type), word)
-    return found(**values)
+        kind = fields[option].type  # a class, or its name where the module postpones annotations
+        values[option] = _value(name, option, getattr(kind, "__name__", str(kind)), word)
+    try:
+        return found(**values)
+    except TypeError as error:  # a method or an option without default is missing
+        raise ConfigError(f"strategy {name!r} cannot be made: {error}.") from None
 
 
 def _strategy_class(name: str) -> type[Strategy]:
     place = STRATEGIES.get(name, name)
     module_name, _, class_name = place.partition(":")
-    if not class_name:
+    if not (module_name and class_name):
         raise ConfigError(
             f"no strategy {name!r}. Choose from {', '.join(STRATEGIES)}, or name your own as module:Class."
         )
@@ -56,11 +60,12 @@ def _strategy_class(name: str) -> type[Strategy]:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except ImportError as error:
-        raise ConfigError(f"strategy {name!r}: module {module_name!r} cannot be imported ({error}).") from None
-    except AttributeError:
-        raise ConfigError(f"strategy {name!r}: module {module_name!r} has no {class_name!r}.") from None
+        module = importlib.import_module(module_name)
+    except Exception as error:  # a file of the user's own may fail in any way
+        raise ConfigError(f"strategy {name!r}: module {module_name!r} cannot be imported ({error}).") from error
+    found = getattr(module, class_name, None)
+    if found is None:
+        raise ConfigError(f"strategy {name!r}: module {module_name!r} has no {class_name!r}.")
     if not (isinstance(found, type) and issubclass(found, Strategy)):
         raise ConfigError(f"strategy {name!r} is not a subclass of server_train.federated.strategy.Strategy.")
     return found

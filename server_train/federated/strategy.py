@@ -27,13 +27,19 @@ class Strategy(ABC):
     Attributes:
         needs_loss: Clients report losses of their rows; such a strategy cannot run under record-level privacy, which
             pays for gradients only.
+        needs_representations: Clients train on an extra loss in their rows' representations; it cannot run there either,
+            for clipping bounds the gradient of the loss alone.
         asynchronous: Each reply is aggregated as it arrives, by itself; else all replies of a round together.
+        compressible: Tensors of a reply that compression may shrink: differences of the weights' shape (size,), where
+            what is left out of one reply can be made good in the next.
         weights: The server's current model, shape (size,).
         round: Aggregations so far.
     """
 
     needs_loss: ClassVar[bool] = False
+    needs_representations: ClassVar[bool] = False
     asynchronous: ClassVar[bool] = False
+    compressible: ClassVar[tuple[str, ...]] = ("update",)
     weights: Vector = field(init=False, repr=False)
     round: int = field(init=False, default=0, repr=False)
     clients: int = field(init=False, default=0, repr=False)
@@ -60,8 +66,8 @@ class Strategy(ABC):
         Values that are not finite were refused when the message was decoded.
         """
         update = reply.tensors.get("update")
-        if update is None or update.shape != self.weights.shape or update.dtype.kind != "f":
-            raise DataError(f"an update must hold {self.weights.size} numbers")
+        if update is None or update.shape != self.weights.shape or update.dtype != self.weights.dtype:
+            raise DataError(f"an update must hold {self.weights.size} numbers of type {self.weights.dtype}")
         if not reply.numbers.get("rows", 0.0) > 0:
             raise DataError("an update must come from at least one row")
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from distill import check
+from distill.errors import ConfigError
 from server_train.federated.client import Client
 from server_train.federated.messages import Message
 from server_train.federated.mlp import Vector
@@ -25,7 +27,18 @@ class FedAvg(Strategy):
 
     server_rate: float = 1.0
     server_momentum: float = 0.0
-    velocity: Vector | None = field(init=False, default=None, repr=False)
+    velocity: Vector = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse options that cannot work."""
+        check.positive(server_rate=self.server_rate)
+        if not 0 <= self.server_momentum < 1:
+            raise ConfigError(f"server_momentum must be in [0, 1), not {self.server_momentum:g}.")
+
+    def start(self, weights: Vector, clients: int) -> None:
+        """Server: begin without momentum."""
+        super().start(weights, clients)
+        self.velocity = np.zeros(len(weights))
 
     def train(self, client: Client, message: Message) -> Message:
         """Local epochs from the server's weights; the difference goes back."""
@@ -40,7 +53,6 @@ class FedAvg(Strategy):
     def step(self, update: np.ndarray) -> None:
         """Move the weights along `update`, shape (size,), with the server's rate and momentum."""
         if self.server_momentum:
-            previous = 0.0 if self.velocity is None else self.velocity
-            update = self.velocity = self.server_momentum * previous + update
+            update = self.velocity = self.server_momentum * self.velocity + update
         self.weights = (self.weights + self.server_rate * update).astype(self.weights.dtype)
         self.round += 1

@@ -1,0 +1,161 @@
+"""Gradients in closed form against finite differences and autograd; clipped sums against one row at a time."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from server_train.federated.mlp import Mlp, row_losses, softmax
+from server_train.model import Network
+
+SIZES = [[4, 3], [4, 5, 2], [4, 6, 5, 3]]
+
+
+def case(sizes: list[int], seed: int, rows: int = 7) -> tuple[Mlp, np.ndarray, np.ndarray, np.ndarray]:
+    """A network in float64, weights with all biases away from zero, rows and classes."""
+    rng = np.random.default_rng(seed)
+    model = Mlp(sizes, dtype=np.float64)
+    weights = model.initial(rng) + 0.1 * rng.normal(size=model.size)
+    return model, weights, rng.normal(size=(rows, sizes[0])), rng.integers(0, sizes[-1], rows)
+
+
+def finite_differences(function, weights: np.ndarray, width: float = 1e-6) -> np.ndarray:
+    """Central differences of a scalar function; good to about 1e-8 for losses of order one."""
+    bumps = np.eye(len(weights)) * width
+    return np.array([(function(weights + bump) - function(weights - bump)) / (2 * width) for bump in bumps])
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_the_gradient_is_that_of_the_mean_loss(sizes, seed):
+    model, weights, x, y = case(sizes, seed)
+    slow = finite_differences(lambda w: model.losses(w, x, y).mean(), weights)
+    assert model.gradient(weights, x, y) == pytest.approx(slow, abs=1e-6)
+
+
+@pytest.mark.parametrize("sizes", SIZES[1:])
+def test_a_pull_adds_the_gradient_of_its_loss_in_the_representation(sizes, seed):
+    model, weights, x, y = case(sizes, seed)
+    aim = np.linspace(-1, 1, sizes[-2])
+
+    def pull(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return (z - aim) / len(z), 0.5 * np.square(z - aim).sum(axis=1)
+
+    def loss(w: np.ndarray) -> float:
+        return float((model.losses(w, x, y) + pull(model.representation(w, x))[1]).mean())
+
+    assert model.gradient(weights, x, y, pull) == pytest.approx(finite_differences(loss, weights), abs=1e-6)
+
+
+def test_it_is_the_network_that_the_hub_trains(seed):
+    """Same logits and same gradients as `server_train.model.Network`, codes looked up there and one-hot here."""
+    rng = np.random.default_rng(seed)
+    n_dense, n_codes, rows = 3, 5, 11
+    model = Mlp([n_dense + n_codes, 6, 4, 3], dtype=np.float64)
+    weights = model.initial(rng, prior=np.array([0.2, 0.3, 0.5]))
+    network = Network(n_dense=n_dense, n_codes=n_codes, hidden=(6, 4), classes=3).double()
+    first, *rest = (torch.tensor(part) for part in model.layers(weights))
+    with torch.no_grad():
+        network.dense.copy_(first[:n_dense])
+        network.table.copy_(first[n_dense:])
+        network.bias.copy_(rest[0])
+        for i, (matrix, bias) in enumerate(zip(rest[1::2], rest[2::2], strict=True)):
+            network.weights[i].copy_(matrix)
+            network.biases[i].copy_(bias)
+    dense, codes = rng.normal(size=(rows, n_dense)), rng.integers(0, n_codes, (rows, 1))
+    x = np.hstack([dense, np.eye(n_codes)[codes[:, 0]]])
+    y = rng.integers(0, 3, rows)
+    logits = network(torch.tensor(dense), torch.tensor(codes))
+    functional.cross_entropy(logits, torch.tensor(y)).backward()
+    pairs = zip(network.weights, network.biases, strict=True)
+    parts = [network.dense, network.table, network.bias, *(p for pair in pairs for p in pair)]
+    assert model.logits(weights, x) == pytest.approx(logits.detach().numpy(), abs=1e-12)
+    torch_gradient = np.concatenate([p.grad.numpy().ravel() for p in parts])
+    assert model.gradient(weights, x, y) == pytest.approx(torch_gradient, abs=1e-12)
+
+
+def test_weights_and_gradients_stay_in_float32():
+    model = Mlp([4, 5, 2])
+    weights = model.initial(np.random.default_rng(0))
+    x, y = np.ones((3, 4), dtype=np.float32), np.array([0, 1, 0])
+    assert weights.dtype == np.float32
+    assert model.gradient(weights, x, y).dtype == np.float32
+    assert model.clipped_gradient_sum(weights, x, y, clip_norm=1.0).dtype == np.float32
+
+
+def test_the_first_guess_is_the_prior():
+    model = Mlp([4, 5, 3], dtype=np.float64)
+    weights = model.initial(np.random.default_rng(0), prior=np.array([0.7, 0.2, 0.1]))
+    assert model.probabilities(weights, np.zeros((1, 4)))[0] == pytest.approx([0.7, 0.2, 0.1])
+
+
+def test_large_logits_neither_overflow_nor_lose_the_loss():
+    logits = np.array([[1e4, 0.0], [0.0, 1e4]], dtype=np.float32)
+    assert softmax(logits) == pytest.approx(np.eye(2))
+    assert row_losses(logits, np.array([0, 0])) == pytest.approx([0.0, 1e4])
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("clip_norm", [0.05, 1.0, 1e6])
+def test_the_clipped_sum_is_that_of_single_rows(sizes, clip_norm, seed):
+    model, weights, x, y = case(sizes, seed)
+    total = np.zeros(model.size)
+    for i in range(len(y)):
+        gradient = model.gradient(weights, x[i : i + 1], y[i : i + 1])
+        total += gradient * min(1.0, clip_norm / np.linalg.norm(gradient))
+    assert model.clipped_gradient_sum(weights, x, y, clip_norm=clip_norm) == pytest.approx(total, abs=1e-12)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
+def test_a_row_without_a_finite_gradient_counts_as_zero(bad):
+    rng = np.random.default_rng(3)
+    model = Mlp([4, 5, 2])
+    weights = model.initial(rng) * 10
+    x, y = rng.normal(size=(6, 4)).astype(np.float32), np.array([0, 1, 0, 1, 1, 0])
+    spoilt = x.copy()
+    spoilt[2, 1] = bad
+    others = np.arange(6) != 2
+    expected = model.clipped_gradient_sum(weights, x[others], y[others], clip_norm=0.5)
+    assert model.clipped_gradient_sum(weights, spoilt, y, clip_norm=0.5) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_row_in_a_batch_of_bad_rows_still_counts():
+    model = Mlp([2, 2])
+    weights = np.zeros(model.size, dtype=np.float32)
+    x = np.array([[np.nan, 0.0], [1.0, 0.0]], dtype=np.float32)
+    # Logits are zero, so the error of class 0 is (-1/2, 1/2): its gradient is the outer product with (1, 0), and biases.
+    expected = np.array([-0.5, 0.5, 0.0, 0.0, -0.5, 0.5])
+    assert model.clipped_gradient_sum(weights, x, np.array([0, 0]), clip_norm=10.0) == pytest.approx(expected)
+
+
+@settings(max_examples=150)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(1, 12),
+    hidden=st.sampled_from([[], [3], [5, 4]]),
+    row_power=st.floats(-3, 36),
+    weight_power=st.floats(-2, 36),
+    clip_norm=st.floats(1e-3, 1e3),
+)
+def test_one_row_moves_the_clipped_sum_by_at_most_the_clip_norm(seed, rows, hidden, row_power, weight_power, clip_norm):
+    """Whatever the row and whatever weights a server sends, up to the largest that float32 holds."""
+    rng = np.random.default_rng(seed)
+    model = Mlp([3, *hidden, 2])
+    weights = (rng.normal(size=model.size) * 10**weight_power).astype(np.float32)
+    x = rng.normal(size=(rows, 3)).astype(np.float32)
+    x[0] *= np.float32(10**row_power)
+    y = rng.integers(0, 2, rows)
+    with_row = model.clipped_gradient_sum(weights, x, y, clip_norm=clip_norm).astype(np.float64)
+    without = model.clipped_gradient_sum(weights, x[1:], y[1:], clip_norm=clip_norm).astype(np.float64)
+    rounding = 1e-6 * rows * clip_norm  # float32 sums of rows no longer than clip_norm
+    assert np.linalg.norm(with_row - without) <= clip_norm * (1 + 1e-5) + rounding
+
+
+def test_a_very_long_gradient_is_not_rounded_up_to_more_than_the_clip_norm():
+    """1.2e25 * 1.04e20 is its norm: the scale, 8e-46, is below what float32 holds, and would be rounded up to 1.4e-45."""
+    model = Mlp([1, 1, 2])
+    weights = np.array([1e-20, 0, 5.2e19, -5.2e19, 0, 0], dtype=np.float32)
+    x, y = np.array([[1.2e25]], dtype=np.float32), np.array([1])
+    clipped = model.clipped_gradient_sum(weights, x, y, clip_norm=1.0)
+    assert np.linalg.norm(clipped.astype(np.float64)) == pytest.approx(1.0, rel=1e-6)
