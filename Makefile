@@ -43,5 +43,5 @@ $(READY): pyproject.toml constraints.txt
 	test -n "$$python" || { echo "distill needs Python 3.11 or newer with venv; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }; \
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "making $(VENV) with $$python"; "$$python" -m venv $(VENV); }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,flower]'
 	@touch $(READY)

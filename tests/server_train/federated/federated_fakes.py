@@ -13,7 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 
+from distill.demo_tables import BANKS, bank_table, demo_schema
+from distill.schema import Column, Schema
+from distill.tables import canonical_table
 from server_train.federated.client import Client, LocalSettings
 from server_train.federated.messages import Message, decode, encode
 from server_train.federated.mlp import Pull, Vector
@@ -84,3 +88,19 @@ def blobs(rows: int, seed: int, *, positives: float = 0.5) -> tuple[np.ndarray, 
     x[:, 0] += 1.5 * y
     x[:, 1] = np.where(y == 1, 2.0, 1.0) * x[:, 1]
     return x, y
+
+
+SCHEMA = demo_schema()
+NARROW = Schema(
+    name="narrow",
+    columns=[
+        Column(name="amount", kind="continuous", min=0.0, max=250.0),
+        Column(name="good", kind="categorical", categories=["no", "yes"]),
+    ],
+    target="good",
+)
+
+
+def bank(rows: int, number: int) -> pd.DataFrame:
+    """Rows of one of the demo's banks, in canonical form."""
+    return canonical_table(bank_table(BANKS[number % 3], rows=rows, rng=np.random.default_rng(number)), SCHEMA)
