@@ -45,6 +45,7 @@ class Settings:
     max_rows: int
     rows: int | None
     real: bool
+    compress: str
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         max_rows=QUICK_ROWS if options.quick else options.max_rows,
         rows=options.rows,
         real=not options.no_real,
+        compress=options.compress,
     )
     results = []
     for name, frame, schema in tables(options.data, options.tables, settings.max_rows, quick=options.quick):
@@ -92,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--alpha", default="0.5", help="Dirichlet concentration of the labels, or `iid` (default: 0.5)")
     p.add_argument("--by", metavar="COLUMN", help="deal by this column's values instead")
     p.add_argument("--rows", type=int, help="synthetic rows to score (default: as many as real training rows)")
+    p.add_argument("--compress", default="full", help="size of the bundles: full, default or compact (default: full)")
     p.add_argument("--max-rows", type=int, default=50_000, help="real rows used of a table (default: 50000)")
     p.add_argument("--no-real", action="store_true", help="leave out the reference trained on real rows")
     p.add_argument("--yardstick", type=Path, metavar="PATH", help="an evaluate.py to score with instead of our own")
@@ -221,7 +224,8 @@ def fit(folder: Path, frame: pd.DataFrame, schema: dict[str, Any], settings: Set
     )
     distill("ledger", "grant", *budget, "--reason", "benchmark on public data", "--project", folder)
     bundle = folder / "samples.distill"
-    return bundle, distill("fit", *budget, "--out", bundle, "--project", folder)
+    size = ("--compress", settings.compress, "--institutions", settings.clients)
+    return bundle, distill("fit", *budget, *size, "--out", bundle, "--project", folder)
 
 
 def export(bundle: Path, rows: int) -> pd.DataFrame:

@@ -115,6 +115,7 @@ def _write_tables(tables: "DemoTables", out: Path) -> None:
 
 def _fit_bank(folder: Path, name: str, epsilon: float) -> "tuple[Receipt, float]":
     """What one bank does: init, grant, fit; then its officer verifies the ledger and recomputes epsilon."""
+    from distill.demo_tables import BANKS
     from distill.keys import load_signing_key
     from distill.ledger import open_ledger
     from distill.pipeline import Request, fit
@@ -135,6 +136,7 @@ def _fit_bank(folder: Path, name: str, epsilon: float) -> "tuple[Receipt, float]
         out=project.out,
         epsilon=epsilon,
         delta=DELTA,
+        institutions=len(BANKS),
     )
     receipt = fit(request, ledger, key)
     verdict = ledger.verify(key.public_hex)

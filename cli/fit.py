@@ -39,6 +39,10 @@ def fit(
         int | None,
         typer.Option(help="Refined rows stored in the bundle; else what --compress says.", min=0, max=1_000_000),
     ] = None,
+    institutions: Annotated[
+        int,
+        typer.Option(help="How many institutions the hub will pool: tunes the class head for their average.", min=1),
+    ] = 1,
     purpose: Annotated[str, typer.Option(help="Why, in one line, for the ledger.")] = "distill fit",
     rehearsal: Annotated[
         int | None,
@@ -73,6 +77,7 @@ def fit(
             delta=delta,
             purpose=purpose,
             level=compress,
+            institutions=institutions,
             samples=samples,
             rehearsal=rehearsal,
             overwrite=overwrite,

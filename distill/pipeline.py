@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distill import durable
+from distill import check, durable
 from distill.bundle import write_bundle
 from distill.distillation import Distilled, Progress, distil, silent
 from distill.errors import BudgetError, BundleError, ConfigError
@@ -41,6 +41,7 @@ class Request:
         epsilon, delta: Budget of this release.
         purpose: One line for the reader of the ledger.
         level: How much of the release travels; `levels` says what each keeps.
+        institutions: How many the hub will pool, as publicly agreed (see `Plan.institutions`).
         samples: Refined rows to store in the bundle; None: what the level says, at most the noisy row count.
         shares: How the budget is divided.
         rehearsal: Seed of a repeatable run that is NOT PRIVATE; None for a real release.
@@ -56,6 +57,7 @@ class Request:
     delta: float
     purpose: str = "distill fit"
     level: Level = "default"
+    institutions: int = 1
     samples: int | None = None
     shares: Shares | None = None
     rehearsal: int | None = None
@@ -112,6 +114,7 @@ def fit(
         ConfigError: The budget is too small to calibrate any noise for (only the count was charged).
         LedgerError, KeyFileError, BundleError: As their names say; if the reservation was made, it stands.
     """
+    check.positive(institutions=request.institutions)
     request.schema.require_confirmed()
     _require_target(request, ledger)
     frame = read_table(request.data, request.schema)
@@ -150,7 +153,12 @@ def _plan(request: Request, reservation: Reservation, noisy_size: int) -> Plan:
     """Decide the rest of the release; too small a table or budget ends it here, with only the count charged."""
     try:
         return make_plan(
-            request.schema, noisy_size, epsilon=request.epsilon, delta=request.delta, shares=request.shares
+            request.schema,
+            noisy_size,
+            epsilon=request.epsilon,
+            delta=request.delta,
+            shares=request.shares,
+            institutions=request.institutions,
         )
     except (BudgetError, ConfigError) as error:
         reservation.abandon("the noisy row count or the budget is too small for a plan")

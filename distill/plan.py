@@ -7,13 +7,13 @@ is at or just under the grant.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 from distill import check
 from distill.accounting import Event, epsilon_of
 from distill.errors import BudgetError, ConfigError
-from distill.grid import base_grids
+from distill.grid import ColumnGrid, base_grids
 from distill.mechanisms import MIN_COUNT_STDDEV
 from distill.schema import Schema
 
@@ -59,17 +59,14 @@ def choose_shares(noisy_size: int, epsilon: float, features: int) -> Shares:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """One release, fully decided. Every field is public.
+class ReleasePlan:
+    """What every release decides beforehand. Every field is public.
 
     Attributes:
         epsilon, delta: What was granted to this release.
         noisy_size: Released row count of stage 0 (or, in a preview, an assumed one).
         events: All events, the size count of round 0 first.
         bins: Coarse bins aimed at for a number.
-        pairs: Column pairs that are measured.
-        candidates: Soft records.
-        head_portion: Portion of the discriminator's squared clip norm that goes to the class head; the critic gets the rest.
     """
 
     epsilon: float
@@ -77,9 +74,6 @@ class Plan:
     noisy_size: int
     events: tuple[Event, ...]
     bins: int
-    pairs: int
-    candidates: int
-    head_portion: float = 0.75
 
     def event(self, name: str) -> Event:
         """The event called `name`; KeyError if the plan has none."""
@@ -98,6 +92,24 @@ class Plan:
         return epsilon_of(self.events, self.delta)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Plan(ReleasePlan):
+    """One distillation, fully decided. Every field is public.
+
+    Attributes:
+        pairs: Column pairs that are measured.
+        candidates: Soft records.
+        head_portion: Portion of the discriminator's squared clip norm that goes to the class head; the critic gets the rest.
+        institutions: How many the hub will pool, as publicly agreed. Their class heads are averaged, so each may carry more
+            noise of its own and follow its rows more closely; noise multipliers, rates and steps do not depend on it.
+    """
+
+    pairs: int
+    candidates: int
+    head_portion: float = 0.75
+    institutions: int = 1
+
+
 def size_event(epsilon: float) -> Event:
     """Stage 0: the row count, Laplace, sensitivity 1, at 1 % of epsilon."""
     return Event(
@@ -108,13 +120,22 @@ def size_event(epsilon: float) -> Event:
     )
 
 
-def make_plan(schema: Schema, noisy_size: int, *, epsilon: float, delta: float, shares: Shares | None = None) -> Plan:
+def make_plan(
+    schema: Schema,
+    noisy_size: int,
+    *,
+    epsilon: float,
+    delta: float,
+    shares: Shares | None = None,
+    institutions: int = 1,
+) -> Plan:
     """Decide every later access from the schema, the grant and the noisy row count.
 
     Raises:
         BudgetError: fewer than about 200 rows, or a budget too small to calibrate any noise for.
     """
     check.budget(epsilon, delta)
+    check.positive(institutions=institutions)
     if noisy_size < MIN_ROWS:
         raise BudgetError(
             f"the noisy row count is below {MIN_ROWS}: too few for a release that is both private and useful at epsilon {epsilon:g}. "
@@ -133,10 +154,17 @@ def make_plan(schema: Schema, noisy_size: int, *, epsilon: float, delta: float, 
             *_later_events(schema, noisy_size, shares, scale, pairs=pairs, scout=all_pairs if pairs < all_pairs else 0),
         )
 
-    events = events_at(_solve_scale(lambda scale: epsilon_of(events_at(scale), delta), epsilon))
+    events = events_at(solve_scale(lambda scale: epsilon_of(events_at(scale), delta), epsilon))
     bins = max(8, min(32, round(1.3 * math.sqrt(noisy_size / (3.5 * _cell_stddev(events, "relate.pairs"))))))
     return Plan(
-        epsilon=epsilon, delta=delta, noisy_size=noisy_size, events=events, bins=bins, pairs=pairs, candidates=1000
+        epsilon=epsilon,
+        delta=delta,
+        noisy_size=noisy_size,
+        events=events,
+        bins=bins,
+        pairs=pairs,
+        candidates=1000,
+        institutions=institutions,
     )
 
 
@@ -154,14 +182,18 @@ def _later_events(
 ) -> list[Event]:
     """Events of round 1 at a given noise scale."""
     features = len(schema.features)
+    rate = min(1.0, max(2000, 0.02 * noisy_size) / noisy_size)
+    measured = [g for g in base_grids(schema) if g.column.name != schema.target]
     events = [
-        *_bin_events(schema, shares.portion("bins"), scale),
-        _gaussian("encode.classes", shares.portion("classes"), scale, features, "counts per class, column and bin"),
+        *bin_events(measured, shares.portion("bins"), scale),
+        gaussian_event(
+            "encode.classes", shares.portion("classes"), scale, features, "counts per class, column and bin"
+        ),
     ]
     pair_share = shares.portion("pairs")
     if scout:
         events.append(
-            _gaussian(
+            gaussian_event(
                 "relate.scout",
                 0.25 * pair_share,
                 scale,
@@ -171,38 +203,37 @@ def _later_events(
         )
         pair_share *= 0.75
     if pairs:
-        events.append(_gaussian("relate.pairs", pair_share, scale, pairs, "co-occurrence counts of column pairs"))
+        events.append(gaussian_event("relate.pairs", pair_share, scale, pairs, "co-occurrence counts of column pairs"))
     events.append(
-        _training(
+        training_event(
             "represent",
             shares.portion("represent"),
             scale,
-            noisy_size,
             200,
             "DP-SGD steps of the variational autoencoder",
+            rate=rate,
         )
     )
-    events.append(_gaussian("cluster", shares.portion("cluster"), scale, 1, "records per latent cluster"))
-    steps = 600
+    events.append(gaussian_event("cluster", shares.portion("cluster"), scale, 1, "records per latent cluster"))
     events.append(
-        _training(
+        training_event(
             "discriminate",
             shares.portion("discriminate"),
             scale,
-            noisy_size,
-            steps,
+            600,
             "DP-SGD steps of class head and critic",
+            rate=rate,
         )
     )
     return events
 
 
-def _bin_events(schema: Schema, share: float, scale: float) -> list[Event]:
+def bin_events(measured: Sequence[ColumnGrid], share: float, scale: float) -> list[Event]:
     """One event a tree level; every measured column is one block, all blocks with the same noise."""
-    depths = [measured_depth(g.depth, g.leaves) for g in base_grids(schema) if g.column.name != schema.target]
+    depths = [measured_depth(g.depth, g.leaves) for g in measured]
     blocks = [sum(d >= level for d in depths) for level in range(1, max(depths, default=0) + 1)]
     return [
-        _gaussian(
+        gaussian_event(
             f"encode.bins.{level}",
             share * n / sum(blocks),
             scale,
@@ -218,13 +249,14 @@ def measured_depth(depth: int, leaves: int) -> int:
     return depth or int(leaves > 8)
 
 
-def _gaussian(name: str, share: float, scale: float, blocks: int, purpose: str) -> Event:
+def gaussian_event(name: str, share: float, scale: float, blocks: int, purpose: str) -> Event:
+    """Histograms released together, at a share of the budget after stage 0."""
     multiplier = max(scale / math.sqrt(share), MIN_COUNT_STDDEV / math.sqrt(blocks))
     return Event(name=name, mechanism="gaussian", noise_multiplier=multiplier, blocks=blocks, round=1, purpose=purpose)
 
 
-def _training(name: str, share: float, scale: float, noisy_size: int, steps: int, purpose: str) -> Event:
-    rate = min(1.0, max(2000, 0.02 * noisy_size) / noisy_size)
+def training_event(name: str, share: float, scale: float, steps: int, purpose: str, *, rate: float) -> Event:
+    """Steps of DP-SGD on Poisson samples, at a share of the budget after stage 0."""
     multiplier = max(0.3, math.log1p(share / (scale**2 * steps * rate**2)) ** -0.5)
     return Event(
         name=name,
@@ -237,9 +269,8 @@ def _training(name: str, share: float, scale: float, noisy_size: int, steps: int
     )
 
 
-def _solve_scale(epsilon_at: "Mapping[float, float] | object", epsilon: float) -> float:
-    """Smallest noise scale (to 0.05 %) whose joint epsilon does not exceed `epsilon`."""
-    assert callable(epsilon_at)
+def solve_scale(epsilon_at: Callable[[float], float], epsilon: float) -> float:
+    """Smallest noise scale (to 0.05 %) whose joint epsilon does not exceed `epsilon`. Raises ConfigError."""
     low = high = 1.0 / epsilon
     while epsilon_at(high) > epsilon:
         low, high = high, high * 2

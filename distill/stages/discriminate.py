@@ -19,7 +19,7 @@ from distill.statistics import ClassCounts
 HIDDEN = 64
 HEAD_STEP, HEAD_MOMENTUM = 0.5, 0.9  # the step is an upper bound, see `head_step`
 START = 0.7  # of the naive-Bayes log-odds: columns that say the same thing twice must not count twice
-MAX_LOGIT_NOISE = 0.3  # stddev that all gradient noise together may put on a class logit
+MAX_LOGIT_NOISE = 0.3  # stddev that all gradient noise together may put on a class logit of the pooled heads
 CRITIC_STEP = 2e-3
 FLOOR = 1e-3  # of what independence gives: bounds the log-odds of a bin that a class never showed
 EVENT = "discriminate"
@@ -116,12 +116,13 @@ def head_step(plan: Plan, rows: float) -> float:
     """Step size of the class head: what the noise of all steps together allows, at most HEAD_STEP.
 
     With momentum m each step's noise enters a logit with weight step / (1 - m), and the steps' noise adds up like a random
-    walk. On small tables the head then stays near its naive-Bayes start, which the noise would only spoil.
+    walk. On small tables the head then stays near its naive-Bayes start, which the noise would only spoil. Where the hub
+    averages the heads of several institutions, noise shrinks by the square root of their number and bias does not.
     """
     event = plan.event(EVENT)
     noise = event.noise_multiplier / (plan.head_portion**0.5 * rows * event.sampling_rate)  # of one averaged gradient
     walk = noise * event.count**0.5 / (1 - HEAD_MOMENTUM)
-    return float(min(HEAD_STEP, MAX_LOGIT_NOISE / walk))
+    return float(min(HEAD_STEP, MAX_LOGIT_NOISE * plan.institutions**0.5 / walk))
 
 
 def naive_bayes(counts: ClassCounts) -> tuple[Tensor, Tensor]:

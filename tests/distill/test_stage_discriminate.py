@@ -12,9 +12,9 @@ from torch.nn.functional import cross_entropy, softplus
 
 from distill.layout import Layout
 from distill.mechanisms import NoiseSource
-from distill.plan import Plan
+from distill.plan import Plan, make_plan
 from distill.stages import discriminate
-from distill.stages.discriminate import Discriminator, naive_bayes
+from distill.stages.discriminate import Discriminator, head_step, naive_bayes
 from distill.statistics import ClassCounts
 
 WIDTHS = (4, 3, 5)
@@ -211,3 +211,12 @@ def test_the_fake_half_reads_no_row_and_moves_the_critic_alone(classes, plan):
 
 def test_the_event_is_the_one_that_the_plan_names(plan):
     assert plan.event(discriminate.EVENT).mechanism == "poisson_gaussian"
+
+
+def test_heads_that_will_be_averaged_may_each_carry_more_noise():
+    """The average of K heads has their noise over sqrt(K), so each may have sqrt(K) times that of a head alone."""
+    small = schema_of(category("a", 3), category("b", 4))
+    alone, pooled, many = (make_plan(small, 1000, epsilon=0.5, delta=1e-5, institutions=n) for n in (1, 4, 10**6))
+    assert alone.events == pooled.events
+    assert head_step(pooled, 1000) == pytest.approx(2 * head_step(alone, 1000))
+    assert head_step(many, 1000) == discriminate.HEAD_STEP
