@@ -9,9 +9,11 @@ import sys
 from typing import Annotated
 
 import typer
+import typer.core
 
-from cli import bundle, keys, ledger, schema
+from cli import bundle, federated, keys, ledger, schema
 from cli.common import EXIT_REFUSED
+from cli.compare import compare
 from cli.demo import demo
 from cli.evaluate import evaluate
 from cli.fit import fit
@@ -22,6 +24,8 @@ from cli.train_global import train_global
 from distill import __version__
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
+
+typer.core.HAS_RICH = False  # rich prints none of our help, yet typer 0.20 escapes brackets for it: "\\[default: 5]"
 
 app = typer.Typer(
     name="distill",
@@ -63,6 +67,8 @@ app.command("train-global")(train_global)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(demo)
+app.command()(compare)
+app.add_typer(federated.app, name="federated")
 
 
 def main() -> None:

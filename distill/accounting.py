@@ -100,6 +100,7 @@ def _read(accountant: Any, events: Sequence[Event], delta: float) -> float:
 def _merged(events: Iterable[Event]) -> list[tuple[object, int]]:
     """The library's events; all plain Gaussians become one, which composes to exactly the same loss.
 
+    A sample that every unit joins for certain is no sample: such steps are plain Gaussians too.
     Gaussians with multipliers s_i compose to one with s = (sum 1/s_i**2)**-0.5: arXiv:1905.02383, corollary 3.3.
     """
     from dp_accounting import dp_event
@@ -107,7 +108,7 @@ def _merged(events: Iterable[Event]) -> list[tuple[object, int]]:
     out: list[tuple[object, int]] = []
     precision = 0.0
     for e in events:
-        if e.mechanism == "gaussian":
+        if e.mechanism == "gaussian" or (e.mechanism == "poisson_gaussian" and e.sampling_rate == 1):
             precision += e.count / e.noise_multiplier**2
         elif e.mechanism == "laplace":
             out.append((dp_event.LaplaceDpEvent(e.noise_multiplier), e.count))

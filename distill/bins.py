@@ -57,6 +57,21 @@ class ColumnBins:
         values = self.grid.decode(start.astype(np.float64), stop.astype(np.float64), rng)
         return pd.Series(np.where(start >= self.grid.leaves, np.nan, values))
 
+    def quantiles(self, at: np.ndarray) -> np.ndarray:
+        """Quantiles of the known values at ranks `at` in [0, 1], by the noisy masses; numbers only, float64.
+
+        Mass is spread evenly between the two ends of a piece; a piece of one value is a jump.
+        """
+        known = self.starts < self.grid.leaves
+        masses = self.masses[known].astype(np.float64)
+        if not masses.sum() > 0:  # nothing is known of any value: as if spread evenly over the leaves
+            masses = (self.stops - self.starts)[known].astype(np.float64)
+        low, high = self.grid.span(self.starts[known], np.minimum(self.stops[known], self.grid.leaves))
+        upper = np.cumsum(masses) / masses.sum()
+        ranks = np.column_stack([np.append(0.0, upper[:-1]), upper])[masses > 0].ravel()
+        values = np.column_stack([low, high])[masses > 0].ravel()
+        return np.asarray(np.interp(at, ranks, values))  # where one piece ends and the next begins, the next one counts
+
     def _draw_pieces(self, bins: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Index of one piece inside each given bin, by mass (uniform over leaves where a bin's masses are all zero)."""
         order = np.argsort(self.bin_of_piece, kind="stable")

@@ -83,19 +83,42 @@ class ColumnGrid:
 
     def decode(self, start: np.ndarray, stop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A value drawn uniformly from the leaves start..stop-1, one for each entry. Numbers only; float64."""
+        low, high = self.span(start, stop)
+        if self.column.kind == "integer":
+            return np.asarray(low + np.floor(rng.random(low.shape) * (high - low + 1)))
+        return np.asarray(np.clip(low + rng.random(low.shape) * (high - low), self._low, self._high))
+
+    def span(self, start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The least and the greatest value in the leaves start..stop-1, one pair for each entry. Numbers only; float64.
+
+        Of an integer the whole numbers inside count; where there is none, the nearest. A single leaf around zero is zero,
+        so that a spike at zero stays one.
+        """
+        start, stop = np.asarray(start, dtype=np.float64), np.asarray(stop, dtype=np.float64)
         if self.by_value:
-            return np.asarray(self._low + np.floor(start + rng.random(start.shape) * (stop - start)))
+            return self._low + start, self._low + stop - 1
+        low, high = self._edge(start), self._edge(stop)
+        if self.column.kind == "integer":
+            first, last = np.ceil(low), np.where(stop >= self.leaves, self._high, np.ceil(high) - 1)
+            nearest, whole = np.rint(low), last >= first
+            low, high = np.where(whole, first, nearest), np.where(whole, last, nearest)
+            return np.clip(low, self._low, self._high), np.clip(high, self._low, self._high)
+        zero = (stop - start == 1) & (low <= 0) & (high >= 0)
+        return np.where(zero, 0.0, low), np.where(zero, 0.0, high)
+
+    def middles(self) -> np.ndarray:
+        """One value for every cell of a number: what lies in the middle of its leaf; NaN for missing. float64."""
+        low, high = self.span(np.arange(self.leaves), np.arange(1, self.leaves + 1))
+        middle = (low + high) / 2
+        if self.column.kind == "integer":
+            middle = np.rint(middle)
+        return np.append(middle, np.nan) if self.column.nullable else middle
+
+    def _edge(self, leaf: np.ndarray) -> np.ndarray:
+        """Where each leaf of a number begins, as a value; `leaves` itself is the upper bound."""
         low, high = self._scale(self._low), self._scale(self._high)
-        edges = [low + (high - low) * part / self.leaves for part in (start, stop)]
-        if self.log_scale:  # uniform in the value itself, as far as the two edges allow
-            edges = [np.sign(e) * np.expm1(np.abs(e)) for e in edges]
-        if self.column.kind == "integer":  # one of the whole numbers inside; where there is none, the nearest
-            first, last = np.ceil(edges[0]), np.where(stop >= self.leaves, self._high, np.ceil(edges[1]) - 1)
-            whole = first + np.floor(rng.random(start.shape) * (last - first + 1))
-            return np.asarray(np.clip(np.where(last >= first, whole, np.rint(edges[0])), self._low, self._high))
-        x = edges[0] + rng.random(start.shape) * (edges[1] - edges[0])
-        x = np.where((stop - start == 1) & (edges[0] <= 0) & (edges[1] >= 0), 0.0, x)  # a spike at zero stays one
-        return np.asarray(np.clip(x, self._low, self._high))
+        scaled = low + (high - low) * leaf / self.leaves
+        return np.asarray(np.sign(scaled) * np.expm1(np.abs(scaled)) if self.log_scale else scaled)
 
     @property
     def labels(self) -> list[str]:

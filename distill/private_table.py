@@ -5,14 +5,14 @@ Every answer names the planned event that pays for it; the door checks that the 
 left, and that the noise is at least what was planned, and only then looks. `reads` lists what was answered.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
 from distill.accounting import Event
-from distill.errors import UnpaidReadError
+from distill.errors import ConfigError, UnpaidReadError
 from distill.grid import ColumnGrid, base_grids, encode_table
 from distill.mechanisms import NoiseSource
 from distill.schema import Schema
@@ -29,7 +29,7 @@ class Reserved(Protocol):
 
 Rows = list[np.ndarray]  # one code array a column, in schema order: base-grid leaves, or coarse bins
 LabelOf = Callable[[Rows, Rows], np.ndarray]  # (leaves, coarse) -> one cell a record, -1 where it is not counted
-GradientOf = Callable[[np.ndarray], np.ndarray]  # coarse codes of a batch (n, d) -> sum of clipped gradients, flat
+GradientOf = Callable[[np.ndarray], np.ndarray]  # a batch (n, d) -> sum of clipped gradients, flat
 
 
 class PrivateTable:
@@ -55,6 +55,27 @@ class PrivateTable:
         self._coarse = [to_bin(leaves) for to_bin, leaves in zip(coarse, self._leaves, strict=True)]
         order = [i for i in range(len(self._coarse)) if i != target] + [target]
         self._matrix = np.stack([self._coarse[i] for i in order], axis=1)
+
+    def featurise(self, features: Mapping[int, np.ndarray], *, target: int) -> None:
+        """Let gradients see features, and the class code last, instead of coarse bins; nothing is released.
+
+        A row's features are looked up cell by cell in tables that know no row, so no row can leak into another's.
+
+        Args:
+            features: Column position -> its table, (cells, width) floats; a row's features come in this order.
+            target: Position of the target, whose leaf is the class.
+
+        Raises:
+            ConfigError: a table does not have a line for each cell of its column.
+        """
+        for i, table in features.items():
+            if len(table) != self.grids[i].cells:
+                raise ConfigError(
+                    f"column {self.grids[i].column.name!r} has {self.grids[i].cells} cells, and features were given "
+                    f"for {len(table)}."
+                )
+        parts = [np.asarray(table, dtype=np.float32)[self._leaves[i]] for i, table in features.items()]
+        self._matrix = np.hstack([*parts, self._leaves[target][:, None].astype(np.float32)])
 
     def noisy_size(self, event: str) -> int:
         """The number of units plus Laplace noise; sensitivity 1."""
@@ -87,7 +108,7 @@ class PrivateTable:
         step of the event, at the event's sampling rate and noise multiplier. Source: arXiv:1607.00133, algorithm 1.
         """
         paid = self._pay(event, "poisson_gaussian")
-        assert self._matrix is not None, "recode comes before any gradient"
+        assert self._matrix is not None, "recode or featurise comes before any gradient"
         batch = self._matrix[self._noise.poisson_sample(len(self._matrix), rate=paid.sampling_rate)]
         total = gradient_of(batch)
         return np.asarray(total + self._noise.gaussian(total.size, stddev=paid.noise_multiplier * clip_norm))

@@ -103,7 +103,7 @@ class Encoder:
             raise DataError(
                 f"columns missing: {', '.join(absent[:8])}. The model was trained on schema {self.schema.name!r}."
             )
-        dense = [part for c in self.numbers for part in self._number(c, frame[c.name])]
+        dense = [part for c in self.numbers for part in self.number_features(c, frame[c.name])]
         codes = [
             category_codes(c, frame[c.name]) + offset
             for c, offset in zip(self.categoricals, self._offsets[:-1], strict=True)
@@ -114,7 +114,7 @@ class Encoder:
             codes=np.column_stack(codes) if codes else np.zeros((rows, 0), np.int64),
         )
 
-    def _number(self, column: Column, series: "pd.Series[Any]") -> list[np.ndarray]:
+    def number_features(self, column: Column, series: "pd.Series[Any]") -> list[np.ndarray]:
         """Rank, standardised value and, where nullable, the missing flag of one column."""
         values = number_values(column, series)
         curve = self.curves[column.name]
@@ -132,21 +132,29 @@ def fit_encoder(schema: Schema, pool: pd.DataFrame) -> Encoder:
 
 
 def _curve(column: Column, values: np.ndarray) -> NumberCurve:
-    """Quantiles of the synthetic values, ties at their middle rank, stretched to the public bounds."""
-    low, high = float(column.min or 0.0), float(column.max or 0.0)
+    """The curve of the synthetic values."""
     values = values[~np.isnan(values)]
     if not len(values):
-        values = np.array([low, high])
-    grid = np.linspace(0.0, 1.0, KNOTS)
-    knots, where = np.unique(np.quantile(values, grid), return_inverse=True)
+        values = np.array([float(column.min or 0.0), float(column.max or 0.0)])
+    quantiles = np.quantile(values, np.linspace(0.0, 1.0, KNOTS))
+    return curve_of_quantiles(column, quantiles, mean=float(values.mean()), spread=float(values.std()))
+
+
+def curve_of_quantiles(column: Column, quantiles: np.ndarray, *, mean: float, spread: float) -> NumberCurve:
+    """A curve through evenly spaced `quantiles` (ascending), ties at their middle rank, stretched to the public bounds.
+
+    A `spread` of zero is replaced by the width of the bounds.
+    """
+    low, high = float(column.min or 0.0), float(column.max or 0.0)
+    knots, where = np.unique(quantiles, return_inverse=True)
+    grid = np.linspace(0.0, 1.0, len(quantiles))
     ranks = np.bincount(where, weights=grid) / np.bincount(where)
     if low < knots[0]:
         knots, ranks = np.append(low, knots), np.append(0.0, ranks)
     if high > knots[-1]:
         knots, ranks = np.append(knots, high), np.append(ranks, 1.0)
-    spread = float(values.std()) or (high - low)
     return NumberCurve(
-        knots=tuple(knots.tolist()), ranks=tuple(ranks.tolist()), mean=float(values.mean()), spread=spread
+        knots=tuple(knots.tolist()), ranks=tuple(ranks.tolist()), mean=mean, spread=spread or (high - low)
     )
 
 

@@ -163,7 +163,7 @@ def _card(intake: Intake, pool: Pool, trained: Trained, settings: TrainingSettin
     """Everything that `model.json` tells, but the digest of the weights."""
     return ModelCard(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions=_versions(),
+        versions=versions(),
         schema=pool.schema,
         schema_digest=pool.schema.digest(),
         preprocessing=trained.encoder.curves,
@@ -239,7 +239,7 @@ def _readings(received: Sequence[Received]) -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Of this software and the libraries that matter for the scores."""
     out = {"python": platform.python_version()}
     for name in ("distill", "torch", "numpy", "pandas", "safetensors"):

@@ -24,6 +24,26 @@ TEMPLATE = "report.html"
 
 def render_report(card: ModelCard) -> str:
     """The report as HTML text."""
+    return (
+        templates()
+        .get_template(TEMPLATE)
+        .render(
+            card=card,
+            schema=card.schema_,
+            classes=[str(c) for c in card.schema_.classes],
+            training=card.training,
+            members=card.institutions,
+            privacy=card.privacy,
+            palette=PALETTE,
+            total_bytes=sum(int(m["bytes"]) for m in card.institutions),
+            curve_figure=learning_curve(card.training),
+            weights_figure=weights(card.institutions),
+        )
+    )
+
+
+def templates() -> Environment:
+    """The templates of all reports: everything they show is escaped, and a name that is not there is an error."""
     environment = Environment(
         loader=PackageLoader("server_train"),
         autoescape=True,
@@ -34,25 +54,14 @@ def render_report(card: ModelCard) -> str:
     environment.filters.update(
         size=readable_bytes, number=readable_number, percent=readable_percent, tiny=readable_tiny, short=short
     )
-    return environment.get_template(TEMPLATE).render(
-        card=card,
-        schema=card.schema_,
-        classes=[str(c) for c in card.schema_.classes],
-        training=card.training,
-        members=card.institutions,
-        privacy=card.privacy,
-        palette=PALETTE,
-        total_bytes=sum(int(m["bytes"]) for m in card.institutions),
-        curve_figure=learning_curve(card.training),
-        weights_figure=weights(card.institutions),
-    )
+    return environment
 
 
 def learning_curve(training: dict[str, Any]) -> str:
     """Training and held-out loss by epoch as a data URI."""
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _figure(6.6, 3.1)
+    figure, axes = empty_figure(6.6, 3.1)
     epochs, used, held_out = zip(*training["curve"], strict=True)
     axes.plot(epochs, used, color=PALETTE[1], lw=1.8, label="rows trained on")
     axes.plot(epochs, held_out, color=PALETTE[0], lw=2.2, label="held-out synthetic rows")
@@ -66,12 +75,12 @@ def learning_curve(training: dict[str, Any]) -> str:
         axes.set_xticks(epochs)
     else:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return _data_uri(figure, "curve")
+    return data_uri(figure, "curve")
 
 
 def weights(members: Sequence[dict[str, Any]]) -> str:
     """Each institution's share of the pooled rows and of the class head, as a data URI."""
-    figure, axes = _figure(10.2, 0.7 + 0.58 * len(members))
+    figure, axes = empty_figure(10.2, 0.7 + 0.58 * len(members))
     names = [m["institution"] if len(m["institution"]) <= 24 else m["institution"][:23] + "…" for m in members]
     places = range(len(members))
     for offset, key, colour, label in [
@@ -90,7 +99,7 @@ def weights(members: Sequence[dict[str, Any]]) -> str:
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False)
     axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
-    return _data_uri(figure, "weights")
+    return data_uri(figure, "weights")
 
 
 def readable_bytes(count: float) -> str:
@@ -128,25 +137,30 @@ def short(digest: str) -> str:
     return digest[:12] + "…" if len(digest) > 12 else digest
 
 
-def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
+def empty_figure(width: float, height: float) -> "tuple[Figure, Axes]":
     """An empty figure in the report's colours; drawn without pyplot, so no window system and no global state."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.patch.set_alpha(0.0)
     axes = figure.add_subplot()
+    dress(axes)
+    return figure, axes
+
+
+def dress(axes: "Axes") -> None:
+    """Give axes the report's colours."""
     axes.patch.set_alpha(0.0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#b8c2cc")
-    axes.tick_params(colors=INK, labelsize=9, color="#b8c2cc")
+    axes.tick_params(which="both", colors=INK, labelsize=9, color="#b8c2cc")
     axes.xaxis.label.set_color(MUTED)
     axes.yaxis.label.set_color(MUTED)
     axes.grid(axis="y", color=GRID, lw=0.8)
     axes.set_axisbelow(True)
-    return figure, axes
 
 
-def _data_uri(figure: "Figure", salt: str) -> str:
+def data_uri(figure: "Figure", salt: str) -> str:
     """A figure as an SVG image to put into `src`; the same figure gives the same text."""
     import matplotlib
 

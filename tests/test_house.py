@@ -16,6 +16,7 @@ STAGES = "distill.stages"
 HUB_MAY_IMPORT = {
     "distill",  # the version
     "distill.bundle",
+    "distill.bundle_parts",  # one codec for tensors, bundles' and federated messages'
     "distill.canonical",
     "distill.check",
     "distill.class_chances",
@@ -24,12 +25,28 @@ HUB_MAY_IMPORT = {
     "distill.errors",
     "distill.generator",
     "distill.generator_parts",
+    "distill.levels",
     "distill.schema",
     "distill.simplex",
     "distill.table_files",
     "distill.tables",
     "distill.threads",
 }
+COMPARISON = "server_train.comparison"
+# A comparison simulates both sides on public data, so it may also run an institution's release from end to end.
+COMPARISON_MAY_IMPORT = HUB_MAY_IMPORT | {
+    "distill.accounting",
+    "distill.keys",
+    "distill.ledger",
+    "distill.pipeline",
+    "distill.plan",
+    "distill.private_training",
+    "distill.project",
+    "distill.shrink",
+}
+PRIVATE_CLIENT = "server_train.federated.private_client"
+# A private client stands for a process at an institution: it alone asks the institution's rows, by paid noisy answers.
+PRIVATE_CLIENT_MAY_IMPORT = HUB_MAY_IMPORT | {"distill.grid", "distill.private_training"}
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 HEAVY = ("torch", "pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "dp_accounting", "opendp")
 
@@ -104,8 +121,21 @@ def test_the_hub_does_not_import_the_command_line(module: str) -> None:
 
 @pytest.mark.parametrize("module", [m for m in SOURCES if inside(m, "server_train")])
 def test_the_hub_meets_an_institution_only_through_its_bundle(module: str) -> None:
-    wrong = sorted(i for i in imports_of(module) if inside(i, "distill") and i not in HUB_MAY_IMPORT)
-    assert not wrong, f"{module} imports {wrong}: the hub may import only {sorted(HUB_MAY_IMPORT)}"
+    allowed = COMPARISON_MAY_IMPORT if inside(module, COMPARISON) else HUB_MAY_IMPORT
+    allowed = PRIVATE_CLIENT_MAY_IMPORT if module == PRIVATE_CLIENT else allowed
+    wrong = sorted(i for i in imports_of(module) if inside(i, "distill") and i not in allowed)
+    assert not wrong, f"{module} imports {wrong}: it may import only {sorted(allowed)}"
+
+
+@pytest.mark.parametrize("module", [m for m in SOURCES if inside(m, "server_train") and not inside(m, COMPARISON)])
+def test_the_hub_does_not_reach_an_institution_by_way_of_a_comparison(module: str) -> None:
+    wrong = sorted(i for i in imports_of(module) if inside(i, COMPARISON))
+    assert not wrong, f"{module} imports {wrong}: a comparison uses the hub, not the other way round"
+
+
+@pytest.mark.parametrize("module", [m for m in SOURCES if inside(m, "server_train") and not inside(m, COMPARISON)])
+def test_only_a_comparison_makes_private_clients(module: str) -> None:
+    assert PRIVATE_CLIENT not in imports_of(module), f"{module} imports {PRIVATE_CLIENT}: the hub meets bundles only"
 
 
 @pytest.mark.parametrize("module", [m for m in SOURCES if inside(m, STAGES)])
@@ -191,7 +221,8 @@ def test_every_requirement_is_pinned_exactly() -> None:
     assert not [p for p in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", p)]
     pinned = {_normal(p.split("==")[0]) for p in pins}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["dev"], *extras["flower"]]
     assert not {_normal(re.split(r"[<>=!~\[; ]", w)[0]) for w in wanted} - pinned
 
 

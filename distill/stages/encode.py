@@ -5,6 +5,7 @@ grows where there is mass (sensitivity sqrt(columns) a level); from them come th
 one. Second, counts per (class, column, bin) (sensitivity sqrt(columns)): the class prior, the one-way counts and naive Bayes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from distill.bins import ColumnBins
 from distill.denoise import shrink_classes
 from distill.grid import ColumnGrid
-from distill.plan import Plan, measured_depth
+from distill.plan import Plan, ReleasePlan, measured_depth
 from distill.private_table import LabelOf, PrivateTable, Rows
 from distill.simplex import project_to_simplex
 from distill.statistics import ClassCounts
@@ -43,10 +44,18 @@ class _Tree:
         return fan[fan * self.width(level) < self.grid.leaves]
 
 
-def find_bins(table: PrivateTable, plan: Plan) -> list[ColumnBins]:
-    """Release the base-grid counts and derive every column's coarse bins from them."""
+def find_bins(table: PrivateTable, plan: ReleasePlan, measured: Sequence[int] | None = None) -> list[ColumnBins]:
+    """Release the base-grid counts and derive every column's coarse bins from them.
+
+    Args:
+        table, plan: The door, and the events `encode.bins.*` that pay for `measured`.
+        measured: Positions of the columns that are counted, each at most once; None: all features. The others' cells are
+            told apart only where they are few.
+    """
+    target = [g.column.name for g in table.grids].index(table.schema.target)
+    if measured is None:
+        measured = [i for i in range(len(table.grids)) if i != target]
     trees = [_Tree(g, measured_depth(g.depth, g.leaves), [], []) for g in table.grids]
-    measured = [i for i, g in enumerate(table.grids) if g.column.name != table.schema.target]
     heavy = plan.noisy_size / (2 * plan.bins)
     stddev = 0.0
     for level in range(1, max((trees[i].depth for i in measured), default=0) + 1):
@@ -112,7 +121,7 @@ def _consistent(tree: _Tree, stddev: float) -> None:
         tree.counts[level + 1] += gap[at] * variances[level + 1] / total[at]
 
 
-def _bins_of(tree: _Tree, plan: Plan, stddev: float) -> ColumnBins:
+def _bins_of(tree: _Tree, plan: ReleasePlan, stddev: float) -> ColumnBins:
     """Coarse bins of one column from its noisy tree."""
     grid = tree.grid
     if not tree.counts:  # few cells, nothing measured: each is a bin

@@ -64,6 +64,13 @@ def test_several_gaussians_cost_what_one_with_their_joint_precision_costs():
     assert epsilon_of(several, 1e-5) == pytest.approx(epsilon_of([gaussian(joint)], 1e-5), rel=1e-12)
 
 
+def test_steps_on_a_sample_that_everybody_joins_are_plain_gaussians():
+    for accountant in ("pld", "rdp"):
+        sampled = epsilon_of([sgd(8.0, 1.0, 20), gaussian(5.0)], 1e-5, accountant=accountant)
+        assert sampled == epsilon_of([gaussian(8.0, count=20), gaussian(5.0)], 1e-5, accountant=accountant)
+    assert epsilon_of([sgd(8.0, 0.9, 20), gaussian(5.0)], 1e-5) < epsilon_of([sgd(8.0, 1.0, 20), gaussian(5.0)], 1e-5)
+
+
 def test_blocks_are_described_by_the_multiplier_alone():
     """The multiplier is relative to the sensitivity sqrt(blocks), so blocks change the cell's noise, not the cost."""
     plain = Event(name="h", mechanism="gaussian", noise_multiplier=5.0)

@@ -102,6 +102,30 @@ def test_a_bin_without_mass_draws_evenly_over_its_leaves():
     assert scipy.stats.chisquare(np.bincount(values, minlength=6)).pvalue > FALSE_ALARM
 
 
+def test_quantiles_spread_mass_inside_a_piece_and_jump_at_a_single_value():
+    ages = bins_of("age", np.array([0, 10, 11]), np.array([0.25, 0.5, 0.25]), np.array([0, 1, 2]))  # 18-27, 28, 29-100
+    assert ages.quantiles(np.array([0.0, 0.125, 0.3, 0.7, 1.0])).tolist() == pytest.approx([18, 22.5, 28, 28, 100])
+    late = bins_of("late", np.array([0, 1, 3]), np.array([0.0, 1.0, 0.0]), np.array([0, 1, 2]))
+    assert late.quantiles(np.array([0.0, 1.0])).tolist() == [1, 2]  # values without mass are never reached
+
+
+@pytest.mark.parametrize("name", [n for n in sorted(RAW) if n != "job"])
+def test_quantiles_ascend_inside_the_bounds_also_where_nothing_is_known(name):
+    empty = bins_of(name, np.array([0, 3]), np.zeros(2), np.array([0, 1]))
+    got = empty.quantiles(np.linspace(0, 1, 65))
+    assert (np.diff(got) >= 0).all()
+    assert (got[0], got[-1]) == pytest.approx((RAW[name]["min"], RAW[name]["max"]))
+
+
+def test_quantiles_are_those_of_the_rows_that_the_bins_describe(seed):
+    grid = column_grid(Column.model_validate(RAW["balance"]))
+    values = np.random.default_rng(seed).lognormal(6, 1.5, 20_000).clip(0, 1e6)
+    counts = np.bincount(grid.encode(pd.Series(values)), minlength=grid.cells)
+    bins = ColumnBins(grid, np.arange(grid.cells), counts.astype(float), np.arange(grid.cells))
+    ranks = np.linspace(0.05, 0.95, 19)
+    np.testing.assert_allclose(bins.quantiles(ranks), np.quantile(values, ranks), rtol=2e-3)
+
+
 def test_grouped_categories_draw_every_member_and_other():
     grid = column_grid(Column.model_validate(RAW["job"]))
     starts = np.arange(grid.leaves)

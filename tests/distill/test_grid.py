@@ -135,6 +135,36 @@ def test_the_tree_over_an_integer_column_holds_all_its_leaves(values):
     assert grid.depth == 0 or grid.branching**grid.depth >= grid.leaves == values
 
 
+@pytest.mark.parametrize("raw", [c.model_dump() for c in EVERY_KIND.features if c.kind != "categorical"])
+def test_the_middle_of_each_leaf_goes_back_to_its_leaf(raw):
+    grid = grid_of(raw)
+    middles = grid.middles()
+    assert len(middles) == grid.cells
+    assert np.isnan(middles[grid.leaves :]).all()
+    back = grid.encode(pd.Series(middles)).astype(int)
+    off = np.flatnonzero(back != np.arange(grid.cells))
+    # Leaves that hold no whole number stand for the nearest one, and the leaf at zero for zero, which may be its edge.
+    low, high = grid.span(off, off + 1)
+    assert ((low == high) | (raw["kind"] == "integer")).all()
+    assert raw["kind"] == "integer" or len(off) <= 1
+
+
+def test_the_span_of_leaves_holds_the_whole_numbers_in_them():
+    small, wide = grid_of(integer("x", 10, 19)), grid_of(integer("x", 0, 2_000_000))
+    assert [v.tolist() for v in small.span(np.array([0, 3]), np.array([10, 4]))] == [[10, 13], [19, 13]]
+    low, high = wide.span(np.arange(wide.leaves), np.arange(1, wide.leaves + 1))
+    assert ((low == np.rint(low)) & (high == np.rint(high)) & (low <= high)).all()
+    assert (low[0], high[-1]) == (0, 2_000_000)
+
+
+def test_one_leaf_around_zero_is_zero_and_several_are_not():
+    grid = grid_of(number("x", -1e5, 1e6))
+    zero = grid.encode(pd.Series([0.0])).astype(int)
+    assert [v.item() for v in grid.span(zero, zero + 1)] == [0.0, 0.0]
+    low, high = grid.span(zero - 1, zero + 2)
+    assert low.item() < 0 < high.item()
+
+
 def test_categories_take_their_place_in_the_schema_then_other_then_missing():
     grid = grid_of(category("job", "b", "a", other=True, nullable=True))
     values = pd.Series(pd.Categorical(["a", "b", OTHER, None], categories=grid.labels))

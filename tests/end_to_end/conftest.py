@@ -45,12 +45,12 @@ MAIN = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);
 
 def quicken(patch: pytest.MonkeyPatch) -> None:
     """Take few optimiser steps (planned and charged as few), on few samples."""
-    planned = plan._training
+    planned = plan.training_event
 
-    def few(name: str, share: float, scale: float, noisy_size: int, steps: int, purpose: str) -> Any:
-        return planned(name, share, scale, noisy_size, min(steps, 8), purpose)
+    def few(name: str, share: float, scale: float, steps: int, purpose: str, *, rate: float) -> Any:
+        return planned(name, share, scale, min(steps, 8), purpose, rate=rate)
 
-    patch.setattr(plan, "_training", few)
+    patch.setattr(plan, "training_event", few)
     patch.setattr(distillation, "FIT_STEPS", 10, raising=False)
     patch.setattr(distillation, "PRIVATE_SAMPLES", 400, raising=False)
     if represent.Autoencoder.warm_up.__kwdefaults__:

@@ -1,5 +1,6 @@
 """Private clients: they hold no row, train by paid noisy steps, and say which strategies they cannot serve."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,15 @@ from distill.grid import base_grids
 from distill.keys import SigningKey, generate_key
 from distill.ledger import create_ledger
 from distill.mechanisms import NoiseSource
-from distill.private_training import STEPS, PrivateSteps, PrivateTraining, TrainingRequest, begin_training
+from distill.private_training import (
+    STEPS,
+    PrivateSteps,
+    PrivateTraining,
+    TrainingPlan,
+    TrainingRequest,
+    begin_training,
+    make_training_plan,
+)
 from distill.schema import Column, Schema
 from distill.tables import OTHER, canonical_table
 from server_train.features import Encoder, class_codes
@@ -24,7 +33,14 @@ from server_train.federated.client import LocalSettings
 from server_train.federated.engine import RunSettings, run
 from server_train.federated.messages import decode, encode
 from server_train.federated.mlp import Mlp
-from server_train.federated.private_client import PrivateClient, agree, cell_features, noisy_sketch, require_private
+from server_train.federated.private_client import (
+    TUNED,
+    PrivateClient,
+    agree,
+    cell_features,
+    noisy_sketch,
+    require_private,
+)
 from server_train.federated.registry import STRATEGIES, make_strategy
 from server_train.federated.sketches import check_sketch, one_hot, public_curves
 from server_train.federated.transport import InProcess, NotSent
@@ -56,10 +72,24 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
     return generate_key(tmp_path_factory.mktemp("keys") / "key.pem")
 
 
+@functools.cache
+def known_plan(schema: Schema, noisy_size: int, settings: PrivateSteps) -> TrainingPlan:
+    return make_training_plan(schema, noisy_size, settings, epsilon=8.0, delta=1e-5)
+
+
 @pytest.fixture
-def begin(tmp_path: Path, key: SigningKey):
-    """A function that begins a release of epsilon 8, each with a ledger of its own."""
+def begin(tmp_path: Path, key: SigningKey, monkeypatch):
+    """A function that begins a release of epsilon 8, each with a ledger of its own.
+
+    Counts of rows come without noise, so that calibrating a plan, which takes a second, is done once.
+    """
     number = iter(range(100))
+    monkeypatch.setattr(NoiseSource, "laplace_count", lambda self, count, scale: count)
+    monkeypatch.setattr(
+        private_training,
+        "make_training_plan",
+        lambda schema, size, settings, **budget: known_plan(schema, size, settings),
+    )
 
     def begun(frame: pd.DataFrame, settings: PrivateSteps = QUICK, schema: Schema = SCHEMA) -> PrivateTraining:
         ledger = create_ledger(tmp_path / f"{next(number)}.db", dataset="ab" * 16, unit="row", key=key)
@@ -150,25 +180,25 @@ def test_momentum_decay_and_correction_act_as_for_any_client(begin, exact):
 
 def test_one_huge_row_moves_a_step_by_at_most_the_clip_norm(begin, exact):
     """Features of a million in one row: its gradient has a norm beyond 1e5, and moves the sum by 0.5."""
-    frame = pd.DataFrame({"amount": np.append(np.linspace(0.0, 100.0, 400), 250.0), "good": "yes"})
+    frame = pd.DataFrame({"amount": np.append(np.linspace(0.0, 100.0, 400), 250.0), "good": "no"})
     model = Mlp([2, 4, 2])
     start = model.initial(np.random.default_rng(1))
     cells = base_grids(NARROW)[0].cells
     table = {0: np.where(np.arange(cells)[:, None] == cells - 1, 1e6, 0.1) * np.ones((1, 2))}
     sums = []
     for rows in (frame, frame.head(400)):
-        settings = PrivateSteps(rounds=1, clip_norm=0.5, scaling=0)
+        settings = PrivateSteps(rounds=1, steps=1, clip_norm=0.5, scaling=0)
         training = begin(canonical_table(rows, NARROW), settings, NARROW)
         one = PrivateClient(0, training, table, model, LocalSettings(learning_rate=1.0))
         sums.append((start - one.train(start).weights).astype(float) * one.rows)
-    x, y = np.full((1, 2), 1e6, np.float32), np.array([1])
+    x, y = np.full((1, 2), 1e6, np.float32), np.array([0])
     assert np.linalg.norm(model.gradient(start, x, y)) > 1e5
     assert np.linalg.norm(sums[0] - sums[1]) == pytest.approx(0.5, rel=1e-2)
 
 
 def test_a_step_carries_noise_of_the_planned_spread(begin, monkeypatch):
     """Chi-square over all weights and steps: correct code fails once in 1e6 runs."""
-    training = begin(bank(300, 0), PrivateSteps(rounds=20, clip_norm=0.7, scaling=0))
+    training = begin(bank(300, 0), PrivateSteps(rounds=20, steps=1, clip_norm=0.7, scaling=0))
     one = client(training)
     monkeypatch.setattr(Mlp, "clipped_gradient_sum", lambda self, w, x, y, *, clip_norm: np.zeros_like(w))
     moved = np.concatenate([(one.train(START).weights - START).astype(float) for _ in range(20)])
@@ -225,6 +255,13 @@ def test_every_strategy_runs_on_private_clients_or_is_refused_with_the_reason(na
         assert one.training.reads[STEPS] == 2 * answers.count(one.number)
 
 
+def test_every_tuned_strategy_can_be_made_and_serves_private_clients():
+    assert set(TUNED) == set(STRATEGIES) - UNFIT
+    for name, tuned in TUNED.items():
+        require_private(make_strategy(name, tuned.options))
+        LocalSettings(learning_rate=tuned.learning_rate)
+
+
 def test_rounds_beyond_the_plan_find_nobody_and_say_why(begin):
     strategy = make_strategy("fedavg")
     clients = [client(begin(bank(300, i)), i) for i in range(2)]
@@ -234,7 +271,7 @@ def test_rounds_beyond_the_plan_find_nobody_and_say_why(begin):
 
 
 def test_the_noisy_sketch_is_one_that_the_server_takes(begin):
-    training = begin(bank(600, 0), PrivateSteps(rounds=1, scaling=0.2))
+    training = begin(bank(600, 0), PrivateSteps(rounds=1, steps=1, scaling=0.2))
     message = decode(encode(noisy_sketch(training)))
     check_sketch(SCHEMA, message)
     assert message.tensors["classes"].sum() == pytest.approx(600, rel=0.3)
@@ -243,7 +280,7 @@ def test_the_noisy_sketch_is_one_that_the_server_takes(begin):
 
 def test_clients_agree_on_scaling_by_what_they_released(begin):
     frames = [bank(1500, i) for i in range(2)]
-    trainings = [begin(frame, PrivateSteps(rounds=1, scaling=0.5)) for frame in frames]
+    trainings = [begin(frame, PrivateSteps(rounds=1, steps=1, scaling=0.5)) for frame in frames]
     agreed = agree(trainings)
     assert len(agreed.up) == 2
     assert min(agreed.up) > 65 * 4 * len(agreed.encoder.numbers)
@@ -286,7 +323,10 @@ def test_a_private_run_learns_and_its_ledgers_add_up(begin, batch_size):
 def test_a_client_with_one_class_takes_part(begin):
     frame = bank(1500, 0)
     only = frame[class_codes(SCHEMA, frame) == 1].head(150)
-    trainings = [begin(only, PrivateSteps(rounds=2, scaling=0.05)), begin(bank(300, 1), PrivateSteps(rounds=2))]
+    trainings = [
+        begin(only, PrivateSteps(rounds=2, steps=1, scaling=0.05)),
+        begin(bank(300, 1), PrivateSteps(rounds=2, steps=1)),
+    ]
     agreed = agree(trainings)
     features = cell_features(agreed.encoder)
     clients = [PrivateClient(i, t, features, MODEL, LOCAL) for i, t in enumerate(trainings)]

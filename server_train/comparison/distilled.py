@@ -1,0 +1,308 @@
+"""Distillation as one run of a comparison: every client fits one bundle, the hub trains on them, the model is judged.
+
+A bundle once made is kept and found again: an interrupted comparison never spends a client's budget twice on the same
+bundle. Each client fits once, at the largest level; smaller bundles are made of that one, which costs no budget.
+
+A client whose rows are too few to plan a release is left out of the distilled model, and the run says so.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from distill.bundle import read_bundle
+from distill.errors import BudgetError, ConfigError
+from distill.levels import LEVELS, Level
+from distill.pipeline import Request
+from distill.pipeline import fit as distill_table
+from distill.project import Project
+from distill.shrink import shrink_bundle
+from server_train.comparison.data import Dealt, digest_of
+from server_train.comparison.institutions import Budget, books, grant_another, institution
+from server_train.comparison.parts import Parts, part_key, slug
+from server_train.comparison.results import Point, Record, Run, Traffic
+from server_train.evaluation import evaluate_scores
+from server_train.features import class_codes
+from server_train.federated.clock import Clock
+from server_train.hub import train_global
+from server_train.model import CARD, WEIGHTS, load_model
+from server_train.training import TrainingSettings
+
+LARGEST: Level = "full"
+NAME = "distillation"
+Progress = Callable[[int, int], None]  # steps done, steps in all
+STAGES = 7  # of a fit, for its progress
+
+
+class Bundle(Record):
+    """One client's bundle at one level.
+
+    Attributes:
+        path: Relative to the comparison's folder, which may move.
+        sha256, bytes: Of the file.
+        seconds: Processor time of making it from the largest one.
+    """
+
+    path: str
+    sha256: str
+    bytes: int
+    seconds: float = 0.0
+
+
+class Fit(Record):
+    """What one client's fit gave.
+
+    Attributes:
+        client: Its name.
+        rows: That it holds; the release tells only a noisy count.
+        epsilon: Of the release; None where the client was left out.
+        seconds: Processor time of the fit on this machine, which other work there does not lengthen.
+        bundles: By level; empty where the client was left out.
+        left_out: Why.
+    """
+
+    client: str
+    rows: int
+    epsilon: float | None
+    seconds: float
+    bundles: dict[str, Bundle]
+    left_out: str = ""
+
+    def there(self, out: Path) -> "Fit | None":
+        """With the bundles that are still there; None where the largest, of which the others are made, is not."""
+        paths = {level: (out / b.path, b.bytes) for level, b in self.bundles.items()}
+        kept = {level for level, (path, size) in paths.items() if path.is_file() and path.stat().st_size == size}
+        if self.bundles and LARGEST not in kept:
+            return None
+        return self.model_copy(update={"bundles": {level: self.bundles[level] for level in kept}})
+
+
+def parse_levels(words: Sequence[str]) -> tuple[Level, ...]:
+    """Levels from words, each once. Raises ConfigError for a word that is none."""
+    wrong = [word for word in words if word not in LEVELS]
+    if wrong:
+        raise ConfigError(f"no size {wrong[0]!r}. Choose {', '.join(LEVELS)}.")
+    return tuple(dict.fromkeys(level for word in words for level in LEVELS if level == word))
+
+
+def fit_client(
+    dealt: Dealt,
+    client: str,
+    out: Path,
+    parts: Parts,
+    *,
+    levels: Sequence[Level],
+    seed: int,
+    budget: Budget,
+    progress: Progress,
+) -> Fit:
+    """The client's bundles, from an earlier run or made now.
+
+    Args:
+        dealt: All rows.
+        client: Whose fit it is.
+        out: Folder of the comparison.
+        parts: Finished parts.
+        levels: Of the bundles that are wanted.
+        seed: Of the repetition.
+        budget: Of the release.
+        progress: Called while it is made.
+
+    Raises:
+        DistillError: the release failed for another reason than too few rows.
+    """
+    frame = dealt.clients[client]
+    key = part_key(
+        kind="fit",
+        client=client,
+        rows=digest_of(frame, dealt.schema),
+        institutions=len(dealt.clients),
+        seed=seed,
+        **vars(budget),
+    )
+    name = f"fit {client}"
+    found = parts.find(name, key, Fit)
+    made = found.there(out) if found is not None else None
+    if made is None:
+        project = institution(dealt, client, out)
+        request = Request(
+            data=project.data,
+            schema=dealt.schema,
+            name=client,
+            dataset=project.dataset,
+            out=project.folder / f"{slug(client)}-{key}.distill",
+            epsilon=budget.epsilon,
+            delta=budget.delta,
+            purpose=f"comparison, repetition {seed}",
+            level=LARGEST,
+            institutions=len(dealt.clients),
+            rehearsal=budget.rehearsal_of(seed, list(dealt.clients).index(client)),
+            overwrite=True,
+        )
+        made = _release(request, project, budget, len(frame), out, progress)
+        parts.keep(name, key, made)
+        progress(1, 1)  # one that was left out is done as well
+    missing = [level for level in levels if made.bundles and level not in made.bundles]
+    if missing:
+        made = _shrunk(made, missing, institution(dealt, client, out), out)
+        parts.keep(name, key, made)
+    return made
+
+
+def distilled_run(
+    dealt: Dealt,
+    fits: Sequence[Fit],
+    level: Level,
+    out: Path,
+    parts: Parts,
+    *,
+    seed: int,
+    budget: Budget,
+    clock: Clock,
+    progress: Progress,
+) -> Run:
+    """The run of one level: train at the hub, judge the model, count bytes and simulated time.
+
+    Args:
+        dealt: All rows.
+        fits: Of all clients, in their order.
+        level: Which of a fit's bundles.
+        out: Folder of the comparison.
+        parts: Finished parts.
+        seed: Of the repetition; draws the pool and trains.
+        budget: Of each client.
+        clock: Of simulated time.
+        progress: Called during the training.
+
+    Raises:
+        BudgetError: no client could fit at all.
+    """
+    used = [f for f in fits if f.bundles]
+    if not used:
+        raise BudgetError("no client has enough rows to distil; deal to fewer clients, or raise epsilon.")
+    digests = [f.bundles[level].sha256 for f in used]
+    left_out = [f.client for f in fits if not f.bundles]
+    key = part_key(kind="distilled", level=level, bundles=digests, rows=dealt.digest, seed=seed, left_out=left_out)
+    name = name_of(level)
+    found = parts.find(f"{name} {seed}", key, Run)
+    folder = Path("models") / f"{slug(name)}-{key}"
+    if found is None or not (out / folder / CARD).is_file():
+        found = _trained(dealt, used, level, out, folder, name, seed=seed, budget=budget, progress=progress)
+        parts.keep(f"{name} {seed}", key, found)
+    return _timed(found, fits, level, clock)
+
+
+def name_of(level: Level) -> str:
+    """As tables and figures show a level's run."""
+    return NAME if level == "default" else f"{NAME}, {level}"
+
+
+def _release(request: Request, project: Project, budget: Budget, rows: int, out: Path, progress: Progress) -> Fit:
+    """One release; too few rows for a plan is a result, not an error."""
+    ledger, key = grant_another(project, budget, "comparison: distillation")
+    stages: dict[str, float] = {}
+
+    def advance(stage: str, done: int, total: int) -> None:
+        stages[stage] = done / max(1, total)
+        progress(round(100 * sum(stages.values())), 100 * STAGES)
+
+    receipt, left_out, began = None, "", time.thread_time()
+    try:
+        receipt = distill_table(request, ledger, key, progress=advance)
+    except BudgetError as error:
+        left_out = str(error)
+    return Fit(
+        client=request.name,
+        rows=rows,
+        epsilon=receipt.epsilon if receipt else None,
+        seconds=time.thread_time() - began,
+        bundles={LARGEST: _bundle(receipt.bundle, out, receipt.digest)} if receipt else {},
+        left_out=left_out,
+    )
+
+
+def _shrunk(fit: Fit, levels: Sequence[Level], project: Project, out: Path) -> Fit:
+    """The fit with smaller bundles of the same release beside the largest one."""
+    ledger, key = books(project)
+    largest = out / fit.bundles[LARGEST].path
+    bundles = dict(fit.bundles)
+    for level in levels:
+        began = time.thread_time()
+        path = largest.with_suffix(f".{level}.distill")
+        digest = shrink_bundle(read_bundle(largest), level, path, ledger=ledger, key=key, overwrite=True)
+        bundles[level] = _bundle(path, out, digest, time.thread_time() - began)
+    return fit.model_copy(update={"bundles": bundles})
+
+
+def _bundle(path: Path, out: Path, digest: str, seconds: float = 0.0) -> Bundle:
+    return Bundle(path=str(path.relative_to(out)), sha256=digest, bytes=path.stat().st_size, seconds=seconds)
+
+
+def _trained(
+    dealt: Dealt,
+    used: Sequence[Fit],
+    level: Level,
+    out: Path,
+    folder: Path,
+    name: str,
+    *,
+    seed: int,
+    budget: Budget,
+    progress: Progress,
+) -> Run:
+    """Train at the hub and judge; the point's `seconds` is still the hub's own."""
+    began, began_here = time.thread_time(), time.perf_counter()
+    done = {"verify": 0.0, "pool": 0.0, "train": 0.0}
+
+    def advance(stage: str, steps: int, total: int) -> None:
+        done[stage] = steps / max(1, total)
+        progress(round(100 * sum(done.values())), 300)
+
+    train_global(
+        [out / f.bundles[level].path for f in used],
+        out=out / folder,
+        allow_rehearsal=budget.rehearsal is not None,
+        settings=TrainingSettings(seed=seed),
+        progress=advance,
+    )
+    seconds = time.thread_time() - began
+    model = load_model(out / folder)
+    judged = evaluate_scores(class_codes(dealt.schema, dealt.test), model.predict(dealt.test), dealt.schema.classes)
+    download = sum((out / folder / file).stat().st_size for file in (WEIGHTS, CARD))
+    traffic = [Traffic(client=f.client, rows=f.rows, up=f.bundles[level].bytes, down=download) for f in used]
+    point = Point(
+        round=1,
+        seconds=seconds,
+        up=sum(t.up for t in traffic),
+        down=sum(t.down for t in traffic),
+        participants=len(used),
+        roc_auc=judged.roc_auc or 0.0,
+        accuracy=judged.accuracy,
+        log_loss=judged.log_loss,
+    )
+    return Run(
+        kind="distilled",
+        name=name,
+        seed=seed,
+        epsilon=max(f.epsilon or 0.0 for f in used),
+        delta=budget.delta,
+        rehearsal=budget.rehearsal is not None,
+        points=(point,),
+        traffic=tuple(traffic),
+        seconds=time.perf_counter() - began_here,
+        settings={"level": level, "epsilon asked": budget.epsilon, "model": str(folder)},
+    )
+
+
+def _timed(run: Run, fits: Sequence[Fit], level: Level, clock: Clock) -> Run:
+    """The run with simulated time: the slowest client's fit and upload, the hub's training, the slowest download."""
+    sent: Mapping[str, Traffic] = {t.client: t for t in run.traffic}
+    ready = [
+        (f.seconds + f.bundles[level].seconds) / clock.tier(i).speed + clock.upload_seconds(i, sent[f.client].up)
+        for i, f in enumerate(fits)
+        if f.client in sent
+    ]
+    back = [clock.download_seconds(i, sent[f.client].down) for i, f in enumerate(fits) if f.client in sent]
+    point = run.final.model_copy(update={"seconds": max(ready) + run.final.seconds + max(back)})
+    notes = tuple(f"{f.client} was left out: {f.left_out}" for f in fits if f.left_out)
+    return run.model_copy(update={"points": (point,), "notes": notes})
