@@ -61,7 +61,7 @@ def compare(
     private: Annotated[
         bool, typer.Option("--private", help="Run baselines a second time, by DP-SGD under the same budget.")
     ] = False,
-    private_rounds: Annotated[int, typer.Option(help="Rounds of those, one step on all rows in each.")] = 50,
+    private_rounds: Annotated[int, typer.Option(help="Rounds of those, three steps on all rows in each.")] = 20,
     private_learning_rate: Annotated[
         float | None, typer.Option(help="Of those; else what each strategy works well with.")
     ] = None,

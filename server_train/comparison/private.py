@@ -16,19 +16,17 @@ from server_train.comparison.data import Dealt
 from server_train.comparison.institutions import Budget, grant_another, institution
 from server_train.comparison.results import PRIVATE, Run
 from server_train.comparison.rounds import Progress, run_strategy
-from server_train.comparison.scaling import agree
-from server_train.features import Encoder
+from server_train.comparison.scaling import Agreed, read_test
 from server_train.federated.client import LocalSettings
 from server_train.federated.mlp import Mlp
 from server_train.federated.private_client import (
     TUNED,
     PrivateClient,
     Tuned,
+    agree,
     cell_features,
-    noisy_sketch,
     require_private,
 )
-from server_train.federated.sketches import answer, curves_of, merge
 
 UNTUNED = Tuned(learning_rate=1.0, options={})  # for a strategy of one's own
 
@@ -52,7 +50,7 @@ class PrivateConditions:
 
 
 def private_conditions(rounds: int, learning_rate: float | None) -> PrivateConditions:
-    """One step on all rows a round, the best found (see docs/federated.md). Raises ConfigError."""
+    """The best found: a few steps on all rows a round (see docs/federated.md). Raises ConfigError."""
     return PrivateConditions(steps=PrivateSteps(rounds=rounds), learning_rate=learning_rate)
 
 
@@ -97,17 +95,16 @@ def private_run(
     began = time.perf_counter()
     require_runs(baseline)
     trainings, notes = _begin(baseline, dealt, private, out, seed=seed, budget=budget)
-    sketches = [noisy_sketch(t) for t in trainings.values()]
-    message = answer(merge(dealt.schema, sketches))
-    encoder = Encoder(dealt.schema, curves_of(dealt.schema, message))
-    features = cell_features(encoder)
+    told = agree(list(trainings.values()))
+    features = cell_features(told.encoder)
     tuned = TUNED.get(baseline.name, UNTUNED)
     local = baseline.local(LocalSettings(learning_rate=private.learning_rate or tuned.learning_rate))
     tuned_baseline = dataclasses.replace(baseline, options={**tuned.options, **baseline.options})
     clients = {
         name: PrivateClient(i, training, features, model, local) for i, (name, training) in enumerate(trainings.items())
     }
-    agreed = agree(dealt, sketches, encoder, message)
+    test_x, test_y = read_test(dealt, told.encoder)
+    agreed = Agreed(test_x=test_x, test_y=test_y, prior=told.prior, up=told.up, down=(told.down,) * len(told.up))
     places = [i for i, name in enumerate(dealt.clients) if name in trainings]  # who takes part keeps machine and line
     clock = dataclasses.replace(conditions.clock, tiers=tuple(conditions.clock.tier(i) for i in places))
     conditions = dataclasses.replace(conditions, rounds=private.steps.rounds, clock=clock)

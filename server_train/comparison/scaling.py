@@ -1,17 +1,16 @@
 """Rows as a network reads them, in every baseline alike, with the bytes it took to agree on that.
 
 `prepare` merges the clients' sketches, which are computed without noise: it belongs to runs without privacy only. Runs
-under a budget agree by noisy sketches (see `private`).
+under a budget agree by noisy sketches (`private_client.agree`).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from server_train.comparison.data import Dealt
 from server_train.features import Encoder, class_codes
-from server_train.federated.messages import Message, encode
+from server_train.federated.messages import encode
 from server_train.federated.sketches import answer, class_shares, curves_of, merge, one_hot, sketch
 
 
@@ -50,19 +49,18 @@ def prepare(dealt: Dealt) -> Prepared:
     sketches = [sketch(schema, frame) for frame in frames]
     message = answer(merge(schema, sketches))
     encoder = Encoder(schema, curves_of(schema, message))
+    test_x, test_y = read_test(dealt, encoder)
     return Prepared(
-        **vars(agree(dealt, sketches, encoder, message)),
+        test_x=test_x,
+        test_y=test_y,
+        prior=class_shares(sketches),
+        up=tuple(len(encode(s)) for s in sketches),
+        down=(len(encode(message)),) * len(sketches),
         x=tuple(one_hot(encoder.encode(frame), encoder.n_codes) for frame in frames),
         y=tuple(class_codes(schema, frame) for frame in frames),
     )
 
 
-def agree(dealt: Dealt, sketches: Sequence[Message], encoder: Encoder, message: Message) -> Agreed:
-    """What follows from the clients' sketches and the server's answer."""
-    return Agreed(
-        test_x=one_hot(encoder.encode(dealt.test), encoder.n_codes),
-        test_y=class_codes(dealt.schema, dealt.test),
-        prior=class_shares(sketches),
-        up=tuple(len(encode(s)) for s in sketches),
-        down=(len(encode(message)),) * len(sketches),
-    )
+def read_test(dealt: Dealt, encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
+    """Encoded test rows and their classes."""
+    return one_hot(encoder.encode(dealt.test), encoder.n_codes), class_codes(dealt.schema, dealt.test)

@@ -194,7 +194,7 @@ def noisy_sketch(training: PrivateTraining) -> Message:
 
 
 @dataclass(frozen=True, eq=False)
-class Agreed:
+class SetUp:
     """What private clients and the server know of the rows before the first round; all of it is released.
 
     Attributes:
@@ -210,14 +210,14 @@ class Agreed:
     down: int
 
 
-def agree(trainings: Sequence[PrivateTraining]) -> Agreed:
+def agree(trainings: Sequence[PrivateTraining]) -> SetUp:
     """One round before the first: noisy sketches up, the merged curves down. Raises UnpaidReadError, as `sketch` does."""
     schema = trainings[0].schema
     sketches = [encode(noisy_sketch(training)) for training in trainings]
     told = [decode(payload) for payload in sketches]
     curves = encode(answer(merge(schema, told)))
     encoder = Encoder(schema, curves_of(schema, decode(curves)))
-    return Agreed(encoder, class_shares(told), tuple(len(payload) for payload in sketches), len(curves))
+    return SetUp(encoder, class_shares(told), tuple(len(payload) for payload in sketches), len(curves))
 
 
 def cell_features(encoder: Encoder) -> dict[int, np.ndarray]:
