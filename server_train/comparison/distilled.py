@@ -182,7 +182,7 @@ def distilled_run(
         raise BudgetError("no client has enough rows to distil; deal to fewer clients, or raise epsilon.")
     digests = [f.bundles[level].sha256 for f in used]
     left_out = [f.client for f in fits if not f.bundles]
-    key = part_key(kind="distilled", level=level, bundles=digests, rows=dealt.digest, seed=seed, left_out=left_out)
+    key = part_key(kind="hub", level=level, bundles=digests, rows=dealt.digest, seed=seed, left_out=left_out)
     name = name_of(level)
     found = parts.find(f"{name} {seed}", key, Run)
     folder = Path("models") / f"{slug(name)}-{key}"
@@ -268,13 +268,13 @@ def _trained(
     seconds = time.thread_time() - began
     model = load_model(out / folder)
     judged = evaluate_scores(class_codes(dealt.schema, dealt.test), model.predict(dealt.test), dealt.schema.classes)
-    download = sum((out / folder / file).stat().st_size for file in (WEIGHTS, CARD))
-    traffic = [Traffic(client=f.client, rows=f.rows, up=f.bundles[level].bytes, down=download) for f in used]
+    model_bytes = sum((out / folder / file).stat().st_size for file in (WEIGHTS, CARD))
+    traffic = [Traffic(client=f.client, rows=f.rows, up=f.bundles[level].bytes, down=0) for f in used]
     point = Point(
         round=1,
         seconds=seconds,
         up=sum(t.up for t in traffic),
-        down=sum(t.down for t in traffic),
+        down=0,
         participants=len(used),
         roc_auc=judged.roc_auc or 0.0,
         accuracy=judged.accuracy,
@@ -290,19 +290,18 @@ def _trained(
         points=(point,),
         traffic=tuple(traffic),
         seconds=time.perf_counter() - began_here,
-        settings={"level": level, "epsilon asked": budget.epsilon, "model": str(folder)},
+        settings={"level": level, "epsilon asked": budget.epsilon, "model": str(folder), "model bytes": model_bytes},
     )
 
 
 def _timed(run: Run, fits: Sequence[Fit], level: Level, clock: Clock) -> Run:
-    """The run with simulated time: the slowest client's fit and upload, the hub's training, the slowest download."""
+    """The run with simulated time: the slowest client's fit and upload, then the hub's training."""
     sent: Mapping[str, Traffic] = {t.client: t for t in run.traffic}
     ready = [
         (f.seconds + f.bundles[level].seconds) / clock.tier(i).speed + clock.upload_seconds(i, sent[f.client].up)
         for i, f in enumerate(fits)
         if f.client in sent
     ]
-    back = [clock.download_seconds(i, sent[f.client].down) for i, f in enumerate(fits) if f.client in sent]
-    point = run.final.model_copy(update={"seconds": max(ready) + run.final.seconds + max(back)})
+    point = run.final.model_copy(update={"seconds": max(ready) + run.final.seconds})
     notes = tuple(f"{f.client} was left out: {f.left_out}" for f in fits if f.left_out)
     return run.model_copy(update={"points": (point,), "notes": notes})

@@ -98,12 +98,14 @@ def bytes_per_client(comparison: Comparison) -> "Figure":
     for offset, key, colour in [(-0.17, "up", PALETTE[0]), (0.17, "down", PALETTE[1])]:
         for place, line in enumerate(shown):
             counts = [getattr(t, key) for run in line.runs for t in run.traffic]
+            if not any(counts):  # nothing comes down in distillation
+                continue
             mean, most = float(np.mean(counts)), max(most, *counts)
             label = key if place == 0 else None
             axes.plot([min(counts), max(counts)], [place + offset] * 2, color=colour, lw=2.0, alpha=0.5)
             axes.plot([mean], [place + offset], "o", ms=7, color=colour, zorder=5, label=label)
             _beside(axes, readable_bytes(mean), max(counts), place + offset)
-    _rows(axes, [line.name for line in shown], [line.up for line in shown] + [line.down for line in shown], room=4)
+    _rows(axes, [line.name for line in shown], [n for line in shown for n in (line.up, line.down) if n], room=4)
     axes.set_xlabel("bytes a client over the whole run")
     axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
     return figure

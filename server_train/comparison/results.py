@@ -1,6 +1,7 @@
 """What a comparison finds, as plain values that go to JSON and come back checked.
 
-Byte counts are payload bytes, `up` from clients to the server and `down` back, set-up included, totals since the start.
+Byte counts are payload bytes, `up` from clients to the server and `down` back, set-up included, totals since the start,
+until the server holds the model. Handing the finished model to the clients costs every run the same and is counted for none.
 """
 
 from typing import Any, Literal
