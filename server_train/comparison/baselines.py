@@ -27,7 +27,8 @@ TITLES = {
 class Baseline:
     """A strategy by name, with the options that differ from its own defaults, as words.
 
-    `learning_rate` may be among the options: of the clients' steps, in place of the one that all baselines share.
+    `learning_rate` may be among the options: of the clients' steps, in place of the one that all baselines share. It is for
+    plain SGD; runs under a budget have their own.
     """
 
     name: str
@@ -35,7 +36,11 @@ class Baseline:
 
     def make(self) -> Strategy:
         """A fresh strategy. Raises ConfigError."""
-        return make_strategy(self.name, {k: v for k, v in self.options.items() if k != RATE})
+        return make_strategy(self.name, self.without_rate().options)
+
+    def without_rate(self) -> "Baseline":
+        """The same with the clients' shared learning rate."""
+        return replace(self, options={k: v for k, v in self.options.items() if k != RATE})
 
     def local(self, shared: LocalSettings) -> LocalSettings:
         """How its clients train. Raises ConfigError."""

@@ -218,7 +218,7 @@ class _Work:
         request, name = self.request, private_name(baseline)
         assert request.private is not None
         private, advance = request.private, self._advance(seed, name)
-        decides = self._decides("private", baseline, dealt) | {
+        decides = self._decides("private", baseline.without_rate(), dealt) | {
             "private": _plain(vars(private)),
             "budget": _plain(vars(request.budget)),
         }

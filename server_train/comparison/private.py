@@ -61,7 +61,7 @@ def require_runs(baseline: Baseline) -> None:
 
 def private_name(baseline: Baseline) -> str:
     """As tables and figures show the run."""
-    return baseline.label + PRIVATE
+    return baseline.without_rate().label + PRIVATE
 
 
 def private_run(
@@ -98,8 +98,8 @@ def private_run(
     told = agree(list(trainings.values()))
     features = cell_features(told.encoder)
     tuned = TUNED.get(baseline.name, UNTUNED)
-    local = baseline.local(LocalSettings(learning_rate=private.learning_rate or tuned.learning_rate))
-    tuned_baseline = dataclasses.replace(baseline, options={**tuned.options, **baseline.options})
+    local = LocalSettings(learning_rate=private.learning_rate or tuned.learning_rate)
+    tuned_baseline = dataclasses.replace(baseline, options={**tuned.options, **baseline.without_rate().options})
     clients = {
         name: PrivateClient(i, training, features, model, local) for i, (name, training) in enumerate(trainings.items())
     }

@@ -82,3 +82,19 @@ def test_clients_too_small_to_train_are_refused_together(tmp_path):
     rows = deal(read_tables(folder_source(tmp_path, {"a": 40, "b": 40}, test_share=0.5)), 0)
     with pytest.raises(BudgetError, match="no client has enough rows"):
         go(rows, tmp_path)
+
+
+def test_a_learning_rate_for_plain_clients_is_not_used_under_a_budget(rows, tmp_path):
+    plain = go(rows, tmp_path / "a")
+    rated = private_run(
+        Baseline(name="fedavg", options={"learning_rate": "77"}),
+        rows,
+        Mlp([44, 8, 2]),
+        Conditions(),
+        private_conditions(4, 1.0),
+        tmp_path / "b",
+        seed=0,
+        budget=BUDGET,
+        progress=lambda *_: None,
+    )
+    assert (rated.name, rated.points) == (plain.name, plain.points)
