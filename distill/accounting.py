@@ -8,7 +8,8 @@ Unit: one row (or one entity, where the schema names a `unit`). Neighbours: add 
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -83,11 +84,25 @@ def _joint_epsilon(events: Sequence[Event], delta: float, accountant: Accountant
 
     relation = NeighboringRelation.ADD_OR_REMOVE_ONE
     if accountant == "rdp":
-        return _read(rdp.RdpAccountant(neighboring_relation=relation), events, delta)
+        with _without_warnings():
+            return _read(rdp.RdpAccountant(neighboring_relation=relation), events, delta)
     epsilon = _read(pld.PLDAccountant(relation, value_discretization_interval=COARSE), events, delta)
     if epsilon < FINE_BELOW:
         epsilon = _read(pld.PLDAccountant(relation, value_discretization_interval=FINE), events, delta)
     return epsilon
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep the library from telling the terminal of each order whose series it gives up: that order is then left out."""
+    from absl import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _read(accountant: Any, events: Sequence[Event], delta: float) -> float:
