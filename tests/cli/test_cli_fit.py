@@ -224,7 +224,16 @@ def test_a_fit_without_a_project_says_how_to_make_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [("--samples", 0), ("--rehearsal", -1), ("--epsilon", "two"), ("--seed", 1), ("data.csv",)]
+    "words",
+    [
+        ("--samples", -1),
+        ("--institutions", 0),
+        ("--compress", "tiny"),
+        ("--rehearsal", -1),
+        ("--epsilon", "two"),
+        ("--seed", 1),
+        ("data.csv",),
+    ],
 )
 def test_wrong_usage_is_refused_before_anything_happens(project, asked, words):
     ran = run("fit", "--project", project.folder, *words)

@@ -42,9 +42,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     bank = make_bank(tmp_path_factory.mktemp("told") / "bank", with_planted_record(ROWS))
     with pytest.MonkeyPatch.context() as patch:
         quicken(patch)
-        ran = bank.fit("--rehearsal", 4)
+        ran = bank.fit("--rehearsal", 4, "--compress", "full")
         assert ran.exit_code == 0, ran.output
-        again = bank.fit("--rehearsal", 4, "--overwrite", "--json")
+        again = bank.fit("--rehearsal", 4, "--compress", "full", "--overwrite", "--json")
     texts = {
         "stdout": ran.stdout,
         "stderr": ran.stderr,
