@@ -140,7 +140,7 @@ def make_plan(
     if noisy_size < MIN_ROWS:
         raise BudgetError(
             f"the noisy row count is below {MIN_ROWS}: too few for a release that is both private and useful at epsilon {epsilon:g}. "
-            f"Pool more rows into one table, or grant more: about epsilon {epsilon * MIN_ROWS / max(noisy_size, 20):.1f} would carry as "
+            f"Pool more rows into one table, or grant more: about epsilon {_rounded_up(epsilon * MIN_ROWS / max(noisy_size, 20)):g} would carry as "
             "much signal as 200 rows do here."
         )
     size = size_event(epsilon)
@@ -168,6 +168,12 @@ def make_plan(
         candidates=1000,
         institutions=institutions,
     )
+
+
+def _rounded_up(epsilon: float) -> float:
+    """To two digits, never down."""
+    step = 10.0 ** (math.floor(math.log10(epsilon)) - 1)
+    return float(f"{math.ceil(epsilon / step - 1e-9) * step:.12g}")
 
 
 def _wide_pairs(noisy_size: int, epsilon: float, all_pairs: int) -> int:
