@@ -37,12 +37,13 @@ def grant(
     """Set the total budget of the data set. A new grant replaces the one before; it may raise or lower it."""
     with reporting(as_json) as report:
         from distill.keys import load_signing_key, passphrase_from_environment
+        from distill.ledger_entries import acting_user
 
         opened, settings = _opened(ledger, project, also_needed=key is None)
         path = key if key is not None or settings is None else settings.key
         assert path is not None  # without --key there is a project
         signer = load_signing_key(path, passphrase=passphrase_from_environment())
-        entry = opened.grant(epsilon=epsilon, delta=delta, reason=reason, actor=actor or _user(), key=signer)
+        entry = opened.grant(epsilon=epsilon, delta=delta, reason=reason, actor=actor or acting_user(), key=signer)
         summary = opened.summary()
         report(
             {"entry": entry.sequence, "hash": entry.hash, **_books(summary)},
@@ -97,16 +98,6 @@ def _opened(ledger: Path | None, folder: Path, *, also_needed: bool = False) -> 
     if ledger is not None:
         return open_ledger(ledger), settings
     return open_ledger(settings.ledger, dataset=settings.dataset), settings
-
-
-def _user() -> str:
-    """Name of the user who runs the command."""
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in some containers
-        return "unknown user"
 
 
 def _books(summary: "LedgerSummary") -> dict[str, Any]:

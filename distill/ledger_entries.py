@@ -4,6 +4,7 @@ An entry is public: purposes, budgets and noise scales, never a count or a value
 everything but the hash and the signature, `previous` chains it to the entry before, and the signature is over the hash.
 """
 
+import getpass
 import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -192,6 +193,14 @@ def software() -> str:
         return f"distill {version('distill')}"
     except PackageNotFoundError:
         return "distill (not installed)"
+
+
+def acting_user() -> str:
+    """Name of the user who runs this, for the ledger."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in some containers
+        return "unknown user"
 
 
 def now() -> str:

@@ -5,7 +5,6 @@ commit its digest, rename. Killed anywhere, the reservation stands and counts as
 committed entry is left under its final name.
 """
 
-import getpass
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from distill.errors import BudgetError, BundleError, ConfigError
 from distill.generator_parts import parts_of
 from distill.keys import SigningKey
 from distill.ledger import Ledger, Reservation
+from distill.ledger_entries import acting_user
 from distill.levels import LEVELS, Level
 from distill.mechanisms import NoiseSource
 from distill.plan import Plan, Shares, make_plan, size_event
@@ -124,7 +124,7 @@ def fit(
         epsilon=request.epsilon,
         delta=request.delta,
         purpose=request.purpose,
-        actor=_user(),
+        actor=acting_user(),
         events=[size_event(request.epsilon)],
         key=key,
         rehearsal=noise.rehearsal,
@@ -139,14 +139,6 @@ def fit(
     reservation.plan(plan.events[1:])
     distilled = distil(table, plan, rng, progress)
     return _write(request, ledger, reservation, key, plan, distilled, table.reads, rng)
-
-
-def _user() -> str:
-    """Name of the user who runs the fit, for the ledger."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in some containers
-        return "unknown user"
 
 
 def _plan(request: Request, reservation: Reservation, noisy_size: int) -> Plan:

@@ -138,10 +138,10 @@ def make_plan(
     check.budget(epsilon, delta)
     check.positive(institutions=institutions)
     if noisy_size < MIN_ROWS:
+        enough = _rounded_up(epsilon * MIN_ROWS / max(noisy_size, 20))
         raise BudgetError(
             f"the noisy row count is below {MIN_ROWS}: too few for a release that is both private and useful at epsilon {epsilon:g}. "
-            f"Pool more rows into one table, or grant more: about epsilon {_rounded_up(epsilon * MIN_ROWS / max(noisy_size, 20)):g} would carry as "
-            "much signal as 200 rows do here."
+            f"Pool more rows into one table, or grant more: about epsilon {enough:g} would carry as much signal as 200 rows do here."
         )
     size = size_event(epsilon)
     features = len(schema.features)

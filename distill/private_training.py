@@ -7,7 +7,6 @@ institution sends is post-processing of these answers; `finish` commits their di
 stands and counts as spent.
 """
 
-import getpass
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from distill.errors import BudgetError, ConfigError, UnpaidReadError
 from distill.grid import ColumnGrid, base_grids
 from distill.keys import SigningKey
 from distill.ledger import Ledger, Reservation
+from distill.ledger_entries import acting_user
 from distill.mechanisms import NoiseSource
 from distill.plan import ReleasePlan, bin_events, gaussian_event, size_event, solve_scale, training_event
 from distill.private_table import PrivateTable, Rows
@@ -188,7 +188,7 @@ def begin_training(frame: pd.DataFrame, request: TrainingRequest, ledger: Ledger
         epsilon=request.epsilon,
         delta=request.delta,
         purpose=request.purpose,
-        actor=_user(),
+        actor=acting_user(),
         events=[size_event(request.epsilon)],
         key=key,
         rehearsal=noise.rehearsal,
@@ -204,14 +204,6 @@ def begin_training(frame: pd.DataFrame, request: TrainingRequest, ledger: Ledger
         raise type(error)(f"{error} Only the row count was read and charged.") from None
     reservation.plan(plan.events[1:])
     return PrivateTraining(table, plan, reservation)
-
-
-def _user() -> str:
-    """Name of the user who takes part, for the ledger."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in some containers
-        return "unknown user"
 
 
 class PrivateTraining:

@@ -1,6 +1,6 @@
 """One institution in a federated run: rows that stay here, and plain local training on them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -142,12 +142,21 @@ class Client:
         Raises:
             DataError: the weights are no longer finite; a smaller learning rate mends it.
         """
-        weights, velocity = start.copy(), np.zeros_like(start)
+
+        def gradient_on(batch: np.ndarray) -> Correction:
+            x, y = self.x[batch], self.y[batch]
+            return lambda weights: self.model.gradient(weights, x, y, pull(x) if pull else None)
+
         steps = self.settings.steps_for(len(self.y))
-        for batch in self._batches(steps):
-            x = self.x[batch]
-            gradient = self.model.gradient(weights, x, self.y[batch], pull(x) if pull else None)
-            self.work += len(batch)
+        batches = self._batches(steps)
+        self.work += sum(map(len, batches))
+        return self._descend(start, map(gradient_on, batches), correction)
+
+    def _descend(self, start: Vector, gradients: Iterable[Correction], correction: Correction | None) -> LocalRun:
+        """A step of SGD along each of `gradients` (functions of the current weights). Raises DataError: see `train`."""
+        weights, velocity, steps = start.copy(), np.zeros_like(start), 0
+        for gradient_at in gradients:
+            gradient = gradient_at(weights)
             if correction is not None:
                 gradient = gradient + correction(weights)
             if self.settings.weight_decay:
@@ -155,6 +164,7 @@ class Client:
             if self.settings.momentum:
                 velocity = gradient = self.settings.momentum * velocity + gradient
             weights -= self.settings.learning_rate * gradient
+            steps += 1
         if not np.isfinite(weights).all():
             raise DataError(
                 f"client {self.number}: training diverged (weights are no longer finite). Lower the learning rate."

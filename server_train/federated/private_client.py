@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from distill.errors import ConfigError, DataError
+from distill.errors import ConfigError
 from distill.grid import ColumnGrid, base_grids
 from distill.private_training import PrivateTraining
 from server_train.features import Encoder, category_codes, levels
@@ -140,21 +140,7 @@ class PrivateClient(Client):
                 "Choose a strategy without one."
             )
         self._require_steps()
-        weights, velocity = start.copy(), np.zeros_like(start)
-        for _ in range(self.settings.steps):
-            gradient = self._step(weights)
-            if correction is not None:
-                gradient = gradient + correction(weights)
-            if self.settings.weight_decay:
-                gradient = gradient + self.settings.weight_decay * weights
-            if self.settings.momentum:
-                velocity = gradient = self.settings.momentum * velocity + gradient
-            weights -= self.settings.learning_rate * gradient
-        if not np.isfinite(weights).all():
-            raise DataError(
-                f"client {self.number}: training diverged (weights are no longer finite). Lower the learning rate."
-            )
-        return LocalRun(weights, self.settings.steps)
+        return self._descend(start, [self._step] * self.settings.steps, correction)
 
     def finish(self) -> str:
         """Commit what was answered to the ledger; the digest of it. Raises LedgerError."""
