@@ -24,7 +24,7 @@ from server_train.comparison.baselines import Baseline, Conditions
 from server_train.comparison.data import Dealt, Source, deal, read_tables
 from server_train.comparison.distilled import distilled_run, fit_client
 from server_train.comparison.institutions import Budget, institution
-from server_train.comparison.partition import save_partition
+from server_train.comparison.partition_file import save_partition
 from server_train.comparison.parts import Parts, part_key
 from server_train.comparison.private import PrivateConditions, private_name, private_run, require_runs
 from server_train.comparison.results import ClientRows, Comparison, Deal, Record, Run, reach_of

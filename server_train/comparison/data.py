@@ -16,7 +16,8 @@ from distill.errors import ConfigError, DataError
 from distill.schema import Schema, load_schema
 from distill.table_files import CSV_SUFFIXES, PARQUET_SUFFIXES
 from distill.tables import read_table
-from server_train.comparison.partition import Partition, parse_partition
+from server_train.comparison.partition import Partition
+from server_train.comparison.partition_file import parse_partition
 from server_train.features import class_codes
 
 CLIENTS, DEAL, TEST_SHARE = 5, "iid", 0.2

@@ -7,7 +7,7 @@ from distill.errors import ConfigError, DataError, SchemaError
 from distill.schema import Schema
 from distill.tables import write_table
 from server_train.comparison.data import Source, deal, digest_of, read_tables
-from server_train.comparison.partition import save_partition
+from server_train.comparison.partition_file import save_partition
 
 
 def test_every_row_of_a_table_is_at_one_client_or_in_the_test(tmp_path):

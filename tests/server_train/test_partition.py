@@ -14,18 +14,17 @@ from hypothesis import strategies as st
 from distill.canonical import canonical
 from distill.demo_tables import mixed_table
 from distill.errors import ConfigError
-from server_train.comparison import partition as module
+from server_train.comparison import partition_file as module
 from server_train.comparison.partition import (
     Partition,
     feature_skew,
     iid,
     label_dirichlet,
-    load_partition,
-    parse_partition,
     quantity_dirichlet,
-    save_partition,
     summarise,
+    to_bytes,
 )
+from server_train.comparison.partition_file import load_partition, parse_partition, save_partition
 
 FALSE_ALARM = 1e-6  # chance that correct code fails a statistical test on one fresh seed
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -421,7 +420,7 @@ def test_any_partition_survives_the_file(owners):
     owners = np.array(owners)
     positions = tuple(np.flatnonzero(owners == owner) for owner in np.unique(owners))
     made = Partition(kind="by", rows=len(owners), positions=positions).tied_to(pd.DataFrame({"y": owners}), "y")
-    assert same(module._from_bytes(module._to_bytes(made), "it"), made)
+    assert same(module._from_bytes(to_bytes(made), "it"), made)
 
 
 def test_digests_differ_where_anything_does(tied, frame):
