@@ -14,19 +14,17 @@ import numpy as np
 from distill import check, durable
 from distill.bundle import write_bundle
 from distill.distillation import Distilled, Progress, distil, silent
-from distill.errors import BudgetError, BundleError, ConfigError
+from distill.errors import BundleError
 from distill.generator_parts import parts_of
 from distill.keys import SigningKey
 from distill.ledger import Ledger, Reservation
-from distill.ledger_entries import acting_user
 from distill.levels import LEVELS, Level
 from distill.mechanisms import NoiseSource
-from distill.plan import Plan, Shares, make_plan, size_event
+from distill.plan import Plan, Shares, make_plan
 from distill.private_table import PrivateTable
+from distill.release import plan_or_abandon, require_place, reserve_release
 from distill.schema import Schema
 from distill.tables import read_table
-
-TRIAL_BYTES = 1 << 20  # room for a bundle, looked for before anything is charged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,23 +114,16 @@ def fit(
     """
     check.positive(institutions=request.institutions)
     request.schema.require_confirmed()
-    _require_target(request, ledger)
+    require_place(request.out, protected=(request.data, ledger.path), overwrite=request.overwrite)
     frame = read_table(request.data, request.schema)
     noise = NoiseSource(request.rehearsal)
     rng = np.random.default_rng(request.rehearsal)
-    reservation = ledger.reserve(
-        epsilon=request.epsilon,
-        delta=request.delta,
-        purpose=request.purpose,
-        actor=acting_user(),
-        events=[size_event(request.epsilon)],
-        key=key,
-        rehearsal=noise.rehearsal,
-    )
+    reservation = reserve_release(request, ledger, key, rehearsal=noise.rehearsal)
     table = PrivateTable(frame, request.schema, reservation, noise)
     del frame
     progress("size", 0, 1)
-    plan = _plan(request, reservation, table.noisy_size("size"))
+    noisy_size = table.noisy_size("size")
+    plan = plan_or_abandon(reservation, lambda: _plan(request, noisy_size))
     progress("size", 1, 1)
     if announce is not None:
         announce(plan)
@@ -141,20 +132,16 @@ def fit(
     return _write(request, ledger, reservation, key, plan, distilled, table.reads, rng)
 
 
-def _plan(request: Request, reservation: Reservation, noisy_size: int) -> Plan:
-    """Decide the rest of the release; too small a table or budget ends it here, with only the count charged."""
-    try:
-        return make_plan(
-            request.schema,
-            noisy_size,
-            epsilon=request.epsilon,
-            delta=request.delta,
-            shares=request.shares,
-            institutions=request.institutions,
-        )
-    except (BudgetError, ConfigError) as error:
-        reservation.abandon("the noisy row count or the budget is too small for a plan")
-        raise type(error)(f"{error} Only the row count was read and charged.") from None
+def _plan(request: Request, noisy_size: int) -> Plan:
+    """Decide the rest of the release."""
+    return make_plan(
+        request.schema,
+        noisy_size,
+        epsilon=request.epsilon,
+        delta=request.delta,
+        shares=request.shares,
+        institutions=request.institutions,
+    )
 
 
 def _write(
@@ -219,19 +206,3 @@ def _write(
         head=ledger.head(),
         rehearsal=reservation.rehearsal,
     )
-
-
-def _require_target(request: Request, ledger: Ledger) -> None:
-    """Refuse, before anything is charged, a place for the bundle that cannot be written or must not be replaced."""
-    out = request.out
-    if out.is_dir():
-        raise BundleError(f"{out} is a directory; name a file for the bundle.")
-    if out.resolve() in (request.data.resolve(), ledger.path.resolve()):
-        raise BundleError(f"{out} is the table or the ledger itself; name another file for the bundle.")
-    if out.exists() and not request.overwrite:
-        raise BundleError(f"{out} exists already; name another file with --out or allow replacing it with --overwrite.")
-    trial = durable.temporary_beside(out)
-    with durable.wrapped("write the bundle", out, BundleError):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        durable.write_exactly(trial, bytes(TRIAL_BYTES))
-        trial.unlink()

@@ -21,10 +21,10 @@ from distill.errors import BudgetError, ConfigError, UnpaidReadError
 from distill.grid import ColumnGrid, base_grids
 from distill.keys import SigningKey
 from distill.ledger import Ledger, Reservation
-from distill.ledger_entries import acting_user
 from distill.mechanisms import NoiseSource
 from distill.plan import ReleasePlan, bin_events, gaussian_event, size_event, solve_scale, training_event
 from distill.private_table import PrivateTable, Rows
+from distill.release import plan_or_abandon, reserve_release
 from distill.schema import Schema
 from distill.stages import encode
 
@@ -184,24 +184,15 @@ def begin_training(frame: pd.DataFrame, request: TrainingRequest, ledger: Ledger
     """
     request.schema.require_confirmed()
     noise = NoiseSource(request.rehearsal)
-    reservation = ledger.reserve(
-        epsilon=request.epsilon,
-        delta=request.delta,
-        purpose=request.purpose,
-        actor=acting_user(),
-        events=[size_event(request.epsilon)],
-        key=key,
-        rehearsal=noise.rehearsal,
-    )
+    reservation = reserve_release(request, ledger, key, rehearsal=noise.rehearsal)
     table = PrivateTable(frame, request.schema, reservation, noise)
     noisy_size = table.noisy_size("size")
-    try:
-        plan = make_training_plan(
+    plan = plan_or_abandon(
+        reservation,
+        lambda: make_training_plan(
             request.schema, noisy_size, request.settings, epsilon=request.epsilon, delta=request.delta
-        )
-    except (BudgetError, ConfigError) as error:
-        reservation.abandon("the noisy row count or the budget is too small for a plan")
-        raise type(error)(f"{error} Only the row count was read and charged.") from None
+        ),
+    )
     reservation.plan(plan.events[1:])
     return PrivateTraining(table, plan, reservation)
 

@@ -12,6 +12,7 @@ from distill.generator_parts import generator_of, parts_of, statistics_of
 from distill.keys import SigningKey
 from distill.ledger import Ledger
 from distill.levels import Level
+from distill.release import require_place
 
 
 def shrink_bundle(
@@ -42,8 +43,7 @@ def shrink_bundle(
             f"{bundle.path} is not a bundle that this ledger committed (a shrunk bundle cannot be shrunk again). "
             "Name the bundle that `fit` wrote."
         )
-    if out.exists() and not overwrite:
-        raise BundleError(f"{out} exists already; name another file with --out or allow replacing it with --overwrite.")
+    require_place(out, protected=(bundle.path, ledger.path), overwrite=overwrite)
     # The draw of records follows the bundle itself: the same bundle shrinks to the same records.
     rng = np.random.default_rng(int(bundle.digest[:16], 16))
     tensors, settings = parts_of(generator_of(bundle), *statistics_of(bundle), level, rng)

@@ -97,3 +97,11 @@ def test_two_sizes_of_one_release_count_once_at_the_hub(bank, tmp_path):
     got = result_of("train-global", tmp_path / "small.distill", bank.project.out, *words)
     assert [i["file"] for i in got["institutions"]] == [bank.project.out.name]
     assert any("two sizes of one release" in note for note in got["notes"])
+
+
+def test_shrinking_never_replaces_the_ledger_or_the_bundle_itself(bank, tmp_path):
+    for out in (bank.project.ledger, bank.project.out):
+        before = out.read_bytes()
+        words = ("--out", out, "--overwrite", "--project", bank.folder)
+        assert "name another file" in refusal(distill("bundle", "shrink", bank.project.out, *words))
+        assert out.read_bytes() == before

@@ -1,0 +1,84 @@
+"""What every kind of release does alike: where its file may go, its reservation, and its plan or its end.
+
+A fit and a federated training both begin here, so that the order (reserve, count, plan) is written once.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from distill import durable
+from distill.errors import BudgetError, BundleError, ConfigError
+from distill.keys import SigningKey
+from distill.ledger import Ledger, Reservation
+from distill.ledger_entries import acting_user
+from distill.plan import ReleasePlan, size_event
+
+TRIAL_BYTES = 1 << 20  # room for a bundle, looked for before anything is charged
+P = TypeVar("P", bound=ReleasePlan)
+
+
+class Asked(Protocol):
+    """What a reservation needs of a request. Every field is public."""
+
+    @property
+    def epsilon(self) -> float:
+        """Budget of the release."""
+
+    @property
+    def delta(self) -> float:
+        """Budget of the release."""
+
+    @property
+    def purpose(self) -> str:
+        """One line for the reader of the ledger."""
+
+
+def require_place(out: Path, *, protected: Sequence[Path], overwrite: bool) -> None:
+    """Refuse, before anything is charged, a place for a bundle that cannot be written or must not be replaced.
+
+    Args:
+        out: Where the bundle is to go.
+        protected: Files that are never replaced: the table or bundle that it comes from, and the ledger.
+        overwrite: Whether another file at `out` may be replaced.
+
+    Raises:
+        BundleError: `out` is such a place.
+    """
+    if out.is_dir():
+        raise BundleError(f"{out} is a directory; name a file for the bundle.")
+    if out.resolve() in [path.resolve() for path in protected]:
+        raise BundleError(f"{out} is the table or the ledger itself; name another file for the bundle.")
+    if out.exists() and not overwrite:
+        raise BundleError(f"{out} exists already; name another file with --out or allow replacing it with --overwrite.")
+    trial = durable.temporary_beside(out)
+    with durable.wrapped("write the bundle", out, BundleError):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        durable.write_exactly(trial, bytes(TRIAL_BYTES))
+        trial.unlink()
+
+
+def reserve_release(request: Asked, ledger: Ledger, key: SigningKey, *, rehearsal: bool) -> Reservation:
+    """Set the whole budget aside, with the noisy row count as the first read. Raises as `Ledger.reserve` does."""
+    return ledger.reserve(
+        epsilon=request.epsilon,
+        delta=request.delta,
+        purpose=request.purpose,
+        actor=acting_user(),
+        events=[size_event(request.epsilon)],
+        key=key,
+        rehearsal=rehearsal,
+    )
+
+
+def plan_or_abandon(reservation: Reservation, make: Callable[[], P]) -> P:
+    """The plan of the rest of a release; too small a table or budget ends it here, with only the count charged.
+
+    Raises:
+        BudgetError, ConfigError: what `make` raised, with that word added.
+    """
+    try:
+        return make()
+    except (BudgetError, ConfigError) as error:
+        reservation.abandon("the noisy row count or the budget is too small for a plan")
+        raise type(error)(f"{error} Only the row count was read and charged.") from None
