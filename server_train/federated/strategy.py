@@ -65,11 +65,15 @@ class Strategy(ABC):
 
         Values that are not finite were refused when the message was decoded.
         """
-        update = reply.tensors.get("update")
-        if update is None or update.shape != self.weights.shape or update.dtype != self.weights.dtype:
-            raise DataError(f"an update must hold {self.weights.size} numbers of type {self.weights.dtype}")
+        self.require_vector(reply, "update", "an update")
         if not reply.numbers.get("rows", 0.0) > 0:
             raise DataError("an update must come from at least one row")
+
+    def require_vector(self, reply: Message, name: str, words: str) -> None:
+        """Refuse a reply whose tensor `name` is not of the weights' shape and type. Raises DataError naming `words`."""
+        vector = reply.tensors.get(name)
+        if vector is None or vector.shape != self.weights.shape or vector.dtype != self.weights.dtype:
+            raise DataError(f"{words} must hold {self.weights.size} numbers of type {self.weights.dtype}")
 
 
 def row_shares(replies: Mapping[int, Message]) -> np.ndarray:

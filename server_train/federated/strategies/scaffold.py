@@ -17,7 +17,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from distill.errors import DataError
 from server_train.federated.client import Client
 from server_train.federated.messages import Message
 from server_train.federated.mlp import Vector
@@ -69,9 +68,7 @@ class Scaffold(FedAvg):
     def accept(self, reply: Message) -> None:
         """Refuse a reply without a change of control. Raises DataError."""
         super().accept(reply)
-        control = reply.tensors.get("control")
-        if control is None or control.shape != self.weights.shape or control.dtype.kind != "f":
-            raise DataError(f"a change of control must hold {self.weights.size} numbers")
+        self.require_vector(reply, "control", "a change of control")
 
     def aggregate(self, replies: Mapping[int, Message]) -> None:
         """Move the model along the mean update, and the control along the mean change times the share of clients."""
