@@ -108,8 +108,8 @@ def compare(request: Request, progress: Progress = silent) -> Comparison:
         for client in dealt.clients:
             institution(dealt, client, request.out)
     work = _Work(request, Parts(request.out / "runs", fresh=request.fresh), progress)
-    runs = [run for seed, dealt in repetitions.items() for run in work.repetition(seed, dealt)]
-    found = _comparison(request, repetitions, runs, work.sizes(next(iter(repetitions.values()))))
+    made = [work.repetition(seed, dealt) for seed, dealt in repetitions.items()]
+    found = _comparison(request, repetitions, [run for runs, _ in made for run in runs], made[0][1].sizes)
     write.outputs(found, request.out)
     return found
 
@@ -122,8 +122,8 @@ class _Work:
     parts: Parts
     progress: Progress
 
-    def repetition(self, seed: int, dealt: Dealt) -> list[Run]:
-        """All runs of one seed: references, distillation, baselines."""
+    def repetition(self, seed: int, dealt: Dealt) -> tuple[list[Run], Mlp]:
+        """All runs of one seed (references, distillation, baselines), and the network of all of them."""
         prepared = prepare(dealt)
         model = Mlp([prepared.test_x.shape[1], *TrainingSettings().hidden, len(dealt.schema.classes)])
         conditions = dataclasses.replace(self.request.conditions, clock=self._clock(model, seed))
@@ -132,11 +132,7 @@ class _Work:
             runs.append(self._baseline(seed, baseline, dealt, prepared, model, conditions))
         for baseline in private_baselines(self.request)[0]:
             runs.append(self._private(seed, baseline, dealt, model, conditions))
-        return runs
-
-    def sizes(self, dealt: Dealt) -> tuple[int, ...]:
-        """Widths of the network's layers."""
-        return (prepare(dealt).test_x.shape[1], *TrainingSettings().hidden, len(dealt.schema.classes))
+        return runs, model
 
     def _clock(self, model: Mlp, seed: int) -> Clock:
         """The clock with this machine's speed and this repetition's drop-outs."""
