@@ -96,14 +96,14 @@ def bytes_per_client(comparison: Comparison) -> "Figure":
     figure, axes = empty_figure(10.2, 1.0 + 0.44 * len(shown))
     most = 1.0
     for offset, key, colour in [(-0.17, "up", PALETTE[0]), (0.17, "down", PALETTE[1])]:
+        axes.plot([], [], "o", ms=7, color=colour, label=key)
         for place, line in enumerate(shown):
             counts = [getattr(t, key) for run in line.runs for t in run.traffic]
             if not any(counts):  # nothing comes down in distillation
                 continue
             mean, most = float(np.mean(counts)), max(most, *counts)
-            label = key if place == 0 else None
             axes.plot([min(counts), max(counts)], [place + offset] * 2, color=colour, lw=2.0, alpha=0.5)
-            axes.plot([mean], [place + offset], "o", ms=7, color=colour, zorder=5, label=label)
+            axes.plot([mean], [place + offset], "o", ms=7, color=colour, zorder=5)
             _beside(axes, readable_bytes(mean), max(counts), place + offset)
     _rows(axes, [line.name for line in shown], [n for line in shown for n in (line.up, line.down) if n], room=4)
     axes.set_xlabel("bytes a client over the whole run")
