@@ -21,6 +21,15 @@ def shrink_low_rank(block: np.ndarray, independent: np.ndarray, stddev: float) -
     return np.asarray(independent + (left * (shrunk * scale)) @ right)
 
 
+def signal_portion(block: np.ndarray, independent: np.ndarray, stddev: float) -> float:
+    """Portion of what `block` adds to `independent` that is not explained by its noise: 1 - noise / observed energy, at least 0.
+
+    Source: the positive-part factor of James & Stein 1961.
+    """
+    energy = float(np.square(block - independent).sum())
+    return max(0.0, 1 - block.size * stddev**2 / energy) if energy else 0.0
+
+
 def shrink_classes(block: np.ndarray, stddev: float) -> np.ndarray:
     """Shrink counts of shape (classes, bins) towards the same bin shares in every class, by one James-Stein factor.
 

@@ -2,7 +2,7 @@
 
 Stage 6, select, in one place for both sides: the institution draws the bundle's samples with it, and whoever holds the
 bundle draws as many more as wanted. Over-generate, label from the class head, weigh by the critic, rake to the released
-one-way shares, resample.
+one-way shares, resample, and keep the rows that together come nearest to what the soft records say of pairs.
 """
 
 from dataclasses import dataclass, field
@@ -15,13 +15,15 @@ from torch import Tensor
 from distill.bins import ColumnBins
 from distill.class_chances import match_prior
 from distill.grid import encode_table
+from distill.herd import choose_rows
 from distill.labels import balanced_labels
 from distill.layout import Layout
 from distill.schema import Schema
 from distill.tables import OTHER, to_public
 
-OVER_GENERATE = 2.0
+OVER_GENERATE = 2
 CHUNK = 20_000
+MOST_TOGETHER = 50_000  # rows chosen in one go; more are chosen in parts
 RAKE_ROUNDS = 5
 LEAST_BATCH = 2000
 Critic = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # hidden weight and bias, output weight and bias
@@ -87,22 +89,43 @@ class Generator:
         """`n` selected rows as coarse codes, (n, features + 1), the class last."""
         if n < LEAST_BATCH:  # selection and class shares are judged on a batch: a few rows are some of a larger one
             return self.draw_codes(LEAST_BATCH, rng)[:n]
-        parts = [self._candidates(min(CHUNK, m), rng) for m in _chunks(int(np.ceil(n * OVER_GENERATE)))]
-        codes = np.concatenate(parts)
-        codes = codes[self.select(codes, n, rng)]
+        parts = np.array_split(np.arange(n), -(-n // MOST_TOGETHER))
+        codes = np.concatenate([self._selected(len(part), rng) for part in parts])
         chances = np.exp(match_prior(self.class_logits(codes), self.class_prior))
         cells = codes[:, :-1] + self.layout.starts[:-1]
         codes[:, -1] = balanced_labels(chances, cells, self.layout.feature_width, rng)
         return np.asarray(codes)
 
+    def _selected(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """`n` rows of a larger pool; their labels are those the critic saw."""
+        pool = np.concatenate([self._candidates(m, rng) for m in _chunks(n * OVER_GENERATE)])
+        return np.asarray(pool[self.select(pool, n, rng)])
+
     def select(self, codes: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Indices of `n` of the rows: by critic and raking, systematic resampling in random order."""
+        """Indices of `n` of the rows: resampled by critic and raking, then chosen to agree on pairs; in random order."""
         known = self.critic is not None and self.critic_power > 0
         weight = np.exp(self.critic_power * self.critic_logit(codes).clip(-3, 3)) if known else np.ones(len(codes))
         weight = rake(codes, weight, [*self.shares, self.class_prior])
-        points = (np.arange(n) + rng.random()) * (weight.sum() / n)
-        keep = np.searchsorted(np.cumsum(weight), points).clip(max=len(codes) - 1)
-        return np.asarray(rng.permutation(keep))
+        points = (np.arange(len(codes)) + rng.random()) * (weight.sum() / len(codes))
+        kept = rng.permutation(np.searchsorted(np.cumsum(weight), points).clip(max=len(codes) - 1))
+        features = torch.from_numpy(codes[kept, :-1].astype(np.int64))
+        chosen = choose_rows(features, torch.from_numpy(self.layout.starts[:-1]), self.pair_shares(), n)
+        return np.asarray(rng.permutation(kept[chosen]))
+
+    def pair_shares(self) -> Tensor:
+        """Share of rows with each two feature values, (feature_width, feature_width), as the soft records have it.
+
+        It is raked to the released one-way shares, which stand on the diagonal.
+        """
+        probabilities = self.layout.softmax(torch.from_numpy(self.logits.astype(np.float32)))
+        weighted = probabilities * torch.from_numpy(self.weights.astype(np.float32)).unsqueeze(1)
+        released = torch.from_numpy(np.concatenate(self.shares).astype(np.float32))
+        factor = (released / weighted.sum(0).clamp_min(1e-9)).clamp(1 / 3, 3)
+        together = (probabilities.T @ weighted) * factor * factor.unsqueeze(1)
+        for start, width in zip(self.layout.starts, self.layout.features, strict=False):
+            own = slice(int(start), int(start) + width)
+            together[own, own] = torch.diag(released[own])
+        return together
 
     def critic_logit(self, codes: np.ndarray) -> np.ndarray:
         """Critic's logit that each row (codes with class) is real, (n,); the critic must be there."""

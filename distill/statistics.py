@@ -43,8 +43,12 @@ class PairCounts:
         pairs: Positions among the features, (i, j) with i < j.
         shares: One block of shape (bins_i, bins_j) a pair: denoised counts over the noisy number of rows.
         stddev: Noise on one raw cell, as a share of the rows.
+        aims: What candidates are fitted to, shaped like `shares`; None: `shares` themselves.
+        signal: Portion of each pair's observed dependence that noise does not explain, 0 to 1; None: 1 everywhere.
     """
 
     pairs: list[tuple[int, int]]
     shares: list[np.ndarray]
     stddev: float
+    aims: list[np.ndarray] | None = None
+    signal: list[float] | None = None

@@ -11,6 +11,9 @@ from torch import Tensor
 from distill.layout import Layout
 from distill.statistics import ClassCounts, PairCounts
 
+PAIR_WEIGHT = 2.0  # of the pairs' mean squared distance against that of the one-way counts
+FAINT = 0.2  # weight of a pair without any signal, where one that is all signal weighs 1 + FAINT
+
 
 class Candidates:
     """K soft records and the loss that moves them.
@@ -33,14 +36,15 @@ class Candidates:
         self._one_way_precision = (counts.total / counts.stddev) ** 2 / self._one_way.numel()
         width, starts = self.layout.feature_width, self.layout.starts
         target, mask = np.zeros((width, width), np.float32), np.zeros((width, width), np.float32)
-        for (i, j), block in zip(pairs.pairs, pairs.shares, strict=True):
+        signal = np.ones(len(pairs.pairs)) if pairs.signal is None else np.asarray(pairs.signal)
+        for (i, j), block, weight in zip(pairs.pairs, pairs.aims or pairs.shares, signal + FAINT, strict=True):
             place = np.ix_(range(starts[i], starts[i] + block.shape[0]), range(starts[j], starts[j] + block.shape[1]))
-            target[place], mask[place] = block, 1.0
+            target[place], mask[place] = block, weight
         self._two_way, self._mask = torch.from_numpy(target), torch.from_numpy(mask)
-        self._two_way_precision = 1 / (pairs.stddev**2 * max(mask.sum(), 1)) if pairs.pairs else 0.0
+        self._two_way_precision = 1 / (pairs.stddev**2 * mask.sum()) if pairs.pairs else 0.0
 
     def statistics_loss(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean squared distance to the one-way and the pair statistics, in units of their noise variance."""
+        """Weighted mean squared distance to the one-way and the pair statistics, in units of their noise variance."""
         one_way = (self._class_weights @ probabilities - self._one_way).square().sum() * self._one_way_precision
         if not self._two_way_precision:
             return one_way, torch.zeros(())
@@ -51,7 +55,7 @@ class Candidates:
     def step(self, adversarial: Tensor | None = None, strength: float = 0.0) -> tuple[float, float]:
         """One optimiser step; `adversarial` is the critic's loss on rows made by `straight_through`."""
         one_way, two_way = self.statistics_loss(self.layout.softmax(self.logits))
-        loss = one_way + two_way
+        loss = one_way + PAIR_WEIGHT * two_way
         if adversarial is not None:
             loss = loss + strength * adversarial
         self._optimizer.zero_grad()

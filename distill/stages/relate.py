@@ -2,7 +2,9 @@
 
 One Gaussian release of co-occurrence counts for a set of column pairs (L2 sensitivity sqrt(pairs), add or remove one row).
 Wide tables get a first, very coarse pass over all pairs, from which the pairs worth measuring are chosen. The noisy blocks are
-then denoised: what a block adds to independence is low-rank, the noise is not.
+then denoised: what a block adds to independence is low-rank, the noise is not. The denoised blocks are the best statistics to
+read one by one, and they travel. Candidates are fitted to all blocks at once, which averages noise out by itself; there the
+bias of shrinking does more harm, so a block with much signal is aimed at as it was released (measured: docs/plan.md).
 """
 
 from itertools import combinations
@@ -10,7 +12,7 @@ from itertools import combinations
 import numpy as np
 
 from distill.bins import ColumnBins
-from distill.denoise import shrink_low_rank
+from distill.denoise import shrink_low_rank, signal_portion
 from distill.plan import SCOUT_BINS, Plan
 from distill.private_table import LabelOf, PrivateTable, Rows
 from distill.statistics import ClassCounts, PairCounts
@@ -39,11 +41,12 @@ def count_pairs(
         event.name, labels, [widths[i] * widths[j] for i, j in pairs], [event.cell_stddev] * len(pairs)
     )
     stddev, one_way = event.cell_stddev / counts.total, counts.shares
-    blocks = [
-        shrink_low_rank(r.reshape(widths[i], widths[j]) / counts.total, np.outer(one_way[i], one_way[j]), stddev)
-        for (i, j), r in zip(pairs, released, strict=True)
-    ]
-    return PairCounts(pairs, blocks, stddev)
+    independent = [np.outer(one_way[i], one_way[j]) for i, j in pairs]
+    raw = [r.reshape(p.shape) / counts.total for r, p in zip(released, independent, strict=True)]
+    shares = [shrink_low_rank(r, p, stddev) for r, p in zip(raw, independent, strict=True)]
+    signal = [signal_portion(r, p, stddev) for r, p in zip(raw, independent, strict=True)]
+    aims = [s + x * (r - s) for s, r, x in zip(shares, raw, signal, strict=True)]
+    return PairCounts(pairs, shares, stddev, aims, signal)
 
 
 def _label_of_pair(first: int, second: int, width: int) -> LabelOf:

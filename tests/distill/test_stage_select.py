@@ -49,11 +49,11 @@ def test_a_critic_that_knows_better_is_followed():
 
 
 def test_a_critic_that_leads_away_from_the_statistics_is_ignored():
-    """It invents a tie between two columns: raking to one-way shares cannot undo that, the pair blocks show it."""
+    """It invents a tie between two columns; choosing rows by pairs undoes some of that, but not all, and the blocks show it."""
     generator, counts, pairs = honest()
     starts = generator.layout.starts
     wrong = likes(generator, [int(starts[0]) + 1, int(starts[2]) + 2], 3.0)
-    assert select.calibrate(wrong, counts, pairs, np.random.default_rng(1)).critic_power < 0.5
+    assert select.calibrate(wrong, counts, pairs, np.random.default_rng(1)).critic_power <= 0.5
 
 
 def test_selection_never_moves_away_from_the_statistics(seed):
