@@ -50,7 +50,7 @@ class Source:
 def adult(raw: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """`?` and empty cells are nulls; the test half writes its labels with a full stop."""
     frame = _named(raw, names)
-    texts = frame.columns[frame.dtypes == object]
+    texts = frame.select_dtypes(include=object).columns
     frame[texts] = frame[texts].apply(lambda column: column.str.strip().replace({"?": None, "": None}))
     return frame.assign(income=frame["income"].str.rstrip(".").map({"<=50K": 0, ">50K": 1}))
 

@@ -6,6 +6,7 @@ has its tool. What is not installed is skipped with one line; what fails or take
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -98,6 +99,8 @@ def run_peer(
         PeerNotInstalled: its tool is not there.
         PeerFailed: it crashed, gave no answer or passed the time limit.
     """
+    if shutil.which(peers.interpreter(name)) is None:
+        raise PeerNotInstalled(f"{peers.interpreter(name)} is not there")
     with tempfile.TemporaryDirectory(prefix="distill-peer-") as scratch:
         folder = Path(scratch)
         train.to_parquet(folder / "train.parquet", index=False)
@@ -107,12 +110,9 @@ def run_peer(
         command += [str(folder / "train.parquet"), str(folder / "schema.json"), "--out", str(out)]
         command += ["--epsilon", str(epsilon), "--delta", str(delta), "--seed", str(seed), "--rows", str(rows)]
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])) if name in OURS else None
-        try:
-            done = measured(
-                command + ["--quick"] * quick, timeout=peers.timeout, env={"PYTHONPATH": path} if path else None
-            )
-        except FileNotFoundError:
-            raise PeerNotInstalled(f"{peers.interpreter(name)} is not there") from None
+        done = measured(
+            command + ["--quick"] * quick, timeout=peers.timeout, env={"PYTHONPATH": path} if path else None
+        )
         last = (done.output.strip().splitlines() or [""])[-1]
         if done.code == NOT_INSTALLED:
             raise PeerNotInstalled(last)

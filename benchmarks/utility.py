@@ -193,13 +193,13 @@ def tables(
     if folder is None and quick:
         yield demo_table(max_rows)
         return
-    schemas = sorted(folder.glob("*.schema.json")) if folder else []
+    folder = folder or fetched_folder()
+    schemas = sorted(folder.glob("*.schema.json"))
     found = {p.name.removesuffix(".schema.json"): p for p in schemas if table_of(p).is_file()}
     missing = [name for name in names or () if name not in found]
     if missing or not found:
-        where = folder or " or ".join(map(str, DATA_FOLDERS))
         sys.exit(
-            f"no table {', '.join(missing) or 'at all'} in {where}: put NAME.parquet and NAME.schema.json there (the "
+            f"no table {', '.join(missing) or 'at all'} in {folder}: put NAME.parquet and NAME.schema.json there (the "
             "schema as `distill schema draft` writes it, confirmed), or name another folder with --data"
         )
     for name in list(names or found)[: 1 if quick else None]:
@@ -207,6 +207,17 @@ def tables(
         if len(frame) > max_rows:
             frame = frame.sample(max_rows, random_state=0)
         yield name, frame.reset_index(drop=True), json.loads(found[name].read_text(encoding="utf-8"))
+
+
+def fetched_folder() -> Path:
+    """`data/` in this repository, filled from the public sources; stops the benchmark if they do not answer."""
+    from fetch import FetchError, fetch
+
+    try:
+        fetch(DATA_FOLDERS[0])
+    except FetchError as failure:
+        sys.exit(f"error: {failure}, or name a folder with --data")
+    return DATA_FOLDERS[0]
 
 
 def table_of(schema: Path) -> Path:

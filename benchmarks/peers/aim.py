@@ -20,7 +20,7 @@ ROUND_TOLERANCE = 1e-3  # between rounds; the last fit takes all its steps
 NOTES = (
     "own code after arXiv:2201.12677 on top of mbi's inference",
     "workload: all pairs of columns, the target like any other",
-    f"numbers in {peer.NUMBER_CELLS} equal-width cells between the public bounds, drawn uniformly inside",
+    peer.GRID_NOTE,
     "zCDP accounting (arXiv:2004.00010); floating-point Gaussian noise; nothing else is read",
 )
 

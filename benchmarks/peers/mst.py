@@ -17,7 +17,7 @@ import pgm
 Cells = dict[str, "np.ndarray[Any, Any]"]
 NOTES = (
     "own code after arXiv:2108.04978 on top of mbi's inference",
-    f"numbers in {peer.NUMBER_CELLS} equal-width cells between the public bounds, drawn uniformly inside",
+    peer.GRID_NOTE,
     "zCDP accounting (arXiv:2004.00010); floating-point Gaussian noise; nothing else is read",
 )
 SELECTION_STEPS, FINAL_STEPS = 1000, 5000

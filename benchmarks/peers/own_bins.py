@@ -21,7 +21,8 @@ from distill.tables import canonical_table, to_public
 
 INSTALL = "this repository (`pip install -e .`)"
 BINS_SHARE = 0.2
-BINS = 32  # aimed at a number
+FEWEST_BINS, MOST_BINS = 8, 32  # aimed at a number
+STDDEVS_A_BIN = 28  # rows that a bin of even mass should hold, in standard deviations of a cell's noise
 NOTES = (
     "distill's own private bins, at a fifth of the budget; all the rest buys one release of histograms",
     "joint privacy loss distribution, as in a fit; the noise of this run is seeded",
@@ -45,7 +46,7 @@ class Opened:
     target: int
 
 
-def open_table(task: peer.Task, name: str, blocks: Callable[[Schema], int], bins: int = BINS) -> Opened:
+def open_table(task: peer.Task, name: str, blocks: Callable[[Schema], int]) -> Opened:
     """Count the rows, then plan `encode.bins.*` and one release called `name` of as many histograms as `blocks` says."""
     schema = Schema.model_validate(task.schema)
     paid = Paid((size_event(task.epsilon),))
@@ -58,6 +59,8 @@ def open_table(task: peer.Task, name: str, blocks: Callable[[Schema], int], bins
         return (size_event(task.epsilon), *bin_events(measured, BINS_SHARE, scale), histograms)
 
     paid.events = events_at(solve_scale(lambda scale: epsilon_of(events_at(scale), task.delta), task.epsilon))
+    bins = round(size / (STDDEVS_A_BIN * paid.events[-1].cell_stddev))
+    bins = max(FEWEST_BINS, min(MOST_BINS, bins))
     plan = ReleasePlan(epsilon=task.epsilon, delta=task.delta, noisy_size=size, events=paid.events, bins=bins)
     return Opened(schema, table, plan, [c.name for c in schema.columns].index(schema.target))
 

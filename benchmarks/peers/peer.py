@@ -24,7 +24,9 @@ import numpy as np
 import pandas as pd
 
 NOT_INSTALLED = 3  # exit code
-NUMBER_CELLS = 32  # equal-width cells of a number within its public bounds
+NUMBER_CELLS = 32  # cells of a number within its public bounds, of equal width
+LOG_ABOVE = 4000.0  # bounds beyond it are cut into equal widths of sign(x) * log(1 + |x|) instead
+GRID_NOTE = f"numbers in {NUMBER_CELLS} cells between the public bounds, equal in width (signed log beyond {LOG_ABOVE:g}), drawn uniformly"
 Sample = Callable[[int], pd.DataFrame]
 
 
@@ -133,9 +135,10 @@ imports = Imports()
 
 
 class PublicGrid:
-    """One column in cells that the public schema alone decides: categories, or equal-width intervals of a number.
+    """One column in cells that the public schema alone decides: categories, or intervals of a number.
 
-    A short integer has a cell a value; another number NUMBER_CELLS between its public bounds, values outside clipped. Then
+    A short integer has a cell a value; another number NUMBER_CELLS between its public bounds, of equal width in itself or,
+    beyond LOG_ABOVE, on a signed log scale (a linear grid there puts nearly all rows into one cell). Values outside are clipped. Then
     one cell for unlisted categories where the column allows them, and one for missing values where it may be missing.
     """
 
@@ -148,10 +151,22 @@ class PublicGrid:
             self.values = len(self.categories) + bool(column.get("other"))
         else:
             self.low, self.high = float(column["min"]), float(column["max"])
-            span = self.high - self.low
-            self.values = int(min(NUMBER_CELLS, span + 1)) if self.whole else NUMBER_CELLS
-            self.edges = np.linspace(self.low, self.high + self.whole, self.values + 1)
+            self.edges = self._edges()
+            self.values = len(self.edges) - 1
         self.cells = self.values + bool(column.get("nullable"))
+
+    def _edges(self) -> "np.ndarray[Any, Any]":
+        """Borders of a number's cells: one more than cells; a whole number belongs to one cell alone."""
+        high = self.high + self.whole
+        if self.whole and self.high - self.low < NUMBER_CELLS:
+            return np.arange(self.low, high + 1)
+        if max(abs(self.low), abs(self.high)) <= LOG_ABOVE:
+            edges = np.linspace(self.low, high, NUMBER_CELLS + 1)
+        else:
+            scaled = np.linspace(*(np.sign(x) * np.log1p(abs(x)) for x in (self.low, high)), NUMBER_CELLS + 1)
+            edges = np.sign(scaled) * np.expm1(np.abs(scaled))
+        edges[0], edges[-1] = self.low, high
+        return np.unique(np.ceil(edges - 1e-9)) if self.whole else edges
 
     def encode(self, values: "pd.Series[Any]") -> "np.ndarray[Any, Any]":
         """The cell of each value, int64 of shape (n,)."""
