@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import sys
+import types
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,7 +34,8 @@ def loaded(name: str) -> ModuleType:
 
 yardstick, utility, speed = loaded("yardstick"), loaded("utility"), loaded("speed")
 
-import fetch  # noqa: E402 - from the benchmarks folder
+import aim  # noqa: E402 - a peer, without its tool
+import mst  # noqa: E402 - a peer, without its tool
 import peer  # noqa: E402 - from its peers
 import peer_runs  # noqa: E402
 import pgm  # noqa: E402
@@ -226,62 +228,40 @@ def test_the_exponential_mechanism_draws_by_its_law(seed: int) -> None:
     assert (np.abs(drawn / draws - expected) < 6 * np.sqrt(expected * (1 - expected) / draws)).all()
 
 
-def test_the_fetched_table_is_the_pinned_one_or_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    published = "age,job,income\n39, ? ,<=50K\n50, Sales,>50K.\n"
-    schema = {"columns": [{"name": name} for name in ("age", "work", "income")]}
-    (tmp_path / "adult.schema.json").write_text(json.dumps(schema))
-    wanted = pd.DataFrame({"age": [50, 39], "work": ["Sales", None], "income": [1, 0]})
-    monkeypatch.setattr(fetch, "SCHEMAS", tmp_path)
-    monkeypatch.setitem(fetch.SOURCES, "adult", fetch.Source(2, fetch.adult, fetch.fingerprint(wanted)))
-    asked = []
-
-    def open_address(address: str) -> bytes:
-        asked.append(address)
-        return published.encode()
-
-    out = tmp_path / "data"
-    assert fetch.fetch(out, open_address, ["adult"]) == ["adult"]
-    assert fetch.fetch(out, open_address, ["adult"]) == []
-    assert asked == ["https://archive.ics.uci.edu/static/public/2/data.csv"]
-    assert pd.read_parquet(out / "adult.parquet").to_dict("list") == {
-        "age": [39, 50],
-        "work": [None, "Sales"],
-        "income": [0, 1],
-    }
-    for changed, words in (
-        (published.replace("50,", "51,"), "is not the table that the results were measured on"),
-        ("<html>gone</html>", "has 1 columns where 3 were published"),
-    ):
-        with pytest.raises(fetch.FetchError, match=words):
-            fetch.fetch(tmp_path / "other", lambda address, text=changed: text.encode(), ["adult"])  # type: ignore[misc]
-    assert not (tmp_path / "other" / "adult.parquet").exists()
+def test_mst_merges_what_the_noise_drowns_and_draws_it_back() -> None:
+    merged = mst.Merged(np.array([500.0, 2.0, 300.0, -4.0]), stddev=10.0)
+    assert list(merged.cells_of(np.arange(4))) == [0, 2, 1, 2]
+    assert merged.size == 3
+    drawn = merged.draw(np.array([0, 1] + [2] * 200))
+    assert list(drawn[:2]) == [0, 2]
+    assert set(drawn[2:]) == {1, 3}
+    assert mst.Merged(np.zeros(4), stddev=10.0).size == 4
 
 
-def test_the_published_codes_and_names_become_those_of_the_schemas() -> None:
-    credit = pd.DataFrame(
-        [[1, 20000, 2, 2, 3, 24], [2, 10000, 1, 6, 0, 50]], columns=["ID", "X1", "X2", "X3", "X4", "X5"]
-    )
-    named = fetch.taiwan_credit(credit, ["LIMIT_BAL", "SEX", "EDUCATION", "MARRIAGE", "AGE"])
-    assert named.to_dict("list") == {
-        "LIMIT_BAL": [20000, 10000],
-        "SEX": ["female", "male"],
-        "EDUCATION": ["university", "unknown_6"],
-        "MARRIAGE": ["others", "unknown_0"],
-        "AGE": [24, 50],
-    }
-    ratios = pd.DataFrame([[1, 0.5, 0.25]], columns=["Bankrupt?", " ROA  (C)", " Debt"])
-    ordered = fetch.taiwan_bankruptcy(ratios, ["ROA (C)", "Debt", "Bankrupt?"])
-    assert ordered.to_dict("list") == {"ROA (C)": [0.5], "Debt": [0.25], "Bankrupt?": [1]}
+def test_the_tree_of_mst_joins_all_columns_by_their_strongest_pairs() -> None:
+    """a drives b, b drives c, d is alone: with ample budget the tree has the edges a-b and b-c and spans all four."""
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 3, 5_000)
+    b = np.where(rng.random(5_000) < 0.9, a, rng.integers(0, 3, 5_000))
+    c = np.where(rng.random(5_000) < 0.9, b, rng.integers(0, 3, 5_000))
+    cells = {"a": a, "b": b, "c": c, "d": rng.integers(0, 3, 5_000)}
+
+    class OneWay:
+        total = 5_000.0
+
+        def project(self, clique: tuple[str]) -> Any:
+            counts = np.bincount(cells[clique[0]], minlength=3)
+            return types.SimpleNamespace(datavector=lambda: counts)
+
+    edges = mst.spanning_tree(OneWay(), cells, dict.fromkeys(cells, 3), rho=100.0)
+    assert {("a", "b"), ("b", "c")} <= set(edges)
+    assert len(edges) == 3
+    assert {name for edge in edges for name in edge} == set(cells)
 
 
-def test_without_data_at_hand_the_public_tables_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(folder: Path) -> None:
-        raise fetch.FetchError("adult from there: no answer")
-
-    monkeypatch.setattr(utility, "DATA_FOLDERS", (tmp_path / "data", tmp_path / "shared"))
-    monkeypatch.setattr(fetch, "fetch", unreachable)
-    with pytest.raises(SystemExit, match="adult from there: no answer, or name a folder with --data"):
-        list(utility.tables(None, None, 100, quick=False))
+def test_the_workload_of_aim_is_all_small_pairs_weighed_by_overlap() -> None:
+    weights = aim.workload_weights({"a": 2, "b": 3, "c": 9_999})
+    assert weights == {("a",): 1.0, ("b",): 1.0, ("c",): 0.0, ("a", "b"): 2.0}
 
 
 def test_a_table_is_at_no_distance_from_itself(frame: pd.DataFrame) -> None:
