@@ -1,36 +1,50 @@
 """What are the samples worth? Fit public tables through the command line and score what comes out.
 
-    python benchmarks/utility.py --data FOLDER                        one institution holds the whole table
+    python benchmarks/utility.py --data FOLDER                        one institution holds the whole table; ours and peers
+    python benchmarks/utility.py --data FOLDER --sources ours mst aim     only these
     python benchmarks/utility.py --data FOLDER --clients 5 --alpha 0.5    five institutions, dealt by label
     python benchmarks/utility.py --data FOLDER --clients 5 --alpha iid    five institutions, dealt at random
     python benchmarks/utility.py --data FOLDER --clients 5 --by age       five institutions, dealt by a column's values
     python benchmarks/utility.py --quick                              a small size of the same, to see that it runs
 
 FOLDER holds tables as NAME.parquet with NAME.schema.json beside them. Each seed splits a table anew (80/20,
-stratified). Every `distill` command runs as a process of its own, whose wall seconds and peak memory are measured from
-outside. Results go to stdout as a markdown table, each run as one line, and with `--out` to a CSV file. Without a
-folder, `--quick` uses the demo's made-up table. Scoring reads real rows without noise: only for public data.
+stratified). Every `distill` command and every peer runs as a process of its own, whose seconds and peak memory are
+measured. A peer that is not installed is skipped with one line, one that fails or takes too long gets a line that says so.
+Results go to stdout as a markdown table, each run as one line, with `--out` to a CSV file after every result, with `--plot` to
+a picture. Without a folder, `--quick` uses the demo's made-up table. Scoring reads real rows without noise: only for public data.
 """
 
 import argparse
 import importlib.util
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from peer_runs import (
+    NOT_PRIVATE,
+    OURS,
+    TOOLS,
+    PeerFailed,
+    PeerNotInstalled,
+    Peers,
+    label_of,
+    pairs_of,
+    run_peer,
+)
+from processes import Cost, distill
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA_FOLDERS = (ROOT / "data", ROOT.parent / "shared" / "data")
 COLUMNS = ("table", "seed", "source", "auc", "hgb_auc", "lr_auc", "mlp_auc", "tvd1", "tvd2", "rows")
-COSTS = ("epsilon", "delta", "fit_seconds", "fit_peak_mb", "bundle_kb")
+COSTS = ("epsilon", "delta", "fit_seconds", "fit_cpu_seconds", "fit_peak_mb", "bundle_kb", "note")
 QUICK_ROWS = 3000
+OWN_SOURCES = ("real", "ours", "control")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,27 +53,55 @@ class Settings:
 
     epsilon: float
     delta: float
-    clients: int
-    alpha: float | None
-    by: str | None
-    max_rows: int
-    rows: int | None
-    real: bool
-    compress: str
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one process took: wall seconds and peak resident memory in bytes."""
-
-    seconds: float
-    peak: int
+    clients: int = 1
+    alpha: float | None = None
+    by: str | None = None
+    max_rows: int = 50_000
+    rows: int | None = None
+    sources: tuple[str, ...] = OWN_SOURCES
+    private_controls: bool = False
+    compress: str = "full"
+    quick: bool = False
+    peers: Peers = field(default_factory=Peers)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     yardstick = load_yardstick(options.yardstick)
-    settings = Settings(
+    settings = settings_of(options)
+    results = []
+    for name, frame, schema in tables(options.data, options.tables, settings.max_rows, quick=options.quick):
+        for seed in [0] if options.quick else options.seeds:
+            for result in run_table(name, frame, schema, seed, settings, yardstick):
+                say(result)
+                results.append(result)
+                if options.out:
+                    write_csv(results, options.out)
+    print(markdown(results))
+    if options.plot:
+        from plots import plot_utility
+
+        plot_utility(results, options.plot)
+    return 0
+
+
+def say(result: dict[str, Any]) -> None:
+    """One line a result, as it comes."""
+    scored = f"AUC {result['auc']:.4f}, 2-way TVD {result['tvd2']:.4f}" if "auc" in result else result["note"]
+    print(f"{result['table']} seed {result['seed']} {result['source']}: {scored}", file=sys.stderr, flush=True)
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """The command line as settings; stops the benchmark where options contradict each other."""
+    own = {name: Path(path).resolve() for name, path in pairs_of(options.peer, "--peer").items()}
+    peers = Peers(
+        scripts={**OURS, **TOOLS, **own},
+        pythons=pairs_of(options.peer_python, "--peer-python"),
+        python=options.peers_python,
+        timeout=options.peer_timeout,
+    )
+    sources = chosen_sources(options.sources, peers, alone=options.clients == 1)
+    return Settings(
         epsilon=options.epsilon,
         delta=options.delta,
         clients=options.clients,
@@ -67,29 +109,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
         by=options.by,
         max_rows=QUICK_ROWS if options.quick else options.max_rows,
         rows=options.rows,
-        real=not options.no_real,
+        sources=tuple(s for s in sources if not (options.no_real and s == "real")),
+        private_controls=options.private_controls,
         compress=options.compress,
+        quick=options.quick,
+        peers=peers,
     )
-    results = []
-    for name, frame, schema in tables(options.data, options.tables, settings.max_rows, quick=options.quick):
-        for seed in [0] if options.quick else options.seeds:
-            for result in run_table(name, frame, schema, seed, settings, yardstick):
-                print(f"{name} seed {seed} {result['source']}: AUC {result['auc']:.4f}", file=sys.stderr, flush=True)
-                results.append(result)
-                if options.out:
-                    write_csv(results, options.out)
-    print(markdown(results))
-    return 0
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def chosen_sources(asked: Sequence[str] | None, peers: Peers, *, alone: bool) -> list[str]:
+    """The sources to run, in the order asked for; `peers` stands for all peers. Default: everything that makes sense."""
+    known = [*OWN_SOURCES, *peers.scripts]
+    asked = asked or (known if alone else ["real", "ours"])
+    named = [name for one in asked for name in (peers.scripts if one == "peers" else [one])]
+    wrong = [name for name in named if name not in known]
+    if wrong:
+        sys.exit(f"--sources {wrong[0]}: choose from {', '.join([*known, 'peers'])}")
+    if not alone and set(named) - {"real", "ours"}:
+        sys.exit("--sources: with several institutions there is `real` and `ours` only; leave out the others")
+    return list(dict.fromkeys(named))
+
+
+def parser(*, add_help: bool = True) -> argparse.ArgumentParser:
+    """The command line; without help it is a parent for that of another benchmark."""
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=add_help
+    )
     p.add_argument("--data", type=Path, help="folder of NAME.parquet with NAME.schema.json")
     p.add_argument("--tables", nargs="+", help="names in that folder (default: all)")
     p.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     p.add_argument("--epsilon", type=float, default=2.0)
     p.add_argument("--delta", type=float, default=1e-5)
+    p.add_argument(
+        "--sources",
+        nargs="+",
+        metavar="NAME",
+        help=f"what to train on: {', '.join([*OWN_SOURCES, *OURS, *TOOLS])}, or peers for all of the latter (default: all; "
+        "with several institutions real and ours)",
+    )
+    p.add_argument(
+        "--private-controls", action="store_true", help="a permuted-label control of every private peer, too"
+    )
+    p.add_argument("--peers-python", metavar="PATH", default=sys.executable, help="Python that runs the peers' tools")
+    p.add_argument(
+        "--peer-python", action="append", default=[], metavar="NAME=PATH", help="Python that runs this peer's tool"
+    )
+    p.add_argument("--peer-timeout", type=float, default=900.0, metavar="SECONDS", help="for each peer (default: 900)")
+    p.add_argument(
+        "--peer", action="append", default=[], metavar="NAME=SCRIPT", help="one more peer; see peers/peer.py"
+    )
     p.add_argument("--clients", type=int, default=1, help="institutions that share the table (default: 1)")
     p.add_argument("--alpha", default="0.5", help="Dirichlet concentration of the labels, or `iid` (default: 0.5)")
     p.add_argument("--by", metavar="COLUMN", help="deal by this column's values instead")
@@ -99,7 +167,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--no-real", action="store_true", help="leave out the reference trained on real rows")
     p.add_argument("--yardstick", type=Path, metavar="PATH", help="an evaluate.py to score with instead of our own")
     p.add_argument("--out", type=Path, metavar="FILE.csv", help="every single result")
-    p.add_argument("--quick", action="store_true", help=f"one table, one seed, {QUICK_ROWS} rows")
+    p.add_argument("--plot", type=Path, metavar="FILE.png", help="AUC and 2-way TVD of every source as a picture")
+    p.add_argument("--quick", action="store_true", help=f"one table, one seed, {QUICK_ROWS} rows, peers at few steps")
     return p
 
 
@@ -124,13 +193,13 @@ def tables(
     if folder is None and quick:
         yield demo_table(max_rows)
         return
-    schemas = sorted(folder.glob("*.schema.json")) if folder else []
+    folder = folder or fetched_folder()
+    schemas = sorted(folder.glob("*.schema.json"))
     found = {p.name.removesuffix(".schema.json"): p for p in schemas if table_of(p).is_file()}
     missing = [name for name in names or () if name not in found]
     if missing or not found:
-        where = folder or " or ".join(map(str, DATA_FOLDERS))
         sys.exit(
-            f"no table {', '.join(missing) or 'at all'} in {where}: put NAME.parquet and NAME.schema.json there (the "
+            f"no table {', '.join(missing) or 'at all'} in {folder}: put NAME.parquet and NAME.schema.json there (the "
             "schema as `distill schema draft` writes it, confirmed), or name another folder with --data"
         )
     for name in list(names or found)[: 1 if quick else None]:
@@ -138,6 +207,17 @@ def tables(
         if len(frame) > max_rows:
             frame = frame.sample(max_rows, random_state=0)
         yield name, frame.reset_index(drop=True), json.loads(found[name].read_text(encoding="utf-8"))
+
+
+def fetched_folder() -> Path:
+    """`data/` in this repository, filled from the public sources; stops the benchmark if they do not answer."""
+    from fetch import FetchError, fetch
+
+    try:
+        fetch(DATA_FOLDERS[0])
+    except FetchError as failure:
+        sys.exit(f"error: {failure}, or name a folder with --data")
+    return DATA_FOLDERS[0]
 
 
 def table_of(schema: Path) -> Path:
@@ -156,25 +236,48 @@ def demo_table(rows: int) -> tuple[str, pd.DataFrame, dict[str, Any]]:
 def run_table(
     name: str, frame: pd.DataFrame, schema: dict[str, Any], seed: int, settings: Settings, yardstick: Any
 ) -> Iterator[dict[str, Any]]:
-    """Results of one table and seed, one dictionary a source of training rows."""
+    """Results of one table and seed, one dictionary a source of training rows; one without scores has a `note`."""
     train, test = yardstick.split(frame, schema["target"], seed)
+    shuffled = yardstick.permuted(train, schema["target"], seed)
+    rows = settings.rows or len(train)
 
-    def scored(source: str, rows: pd.DataFrame, **costs: float) -> dict[str, Any]:
-        return {
-            "table": name,
-            "seed": seed,
-            "source": source,
-            "rows": len(rows),
-            **yardstick.evaluate(schema, train, rows, test),
-            **costs,
-        }
+    def scored(source: str, synthetic: pd.DataFrame, fed: pd.DataFrame = train, **costs: Any) -> dict[str, Any]:
+        scores = yardstick.evaluate(schema, fed, synthetic, test)
+        return {"table": name, "seed": seed, "source": source, "rows": len(synthetic), **scores, **costs}
 
-    if settings.real:
-        yield scored("real rows", train)
+    def peer(source: str, fed: pd.DataFrame, label: str) -> dict[str, Any] | None:
+        try:
+            budget = {"epsilon": settings.epsilon, "delta": settings.delta}
+            drawn, said = run_peer(
+                settings.peers, source, fed, schema, **budget, seed=seed, rows=rows, quick=settings.quick
+            )
+        except PeerNotInstalled as missing:
+            print(f"{source} skipped: {missing}", file=sys.stderr, flush=True)
+            return None
+        except PeerFailed as failure:
+            return {"table": name, "seed": seed, "source": label, "note": str(failure)}
+        costs = {"fit_seconds": said["seconds"], "fit_cpu_seconds": said["cpu_seconds"], "fit_peak_mb": said["peak_mb"]}
+        return scored(label, drawn, fed, **(budget if said["private"] else {}), **costs)
+
     with tempfile.TemporaryDirectory(prefix="distill-bench-") as scratch:
-        runner = one_institution if settings.clients == 1 else many_institutions
-        parts = [train] if settings.clients == 1 else deal(train, schema, seed, settings, yardstick)
-        yield from runner(Path(scratch), parts, schema, settings, settings.rows or len(train), scored)
+        folder = Path(scratch)
+        for source in settings.sources:
+            if source == "real":
+                yield scored("real rows", train)
+            elif source == "ours" and settings.clients > 1:
+                parts = deal(train, schema, seed, settings, yardstick)
+                yield from many_institutions(folder, parts, schema, settings, rows, scored)
+            elif source == "ours":
+                drawn, costs = one_institution(folder / "site", train, schema, settings, rows)
+                yield scored("samples", drawn, **costs)
+            elif source == "control":
+                drawn, costs = one_institution(folder / "control", shuffled, schema, settings, rows)
+                yield scored("samples, permuted labels", drawn, shuffled, **costs)
+            else:
+                feeds = [(train, label_of(source))]
+                if settings.private_controls and source not in NOT_PRIVATE:
+                    feeds.append((shuffled, f"{label_of(source)}, permuted labels"))
+                yield from filter(None, (peer(source, *feed) for feed in feeds))
 
 
 def deal(
@@ -190,11 +293,11 @@ Scored = Callable[..., dict[str, Any]]
 
 
 def one_institution(
-    scratch: Path, parts: list[pd.DataFrame], schema: dict[str, Any], settings: Settings, rows: int, scored: Scored
-) -> Iterator[dict[str, Any]]:
-    """The table's owner fits, exports samples, and the samples are scored."""
-    bundle, cost = fit(scratch / "site", parts[0], schema, settings)
-    yield scored("samples", export(bundle, rows), **costs_of([cost], [bundle], settings))
+    folder: Path, train: pd.DataFrame, schema: dict[str, Any], settings: Settings, rows: int
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """The table's owner fits and exports: the samples, and what they cost."""
+    bundle, cost = fit(folder, train, schema, settings)
+    return export(bundle, rows), costs_of([cost], [bundle], settings)
 
 
 def many_institutions(
@@ -235,44 +338,13 @@ def export(bundle: Path, rows: int) -> pd.DataFrame:
     return pd.read_parquet(out)
 
 
-# A process starts its life with the peak memory of whoever forked it, so a small go-between starts what is measured.
-MEASURE = """
-import json, os, subprocess, sys, time
-started = time.perf_counter()
-process = subprocess.Popen(sys.argv[2:])
-_, status, usage = os.wait4(process.pid, 0)
-with open(sys.argv[1], "w") as out:
-    json.dump([time.perf_counter() - started, usage.ru_maxrss], out)
-sys.exit(os.waitstatus_to_exitcode(status) and 1)
-"""
-
-
-def distill(*arguments: object) -> Cost:
-    """Run one `distill` command in a process of its own; stops the benchmark with its words if it fails."""
-    command = [sys.executable, "-c", "from cli.app import main; main()", *map(str, arguments)]
-    with tempfile.NamedTemporaryFile(suffix=".json") as measured:
-        done = subprocess.run(
-            [sys.executable, "-c", MEASURE, measured.name, *command],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        if done.returncode:
-            sys.exit(
-                f"`distill {' '.join(map(str, arguments))}` failed:\n{done.stdout.decode('utf-8', 'replace').strip()}"
-            )
-        seconds, peak = json.loads(Path(measured.name).read_text(encoding="utf-8"))
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS, kibibytes elsewhere
-    return Cost(seconds, peak * unit)
-
-
 def costs_of(fits: list[Cost], bundles: list[Path], settings: Settings) -> dict[str, float]:
     """Budget of each institution, the slowest and the largest fit, and the mean size of a bundle."""
     return {
         "epsilon": settings.epsilon,
         "delta": settings.delta,
         "fit_seconds": max(f.seconds for f in fits),
+        "fit_cpu_seconds": max(f.cpu for f in fits),
         "fit_peak_mb": max(f.peak for f in fits) / 1e6,
         "bundle_kb": float(np.mean([b.stat().st_size for b in bundles])) / 1e3,
     }
@@ -286,24 +358,26 @@ def write_csv(results: list[dict[str, Any]], path: Path) -> None:
 
 
 def markdown(results: list[dict[str, Any]]) -> str:
-    """Means over seeds, one line a table and source, with the spread (standard deviation) of the AUC."""
+    """Means over seeds, one line a table and source, with the spread (standard deviation) of the AUC, and notes."""
     head = ["table", "trained on", "seeds", "AUC", "spread", "HGB", "LR", "MLP", "1-way TVD", "2-way TVD"]
-    head += ["fit s", "peak MB", "bundle kB"]
+    head += ["fit s", "CPU s", "peak MB", "bundle kB", "note"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     if not results:
         return "\n".join(lines)
     for (table, source), group in pd.DataFrame(results).groupby(["table", "source"], sort=False):
-        spread = f"{group['auc'].std():.4f}" if len(group) > 1 else ""
-        scores = [f"{group[c].mean():.4f}" for c in ("hgb_auc", "lr_auc", "mlp_auc", "tvd1", "tvd2")]
-        costs = [_mean(group, c) for c in ("fit_seconds", "fit_peak_mb", "bundle_kb")]
-        cells = [table, source, len(group), f"{group['auc'].mean():.4f}", spread, *scores, *costs]
+        good = group["auc"].dropna() if "auc" in group else pd.Series(dtype=float)
+        spread = f"{good.std():.4f}" if len(good) > 1 else ""
+        scores = [mean_of(group, c, 4) for c in ("hgb_auc", "lr_auc", "mlp_auc", "tvd1", "tvd2")]
+        costs = [mean_of(group, c, 1) for c in ("fit_seconds", "fit_cpu_seconds", "fit_peak_mb", "bundle_kb")]
+        notes = "; ".join(dict.fromkeys(group["note"].dropna())) if "note" in group else ""
+        cells = [table, source, len(good), mean_of(group, "auc", 4), spread, *scores, *costs, notes]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
 
-def _mean(group: pd.DataFrame, column: str) -> str:
-    """Mean of a cost; empty where there is none, as for real rows."""
-    return f"{group[column].mean():.1f}" if column in group and group[column].notna().any() else ""
+def mean_of(group: pd.DataFrame, column: str, digits: int) -> str:
+    """Mean of what there is; empty where there is nothing, as for the costs of real rows."""
+    return f"{group[column].mean():.{digits}f}" if column in group and group[column].notna().any() else ""
 
 
 if __name__ == "__main__":

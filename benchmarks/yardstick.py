@@ -60,6 +60,11 @@ def clients_by(frame: pd.DataFrame, column: str, n: int = 5) -> list[pd.DataFram
     return [_take(frame, part) for part in np.array_split(np.argsort(keys, kind="stable"), n)]
 
 
+def permuted(frame: pd.DataFrame, target: str, seed: int = 0) -> pd.DataFrame:
+    """The control: the same rows with shuffled labels, from which nothing can be learnt. Distrust a table where it seems so."""
+    return frame.assign(**{target: np.random.default_rng(seed).permutation(frame[target].to_numpy())})
+
+
 def evaluate(
     schema: SchemaDict, real_train: pd.DataFrame, synthetic: pd.DataFrame, real_test: pd.DataFrame, seed: int = 0
 ) -> dict[str, float]:

@@ -1,8 +1,10 @@
 """The benchmark's own arithmetic: the yardstick is sane, the deals are deals, the table it prints is the one it got."""
 
+import dataclasses
 import importlib.util
 import json
 import sys
+import types
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +17,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from distill.demo_tables import demo_schema, mixed_table
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+sys.path[:0] = [str(FOLDER), str(FOLDER / "peers")]  # as where the scripts run
 SCHEMA = demo_schema().model_dump(mode="json", exclude_none=True)
 
 
@@ -29,12 +32,236 @@ def loaded(name: str) -> ModuleType:
     return module
 
 
-yardstick, utility = loaded("yardstick"), loaded("utility")
+yardstick, utility, speed = loaded("yardstick"), loaded("utility"), loaded("speed")
+
+import aim  # noqa: E402 - a peer, without its tool
+import mst  # noqa: E402 - a peer, without its tool
+import peer  # noqa: E402 - from its peers
+import peer_runs  # noqa: E402
+import pgm  # noqa: E402
+
+FAKE_PEER = """
+import sys
+sys.path.insert(0, {peers!r})
+import peer
+
+def fit(task):
+    {body}
+    return lambda rows: task.train.sample(rows, replace=True, random_state=task.seed)
+
+sys.exit(peer.run(fit, install="a-tool", private=True, notes=["a fake"]))
+"""
 
 
 @pytest.fixture(scope="module")
 def frame() -> pd.DataFrame:
     return mixed_table(rows=2_000, rng=np.random.default_rng(0))
+
+
+@pytest.fixture
+def table_folder(frame: pd.DataFrame, tmp_path: Path) -> Path:
+    """A folder with one table and its schema."""
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    frame.to_parquet(folder / "loans.parquet")
+    (folder / "loans.schema.json").write_text(json.dumps(SCHEMA))
+    return folder
+
+
+def peers_with(tmp_path: Path, body: str, timeout: float = 120.0) -> Any:
+    """Peers with one more, called `fake`, whose fit does `body`."""
+    script = tmp_path / "fake.py"
+    script.write_text(FAKE_PEER.format(peers=str(FOLDER / "peers"), body=body))
+    return peer_runs.Peers(scripts={"fake": script}, timeout=timeout)
+
+
+def run_fake(peers: Any, frame: pd.DataFrame, **changed: Any) -> Any:
+    """Rows of the fake peer and what it says of itself."""
+    return peer_runs.run_peer(
+        peers, "fake", frame, SCHEMA, **({"epsilon": 2.0, "delta": 1e-5, "seed": 3, "rows": 50} | changed)
+    )
+
+
+def test_a_peer_gets_the_table_and_the_schema_and_gives_rows_and_costs(frame: pd.DataFrame, tmp_path: Path) -> None:
+    body = (
+        "assert (task.epsilon, task.delta, task.seed, task.rows) == (1.5, 1e-6, 4, 70), task; task.columns[0]['name']"
+    )
+    rows, said = run_fake(peers_with(tmp_path, body), frame, epsilon=1.5, delta=1e-6, seed=4, rows=70)
+    pd.testing.assert_frame_equal(rows, frame.sample(70, replace=True, random_state=4).reset_index(drop=True))
+    assert said["notes"] == ["a fake"]
+    assert said["private"] is True
+    assert 0 <= said["seconds"] < 60
+    assert said["peak_mb"] > 10
+
+
+def test_a_peer_without_its_tool_is_named_with_the_mend(frame: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(peer_runs.PeerNotInstalled, match=r"not installed \(no_such_tool\): pip install a-tool"):
+        run_fake(peers_with(tmp_path, "import no_such_tool"), frame)
+
+
+def test_a_peer_whose_python_is_not_there_counts_as_not_installed(frame: pd.DataFrame, tmp_path: Path) -> None:
+    peers = dataclasses.replace(peers_with(tmp_path, "pass"), pythons={"fake": str(tmp_path / "nowhere")})
+    with pytest.raises(peer_runs.PeerNotInstalled, match="nowhere is not there"):
+        run_fake(peers, frame)
+
+
+@pytest.mark.parametrize(
+    ("body", "timeout", "words"),
+    [
+        ("raise ValueError('too wide')", 120.0, "failed: ValueError: too wide"),
+        ("import os; os.kill(os.getpid(), 9)", 120.0, "failed"),
+        ("import time; time.sleep(600)", 3.0, "stopped after 3 s"),
+    ],
+)
+def test_a_peer_that_fails_or_takes_too_long_gives_a_line_and_the_rest_goes_on(
+    body: str, timeout: float, words: str, frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    peers = peers_with(tmp_path, body, timeout)
+    settings = utility.Settings(epsilon=2.0, delta=1e-5, sources=("fake", "real"), peers=peers)
+    failed, real = utility.run_table("loans", frame, SCHEMA, 0, settings, yardstick)
+    assert failed["source"] == "fake"
+    assert failed["note"].startswith(words)
+    assert "auc" not in failed
+    assert real["source"] == "real rows"
+    assert words in utility.markdown([failed, real]).splitlines()[2]
+
+
+def test_a_peer_that_is_not_installed_is_skipped_with_one_line(
+    frame: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peers = peers_with(tmp_path, "import no_such_tool")
+    settings = utility.Settings(epsilon=2.0, delta=1e-5, sources=("fake",), peers=peers)
+    assert list(utility.run_table("loans", frame, SCHEMA, 0, settings, yardstick)) == []
+    assert capsys.readouterr().err == "fake skipped: not installed (no_such_tool): pip install a-tool\n"
+
+
+def test_private_controls_feed_each_private_peer_with_permuted_labels(frame: pd.DataFrame, tmp_path: Path) -> None:
+    """The fake gives back what it is fed, so its control knows nothing of the label and its other columns are intact."""
+    settings = utility.Settings(
+        epsilon=2.0, delta=1e-5, sources=("fake",), private_controls=True, peers=peers_with(tmp_path, "pass")
+    )
+    with threadpool_limits(1):
+        fed, control = utility.run_table("loans", frame, SCHEMA, 0, settings, yardstick)
+    assert control["source"] == "fake, permuted labels"
+    assert fed["auc"] > 0.70
+    assert abs(control["auc"] - 0.5) < 0.15
+
+
+def test_permuted_labels_keep_their_number_and_all_other_columns(frame: pd.DataFrame) -> None:
+    shuffled = yardstick.permuted(frame, "default", seed=1)
+    assert sorted(shuffled["default"]) == sorted(frame["default"])
+    assert (shuffled["default"] != frame["default"]).any()
+    pd.testing.assert_frame_equal(shuffled.drop(columns="default"), frame.drop(columns="default"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (["--sources", "mts"], "--sources mts: choose from real, ours, control, independent"),
+        (["--peer-python", "mst"], "--peer-python mst: write NAME=PATH"),
+        (["--clients", "5", "--sources", "ours", "mst"], "with several institutions there is `real` and `ours` only"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_before_anything_runs(asked: list[str], words: str) -> None:
+    with pytest.raises(SystemExit, match=words):
+        utility.settings_of(utility.parser().parse_args(asked))
+
+
+def test_peers_stands_for_all_peers_and_by_default_all_sources_run() -> None:
+    settings = utility.settings_of(utility.parser().parse_args(["--sources", "ours", "peers", "--peer", "mine=x.py"]))
+    peers = ["independent", "naive_bayes", "mst", "aim", "mostlyai", "ctgan", "tvae", "mine"]
+    assert list(settings.sources) == ["ours", *peers]
+    assert list(utility.settings_of(utility.parser().parse_args([])).sources) == [
+        "real",
+        "ours",
+        "control",
+        *peers[:-1],
+    ]
+    shared = utility.settings_of(utility.parser().parse_args(["--clients", "5", "--no-real"]))
+    assert list(shared.sources) == ["ours"]
+
+
+def test_the_public_grid_gives_back_categories_and_nulls_and_numbers_of_the_same_cell(frame: pd.DataFrame) -> None:
+    task = peer.Task(train=frame, schema=SCHEMA, epsilon=2.0, delta=1e-5, seed=0, rows=10, quick=True)
+    grids, cells = peer.encode(task)
+    back = peer.decode(grids, cells, seed=0)
+    again = peer.encode(dataclasses.replace(task, train=back))[1]
+    for grid in grids:
+        assert (cells[grid.name] == again[grid.name]).all(), grid.name
+        assert cells[grid.name].max() < grid.cells
+        assert (back[grid.name].isna() == frame[grid.name].isna()).all()
+        if grid.categories is not None:
+            assert (back[grid.name].dropna() == frame[grid.name].dropna()).all()
+
+
+def test_the_public_grid_knows_the_schema_only() -> None:
+    column = {"name": "a", "kind": "integer", "min": 0, "max": 9, "nullable": True}
+    grid = peer.PublicGrid(column)
+    assert list(grid.encode(pd.Series([0, 9, 12, -3, None]))) == [0, 9, 9, 0, 10]
+    assert list(grid.decode(np.array([0, 9]), np.random.default_rng(0))) == [0, 9]
+    wide = peer.PublicGrid({"name": "b", "kind": "continuous", "min": -1.0, "max": 1.0})
+    assert wide.cells == peer.NUMBER_CELLS
+    with pytest.raises(ValueError, match="column 'b' has missing values"):
+        wide.encode(pd.Series([0.5, None]))
+
+
+def test_a_zcdp_budget_is_the_largest_that_the_conversion_allows() -> None:
+    """Against the conversion's own formula on a fine grid of orders (arXiv:2004.00010, proposition 12)."""
+    for epsilon, delta in ((0.5, 1e-5), (2.0, 1e-5), (8.0, 1e-6)):
+        rho = pgm.zcdp_of(epsilon, delta)
+        orders = 1 + np.geomspace(1e-4, 1e4, 400_000)
+
+        def least(rho: float, epsilon: float = epsilon, orders: Any = orders) -> float:
+            logs = (orders - 1) * (orders * rho - epsilon) + orders * np.log1p(-1 / orders) - np.log(orders - 1)
+            return float(np.exp(logs.min()))
+
+        assert least(rho) <= delta * (1 + 1e-3)
+        assert least(1.01 * rho) > delta
+
+
+def test_the_exponential_mechanism_draws_by_its_law(seed: int) -> None:
+    """Three scores, 20,000 draws; each share within 6 standard deviations: false alarm below 1e-8."""
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - the peers draw from the global generator
+    scores, draws = np.array([0.0, 1.0, 2.0]), 20_000
+    expected = np.exp(scores * 1.5 / 2) / np.exp(scores * 1.5 / 2).sum()
+    drawn = np.bincount([pgm.exponential(scores, epsilon=1.5, sensitivity=1.0) for _ in range(draws)], minlength=3)
+    assert (np.abs(drawn / draws - expected) < 6 * np.sqrt(expected * (1 - expected) / draws)).all()
+
+
+def test_mst_merges_what_the_noise_drowns_and_draws_it_back() -> None:
+    merged = mst.Merged(np.array([500.0, 2.0, 300.0, -4.0]), stddev=10.0)
+    assert list(merged.cells_of(np.arange(4))) == [0, 2, 1, 2]
+    assert merged.size == 3
+    drawn = merged.draw(np.array([0, 1] + [2] * 200))
+    assert list(drawn[:2]) == [0, 2]
+    assert set(drawn[2:]) == {1, 3}
+    assert mst.Merged(np.zeros(4), stddev=10.0).size == 4
+
+
+def test_the_tree_of_mst_joins_all_columns_by_their_strongest_pairs() -> None:
+    """a drives b, b drives c, d is alone: with ample budget the tree has the edges a-b and b-c and spans all four."""
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 3, 5_000)
+    b = np.where(rng.random(5_000) < 0.9, a, rng.integers(0, 3, 5_000))
+    c = np.where(rng.random(5_000) < 0.9, b, rng.integers(0, 3, 5_000))
+    cells = {"a": a, "b": b, "c": c, "d": rng.integers(0, 3, 5_000)}
+
+    class OneWay:
+        total = 5_000.0
+
+        def project(self, clique: tuple[str]) -> Any:
+            counts = np.bincount(cells[clique[0]], minlength=3)
+            return types.SimpleNamespace(datavector=lambda: counts)
+
+    edges = mst.spanning_tree(OneWay(), cells, dict.fromkeys(cells, 3), rho=100.0)
+    assert {("a", "b"), ("b", "c")} <= set(edges)
+    assert len(edges) == 3
+    assert {name for edge in edges for name in edge} == set(cells)
+
+
+def test_the_workload_of_aim_is_all_small_pairs_weighed_by_overlap() -> None:
+    weights = aim.workload_weights({"a": 2, "b": 3, "c": 9_999})
+    assert weights == {("a",): 1.0, ("b",): 1.0, ("c",): 0.0, ("a", "b"): 2.0}
 
 
 def test_a_table_is_at_no_distance_from_itself(frame: pd.DataFrame) -> None:
@@ -106,7 +333,9 @@ def test_results_become_one_line_a_source_with_means_over_seeds() -> None:
         for seed, auc in ((0, 0.70), (1, 0.72))
     ]
     (line,) = utility.markdown(results).splitlines()[2:]
-    assert line == "| t | samples | 2 | 0.7100 | 0.0141 | 0.8000 | 0.7000 | 0.6000 | 0.1000 | 0.2000 | 2.0 |  |  |"
+    assert (
+        line == "| t | samples | 2 | 0.7100 | 0.0141 | 0.8000 | 0.7000 | 0.6000 | 0.1000 | 0.2000 | 2.0 |  |  |  |  |"
+    )
 
 
 def test_a_command_that_fails_stops_the_benchmark_with_its_words(tmp_path: Path) -> None:
@@ -120,9 +349,24 @@ def test_the_quick_size_runs_from_table_to_score(frame: pd.DataFrame, tmp_path: 
     frame.to_parquet(tmp_path / "loans.parquet")
     (tmp_path / "loans.schema.json").write_text(json.dumps(SCHEMA))
     out = tmp_path / "results.csv"
-    assert utility.main(["--quick", "--no-real", "--data", str(tmp_path), "--out", str(out)]) == 0
-    (result,) = pd.read_csv(out).to_dict("records")
-    assert result["source"] == "samples"
-    assert 0 < result["auc"] < 1
-    assert result["fit_seconds"] > 0
-    assert result["bundle_kb"] > 0
+    plot = tmp_path / "results.png"
+    sources = ("--sources", "ours", "control", "independent", "naive_bayes")
+    assert utility.main(["--quick", *sources, "--data", str(tmp_path), "--out", str(out), "--plot", str(plot)]) == 0
+    results = pd.read_csv(out).set_index("source")
+    assert list(results.index) == ["samples", "samples, permuted labels", "independent columns", "DP naive Bayes"]
+    assert results["auc"].between(0, 1, inclusive="neither").all()
+    assert (results[["fit_seconds", "fit_cpu_seconds", "fit_peak_mb"]] > 0).all(axis=None)
+    assert results.loc["samples", "bundle_kb"] > 0
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_the_quick_speed_comparison_runs_from_table_to_picture(table_folder: Path, tmp_path: Path) -> None:
+    """With a baseline for the tools that a test environment does not have."""
+    out, plot = tmp_path / "speed.csv", tmp_path / "speed.png"
+    where = ("--data", str(table_folder), "--table", "loans", "--out", str(out), "--plot", str(plot))
+    assert speed.main(["--quick", "--sources", "ours", "naive_bayes", *where]) == 0
+    results = pd.read_csv(out)
+    assert list(results["source"]) == ["samples", "DP naive Bayes"]
+    assert (results["fit_seconds"] > 0).all()
+    assert plot.read_bytes().startswith(b"\x89PNG")
