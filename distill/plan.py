@@ -7,7 +7,7 @@ is at or just under the grant.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from distill import check
@@ -140,6 +140,8 @@ class Plan(ReleasePlan):
         candidates: Soft records.
         head_portion: Portion of the discriminator's squared clip norm that goes to the class head; the critic gets the rest.
             0 where there is no target.
+        shares: How the budget after stage 0 is divided.
+        by_hand: Names of the shares that were given, not chosen.
         institutions: How many the hub will pool, as publicly agreed. Their class heads are averaged, so each may carry more
             noise of its own and follow its rows more closely; noise multipliers, rates and steps do not depend on it.
     """
@@ -147,6 +149,8 @@ class Plan(ReleasePlan):
     pairs: int
     candidates: int
     head_portion: float = HEAD_PORTION
+    shares: Shares = Shares()
+    by_hand: tuple[str, ...] = ()
     institutions: int = 1
 
 
@@ -166,10 +170,12 @@ def make_plan(
     *,
     epsilon: float,
     delta: float,
-    shares: Shares | None = None,
+    shares: Shares | Mapping[str, float] | None = None,
     institutions: int = 1,
 ) -> Plan:
     """Decide every later access from the schema, the grant and the noisy row count.
+
+    `shares` may be some of them by name: these are taken as given, in proportion to the others, which are chosen.
 
     Raises:
         BudgetError: fewer than about 200 rows, or a budget too small to calibrate any noise for.
@@ -184,9 +190,11 @@ def make_plan(
         )
     size = size_event(epsilon)
     features = len(schema.features)
-    if shares is None:
-        shares = choose_shares(noisy_size, epsilon, features)
-        shares = without_target(shares) if schema.target is None else shares
+    by_hand = tuple(f.name for f in fields(Shares)) if isinstance(shares, Shares) else tuple(shares or ())
+    if not isinstance(shares, Shares):
+        chosen = choose_shares(noisy_size, epsilon, features)
+        chosen = without_target(chosen) if schema.target is None else chosen
+        shares = replace(chosen, **(shares or {}))
     all_pairs = features * (features - 1) // 2
     pairs = all_pairs if all_pairs <= ALL_PAIRS_UP_TO else _wide_pairs(noisy_size, epsilon, all_pairs)
 
@@ -207,6 +215,8 @@ def make_plan(
         bins=bins,
         pairs=pairs,
         candidates=1000,
+        shares=shares,
+        by_hand=by_hand,
         head_portion=HEAD_PORTION if schema.target is not None else 0.0,
         institutions=institutions,
     )
