@@ -261,7 +261,8 @@ def _shrink_ranges(block: np.ndarray, stddev: float) -> np.ndarray:
     """Denoise counts of shape (classes, bins) whose classes are ranges of a number; each class keeps its sum.
 
     What neighbouring ranges say differs little, so what a block adds to independence is of low rank. On the table of
-    benchmarks/regression.py the class head's R2 rose by .01 to .03 over one factor for the whole block.
+    benchmarks/regression.py (epsilon 2, one seed) the class head's R2 rose from .44 to .46 at 3,000 rows and 8 bins, from
+    .54 to .56 at 20,000 and 8, and stayed at .57 at 20,000 and 12, against one factor for the whole block.
     """
     sums = block.sum(axis=1)
     shrunk = np.maximum(shrink_low_rank(block, np.outer(sums / sums.sum(), block.sum(axis=0)), stddev), 0.0)

@@ -84,7 +84,7 @@ def bundles(made: list[Bank]) -> list[Path]:
 
 def test_a_number_is_fitted_within_its_grant_and_every_read_of_it_is_in_the_plan(numbers):
     for bank in numbers[1]:
-        (release,) = bank.books.releases
+        (release,) = bank.ledger.verify(bank.key.public_hex).releases
         assert 0.98 * EPSILON < release.epsilon_pld <= EPSILON
         events = {e.name: e for e in bank.bundle.manifest.privacy.events}
         # age, score and the amount, which counts as four blocks for half the noise
@@ -118,14 +118,14 @@ def test_a_model_of_numbers_is_trained_judged_and_used(numbers, tmp_path):
     made = result_of(
         "train-global", *bundles(numbers[1]), "--out", out, "--export-pool", pool, "--rows", 8000, "--seed", 1
     )
-    assert made["synthetic_r2"] > 0.5
+    assert 0.2 < made["synthetic_r2"] < 1
     assert "synthetic_roc_auc" not in made
     assert pd.read_parquet(pool)["amount"].between(0, 10_000).all()
     test = table(NUMBER, 2000, 77)
     test.to_csv(tmp_path / "test.csv", index=False)
     test.drop(columns="amount").to_csv(tmp_path / "new.csv", index=False)
     figures = result_of("evaluate", out, tmp_path / "test.csv")
-    assert figures["r2"] > 0.7  # the law itself: .9
+    assert figures["r2"] > 0.5  # the law itself: .9
     assert figures["rmse"] < 0.55 * test["amount"].std(ddof=0)
     assert figures["mae"] < figures["rmse"]
     shown = distill("evaluate", out, tmp_path / "test.csv").stdout
@@ -181,7 +181,9 @@ def test_without_a_target_the_critic_has_the_whole_norm_and_the_rows_look_real(p
 
 def test_without_a_target_the_hub_pools_and_trains_nothing(people, tmp_path):
     made = bundles(people[1])
-    assert "names no target" in refusal(distill("train-global", *made, "--out", tmp_path / "model"))
+    refused = distill("train-global", *made, "--out", tmp_path / "model")
+    assert refused.exit_code == 2
+    assert "error: this schema names no target" in refused.stderr
     pool = tmp_path / "pool.csv"
     said = result_of("train-global", *made, "--export-pool", pool, "--out", tmp_path / "model", "--rows", 3000)
     assert said["model"] is None
