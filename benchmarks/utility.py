@@ -206,7 +206,11 @@ def tables(
         frame = pd.read_parquet(table_of(found[name]))
         if len(frame) > max_rows:
             frame = frame.sample(max_rows, random_state=0)
-        yield name, frame.reset_index(drop=True), json.loads(found[name].read_text(encoding="utf-8"))
+        schema = json.loads(found[name].read_text(encoding="utf-8"))
+        target = next((c for c in schema["columns"] if c["name"] == schema.get("target")), {"kind": "no target"})
+        if target["kind"] != "categorical":
+            sys.exit(f"table {name}: its target has no classes to tell apart; see benchmarks/regression.py for numbers")
+        yield name, frame.reset_index(drop=True), schema
 
 
 def fetched_folder() -> Path:

@@ -1,9 +1,11 @@
 """One yardstick for every synthetic table: the same split, the same classifiers, the same marginals.
 
 Usefulness is the mean ROC-AUC of three classifiers (gradient boosting, logistic regression, a small neural network)
-that learn from synthetic rows and are tested on real ones. Faithfulness is the mean total-variation distance (TVD; 0
-best, 1 worst) between the synthetic and the real training rows' one-way and two-way marginals, numbers cut at the
-deciles of the real training rows. All of it reads real rows without noise: only for public data, never for a release.
+that learn from synthetic rows and are tested on real ones; of more than two classes the plain mean over classes of one
+against the rest; of a number as the target, the mean R2 of three regressors of the same kinds. Faithfulness is the mean
+total-variation distance (TVD; 0 best, 1 worst) between the synthetic and the real training rows' one-way and two-way
+marginals, numbers cut at the deciles of the real training rows. All of it reads real rows without noise: only for public
+data, never for a release.
 """
 
 import warnings
@@ -22,11 +24,14 @@ MAX_PAIRS = 300
 TEST_SHARE = 0.2
 
 
-def split(frame: pd.DataFrame, target: str, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(training rows, test rows): four to one, the target's classes in equal proportion."""
+def split(
+    frame: pd.DataFrame, target: str | None, seed: int = 0, *, by_class: bool = True
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(training rows, test rows): four to one, the target's classes in equal proportion if `by_class` and there is one."""
     from sklearn.model_selection import train_test_split
 
-    train, test = train_test_split(frame, test_size=TEST_SHARE, random_state=seed, stratify=frame[target])
+    strata = frame[target] if by_class and target is not None else None
+    train, test = train_test_split(frame, test_size=TEST_SHARE, random_state=seed, stratify=strata)
     return train.reset_index(drop=True), test.reset_index(drop=True)
 
 
@@ -68,27 +73,57 @@ def permuted(frame: pd.DataFrame, target: str, seed: int = 0) -> pd.DataFrame:
 def evaluate(
     schema: SchemaDict, real_train: pd.DataFrame, synthetic: pd.DataFrame, real_test: pd.DataFrame, seed: int = 0
 ) -> dict[str, float]:
-    """Scores of `synthetic`: `auc` (mean of hgb_auc, lr_auc, mlp_auc), `tvd1`, `tvd2` and the share of positives."""
+    """Scores of `synthetic`: `auc` (mean of hgb_auc, lr_auc, mlp_auc), `tvd1`, `tvd2` and the share of positives.
+
+    Of a number as the target `r2` (mean of hgb_r2, lr_r2, mlp_r2) instead of AUCs; without a target the TVDs alone.
+    """
     one, two = marginal_errors(schema, real_train, synthetic)
-    return downstream(schema, synthetic, real_test, seed) | {"tvd1": one, "tvd2": two}
+    target = _target(schema)
+    judge = downstream if target is None or target["kind"] == "categorical" else downstream_number
+    scores = {} if target is None else judge(schema, synthetic, real_test, seed)
+    return scores | {"tvd1": one, "tvd2": two}
 
 
 def downstream(schema: SchemaDict, train: pd.DataFrame, test: pd.DataFrame, seed: int = 0) -> dict[str, float]:
-    """ROC-AUC on real test rows of three classifiers that learnt from `train`; .5 where `train` has one class only."""
+    """ROC-AUC on real test rows of three classifiers that learnt from `train`; .5 where `train` has one class only.
+
+    Of more than two classes the mean over those in `test`, each against the rest; one that `train` lacks scores .5.
+    `positives` is the share of rows of the last class in `train`.
+    """
     from sklearn.metrics import roc_auc_score
 
     labels, truth = _labels(schema, train), _labels(schema, test)
     names = ("hgb", "lr", "mlp")
     scores = dict.fromkeys(names, 0.5)
-    if len(np.unique(labels)) == 2:
+    last = len(_classes(schema)) - 1
+    if len(np.unique(labels)) >= 2:
         known, asked = features(schema, train), features(schema, test)
         for name, model in zip(names, _classifiers(seed), strict=True):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a solver that stops at its step limit is part of the definition
                 model.fit(known, labels)
-            scores[name] = float(roc_auc_score(truth, model.predict_proba(asked)[:, 1]))
+            chances = np.zeros((len(truth), last + 1))
+            chances[:, model.classes_] = model.predict_proba(asked)
+            ranked = [last] if last == 1 else [c for c in np.unique(truth) if (truth != c).any()]
+            scores[name] = float(np.mean([roc_auc_score(truth == c, chances[:, c]) for c in ranked]))
     out = {f"{name}_auc": score for name, score in scores.items()}
-    return out | {"auc": float(np.mean(list(scores.values()))), "positives": float(labels.mean())}
+    return out | {"auc": float(np.mean(list(scores.values()))), "positives": float((labels == last).mean())}
+
+
+def downstream_number(schema: SchemaDict, train: pd.DataFrame, test: pd.DataFrame, seed: int = 0) -> dict[str, float]:
+    """R2 on real test rows of three regressors that learnt from `train`; below 0 is worse than the mean of the test rows."""
+    from sklearn.metrics import r2_score
+
+    known, asked = features(schema, train), features(schema, test)
+    name_of_target = schema["target"]
+    labels, truth = _numbers(train[name_of_target]), _numbers(test[name_of_target])
+    scores = {}
+    for name, model in zip(("hgb", "lr", "mlp"), _regressors(seed), strict=True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as above
+            model.fit(known, labels)
+        scores[f"{name}_r2"] = float(r2_score(truth, model.predict(asked)))
+    return scores | {"r2": float(np.mean(list(scores.values())))}
 
 
 def marginal_errors(
@@ -110,7 +145,7 @@ def features(schema: SchemaDict, frame: pd.DataFrame) -> NDArray[np.float32]:
     """Numbers as they are (a flag where one may be missing), public categories one-hot; shape (n_rows, n_features)."""
     columns: list[NDArray[np.float64]] = []
     for column in schema["columns"]:
-        if column["name"] == schema["target"]:
+        if column["name"] == schema.get("target"):
             continue
         if column["kind"] == "categorical":
             codes = _category_codes(column, frame[column["name"]])
@@ -139,13 +174,45 @@ def _classifiers(seed: int) -> Sequence[Any]:
     )
 
 
+def _regressors(seed: int) -> Sequence[Any]:
+    """The three regressors, fresh; the network learns a standardised target."""
+    from sklearn.compose import TransformedTargetRegressor
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.linear_model import Ridge
+    from sklearn.neural_network import MLPRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    network = MLPRegressor(hidden_layer_sizes=(64, 32), early_stopping=True, max_iter=60, random_state=seed)
+    return (
+        HistGradientBoostingRegressor(max_iter=150, learning_rate=0.06, random_state=seed),
+        make_pipeline(StandardScaler(), Ridge()),
+        TransformedTargetRegressor(make_pipeline(StandardScaler(), network), transformer=StandardScaler()),
+    )
+
+
+def _target(schema: SchemaDict) -> Mapping[str, Any] | None:
+    """The column to predict; None where nothing is."""
+    return next((c for c in schema["columns"] if c["name"] == schema.get("target")), None)
+
+
+def _classes(schema: SchemaDict) -> Sequence[Any]:
+    """The target's classes."""
+    column = _target(schema)
+    if column is None or column["kind"] != "categorical":
+        raise ValueError("the target has no classes; `evaluate` scores a number, or no target, in another way")
+    return list(column["categories"])
+
+
 def _labels(schema: SchemaDict, frame: pd.DataFrame) -> NDArray[np.int64]:
-    """1 for the target's second class, 0 for its first."""
-    column = next(c for c in schema["columns"] if c["name"] == schema["target"])
-    if len(column["categories"]) != 2:
-        raise ValueError(f"target {column['name']!r} has {len(column['categories'])} classes; the yardstick wants two")
+    """Place of each row's class in the schema; rows of no class are an error."""
+    column = _target(schema)
+    known = len(_classes(schema))
+    assert column is not None
     codes = _category_codes(column, frame[column["name"]])
-    return np.asarray(codes == 1, dtype=np.int64)
+    if (codes == known).any():
+        raise ValueError(f"target {column['name']!r} holds values outside its classes")
+    return codes
 
 
 def _category_codes(column: Mapping[str, Any], values: "pd.Series[Any]") -> NDArray[np.int64]:

@@ -1,15 +1,80 @@
-"""How a plan is shown: one line a mechanism, with its share, noise, rate, steps and cost alone and together."""
+"""How a plan is shown: one line a mechanism, with its share, noise, rate, steps and cost alone and together; and `--share`."""
 
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 if TYPE_CHECKING:
     from rich.console import Group
 
     from distill.plan import Plan
+    from distill.schema import Schema
+
+ShareOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--share",
+        help="Set a share of the budget by hand, in proportion to the others; repeat for more. Names: bins, classes, pairs, "
+        "represent, cluster, discriminate.",
+        metavar="NAME=VALUE",
+    ),
+]
+
+
+def read_shares(given: Sequence[str] | None) -> dict[str, float]:
+    """What `--share NAME=VALUE` says, by name. Raises ConfigError naming what there is."""
+    from dataclasses import fields
+
+    from distill.errors import ConfigError
+    from distill.plan import Shares
+
+    names = [f.name for f in fields(Shares)]
+    known = f"The shares are {', '.join(names)}."
+    out: dict[str, float] = {}
+    for text in given or ():
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals:
+            raise ConfigError(f"--share {text}: write NAME=VALUE, for instance --share pairs=0.3. {known}")
+        if name not in names:
+            raise ConfigError(f"--share {text}: there is no share {name!r}. {known}")
+        if name in out:
+            raise ConfigError(f"--share {text}: {name!r} is given twice; give it once. {known}")
+        try:
+            out[name] = float(value)
+        except ValueError:
+            out[name] = math.nan
+        if not (math.isfinite(out[name]) and out[name] > 0):
+            raise ConfigError(f"--share {text}: the value must be a finite number above 0. {known}")
+    return out
+
+
+def choices_payload(plan: "Plan", schema: "Schema") -> dict[str, Any]:
+    """Each choice of a plan with its reason, for --json."""
+    from distill.plan_reasons import choices
+
+    return {"choices": [choice.as_dict() for choice in choices(plan, schema)]}
+
+
+def choices_table(plan: "Plan", schema: "Schema") -> "Group":
+    """One line a choice: what, how much, why."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from distill.plan_reasons import choices
+
+    lines = [
+        f"{c.name} {f'{c.value:.1%}' if c.name.startswith('share') else f'{c.value:,}'}: {c.why}"
+        for c in choices(plan, schema)
+    ]
+    return Group(Text("why:"), *(Text(f"  {line}") for line in lines))
 
 
 def plan_payload(plan: "Plan") -> dict[str, Any]:
     """A plan as plain values, for --json."""
+    from dataclasses import asdict
+
     from distill.accounting import epsilon_of
 
     return {
@@ -21,6 +86,7 @@ def plan_payload(plan: "Plan") -> dict[str, Any]:
         "bins": plan.bins,
         "pairs": plan.pairs,
         "candidates": plan.candidates,
+        "shares": asdict(plan.shares),
         "events": [e.model_dump(mode="json") | {"epsilon_alone": epsilon_of([e], plan.delta)} for e in plan.events],
     }
 

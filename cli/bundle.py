@@ -169,7 +169,7 @@ def _page(bundle: "Bundle") -> Any:
         "data set": manifest.dataset,
         "written": f"{manifest.created} by {manifest.software}",
         "schema": f"{manifest.schema_.name}, {len(manifest.schema_.columns)} columns, digest {manifest.schema_digest}",
-        "target": f"{manifest.schema_.target}, class shares {', '.join(f'{s:.3f}' for s in manifest.class_prior)}",
+        "target": _target(bundle),
         "level": manifest.level + (f", shrunk from {manifest.derived_from}" if manifest.derived_from else ""),
         "rows": f"{len(bundle.samples)} stored; about {manifest.noisy_rows} real units (noisy count)",
         "privacy": f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for each {privacy.unit}, {privacy.relation}",
@@ -188,6 +188,15 @@ def _page(bundle: "Bundle") -> Any:
         events.add_row(Text(_shown(e.name)), e.mechanism, *numbers)
     warning = [Text(_warning(), style="bold red")] if manifest.rehearsal else []
     return Group(*warning, grid, events)
+
+
+def _target(bundle: "Bundle") -> str:
+    """What is predicted, with the noisy shares of its classes or ranges."""
+    schema = bundle.manifest.schema_
+    if schema.task is None:
+        return "none: the bundle is for its rows"
+    what = "class shares" if schema.task == "classes" else "a number, shares of its bins"
+    return f"{schema.target}, {what} {', '.join(f'{s:.3f}' for s in bundle.manifest.class_prior)}"
 
 
 def _shown(text: str) -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from distill.project import Project
+    from distill.schema import Schema
 
 EXIT_DEFECT, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 130
 DEBUG_VARIABLE = "DISTILL_DEBUG"
@@ -93,6 +94,14 @@ def project_at(folder: Path) -> "Project":
     from distill.project import load_project
 
     return load_project(folder)
+
+
+def task_in_words(schema: "Schema") -> str:
+    """What a schema asks to predict, in a few words."""
+    if schema.task is None:
+        return "no target: nothing is predicted"
+    kind = f"with {len(schema.classes)} classes" if schema.task == "classes" else "is a number"
+    return f"target {schema.target!r} {kind}"
 
 
 def stdout_console() -> "Console":

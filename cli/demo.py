@@ -64,7 +64,7 @@ def run_demo(out: Path, *, epsilon: float, rows: float, console: "Console") -> d
 
     from distill.demo_tables import BANKS, HELD_OUT_ROWS, demo_tables
     from distill.errors import ConfigError
-    from server_train.hub import train_global
+    from server_train.hub import GlobalResult, train_global
     from server_train.model import load_model
 
     if out.exists():
@@ -84,6 +84,7 @@ def run_demo(out: Path, *, epsilon: float, rows: float, console: "Console") -> d
         banks.append(Bank(name, receipt, recomputed, _auc_of_real(tables.schema, frame, tables.held_out)))
     console.print("hub: train-global on the three bundles")
     hub = train_global([b.receipt.bundle for b in banks], out=out / "hub" / "global-model")
+    assert isinstance(hub, GlobalResult)
     scores = load_model(hub.folder).predict(tables.held_out)
     console.print("for comparison: a model on the pooled real rows, which no bank could share")
     import pandas as pd

@@ -125,6 +125,7 @@ def join(
         root = None if certificate is None else read_pem(certificate)
         shared = load_schema(schema)
         shared.require_confirmed()
+        shared.require_classes("federated training")
         frame = read_table(data, shared)
         participant = Participant(number, shared, frame, may_sketch=allow_sketch, own_strategy=strategy)
         joined = run(participant, address, root_certificate=root, wait=wait)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.budget import ShareOption
 from cli.common import CompressOption, JsonOption, ProjectOption, progress_console, project_at, reporting
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def fit(
         int,
         typer.Option(help="How many institutions the hub will pool: tunes the class head for their average.", min=1),
     ] = 1,
+    share: ShareOption = None,
     purpose: Annotated[str, typer.Option(help="Why, in one line, for the ledger.")] = "distill fit",
     rehearsal: Annotated[
         int | None,
@@ -60,7 +62,7 @@ def fit(
         epsilon = settings.epsilon if epsilon is None else epsilon
         delta = settings.delta if delta is None else delta
         check.budget(epsilon, delta)  # before the heavy libraries are loaded
-        from cli.budget import plan_table
+        from cli.budget import plan_table, read_shares
         from distill.keys import load_signing_key, passphrase_from_environment
         from distill.ledger import open_ledger
         from distill.pipeline import Request
@@ -79,6 +81,7 @@ def fit(
             level=compress,
             institutions=institutions,
             samples=samples,
+            shares=read_shares(share),
             rehearsal=rehearsal,
             overwrite=overwrite,
         )

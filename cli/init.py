@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.common import JsonOption, reporting
+from cli.common import JsonOption, reporting, task_in_words
 
 
 def init(
@@ -25,10 +25,17 @@ def init(
         shown = {
             key: str(getattr(project, key)) for key in ("name", "dataset", "data", "schema", "ledger", "key", "out")
         }
-        drafted = any(column.from_data for column in load_schema(project.schema).columns)
+        described = load_schema(project.schema)
+        drafted = any(column.from_data for column in described.columns)
         report(
-            {"project": str(project.folder / PROJECT_FILE), **shown, "schema_confirmed": not drafted},
-            _next_steps(project.folder / PROJECT_FILE, project.epsilon, project.delta, drafted=drafted),
+            {
+                "project": str(project.folder / PROJECT_FILE),
+                **shown,
+                "schema_confirmed": not drafted,
+                "task": described.task,
+            },
+            f"The schema has {len(described.columns)} columns, {task_in_words(described)}.\n"
+            + _next_steps(project.folder / PROJECT_FILE, project.epsilon, project.delta, drafted=drafted),
         )
 
 

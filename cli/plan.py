@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cli.budget import ShareOption
 from cli.common import JsonOption, ProjectOption, project_at, reporting
 
 ASSUMED_ROWS = 10_000
@@ -17,12 +18,15 @@ def plan(
         int, typer.Option(help="Assumed row count: a public guess. `fit` uses its own noisy count.", min=1)
     ] = ASSUMED_ROWS,
     schema: Annotated[Path | None, typer.Option(help="Schema; else the project's.")] = None,
+    share: ShareOption = None,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Show the budget: each mechanism, its share, noise, rate, steps and epsilon, alone and jointly."""
+    """Show the budget: each mechanism, its share, noise, rate, steps and epsilon, alone and jointly; and why it is so."""
     with reporting(as_json) as report:
-        from cli.budget import plan_payload, plan_table
+        from rich.console import Group
+
+        from cli.budget import choices_payload, choices_table, plan_payload, plan_table, read_shares
         from distill.plan import make_plan
         from distill.schema import load_schema
 
@@ -30,13 +34,18 @@ def plan(
         if None in given.values():
             settings = project_at(project)
             given = {name: getattr(settings, name) if value is None else value for name, value in given.items()}
+        described = load_schema(Path(str(given["schema"])))
         made = make_plan(
-            load_schema(Path(str(given["schema"]))),
+            described,
             rows,
             epsilon=_number(given["epsilon"]),
             delta=_number(given["delta"]),
+            shares=read_shares(share),
         )
-        report(plan_payload(made) | {"assumed_rows": rows}, plan_table(made))
+        report(
+            plan_payload(made) | choices_payload(made, described) | {"assumed_rows": rows},
+            None if as_json else Group(plan_table(made), choices_table(made, described)),
+        )
         if not as_json:
             report.note(f"A preview for {rows:,} rows (--rows). No row was read and nothing was charged.")
 

@@ -1,4 +1,4 @@
-"""`distill predict`: class probabilities for rows, in their order."""
+"""`distill predict`: class probabilities, or predicted numbers, for rows, in their order."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,8 +22,13 @@ def predict(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the scores go, CSV or Parquet.", metavar="OUT")],
     as_json: JsonOption = False,
 ) -> None:
-    """Write scores, row by row: `score` is the probability of the last of two classes; of more, one column each."""
+    """Write scores, row by row: `score` is the probability of the last of two classes; of more, one column each.
+
+    Of a target that is a number: `prediction`, its expected value.
+    """
     with reporting(as_json, interrupted="Nothing was written.") as report:
+        import pandas as pd
+
         from distill.errors import DataError
         from distill.table_files import check_suffix
         from distill.tables import read_table, write_table
@@ -33,7 +38,11 @@ def predict(
         if out.resolve() == data.resolve():
             raise DataError(f"{out} is the table itself; name another file for the scores.")
         loaded = load_model(model)
-        scores = scores_table(loaded.predict(read_table(data, loaded.schema, role="predict")), loaded.schema)
+        frame = read_table(data, loaded.schema, role="predict")
+        if loaded.schema.task == "number":
+            scores = pd.DataFrame({"prediction": loaded.predict_number(frame)})
+        else:
+            scores = scores_table(loaded.predict(frame), loaded.schema)
         write_table(scores, out)
         payload = {
             "out": str(out),

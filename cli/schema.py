@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.common import JsonOption, ProjectOption, Report, project_at, reporting
+from cli.common import JsonOption, ProjectOption, Report, project_at, reporting, task_in_words
 
 if TYPE_CHECKING:
     from distill.schema import Schema
@@ -22,8 +22,9 @@ def draft(
         Path | None, typer.Option("--out", "-o", help="Where the draft goes; else on stdout.", metavar="OUT")
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="Column to predict; else the last one that fits.", metavar="COLUMN")
+        str | None, typer.Option(help="Column to predict; else the last one that has classes.", metavar="COLUMN")
     ] = None,
+    no_target: Annotated[bool, typer.Option("--no-target", help="Nothing is to be predicted.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -33,14 +34,18 @@ def draft(
     """
     with reporting(as_json) as report:
         from distill.draft import UNCONFIRMED, draft_schema, write_draft
+        from distill.errors import ConfigError
 
-        drafted = draft_schema(file, target=target)
+        if no_target and target is not None:
+            raise ConfigError("--target and --no-target contradict each other; give one of them.")
+        drafted = draft_schema(file, target=target, no_target=no_target)
         if out is not None:
             write_draft(drafted, out, overwrite=force)
         for note in (*drafted.notes, UNCONFIRMED):
             report.note(note)
         columns = len(drafted.schema["columns"])
-        written = f"wrote {out}: {columns} columns to confirm, target {drafted.schema['target']!r}"
+        chosen = "no target" if drafted.schema["target"] is None else f"target {drafted.schema['target']!r}"
+        written = f"wrote {out}: {columns} columns to confirm, {chosen}"
         report(
             {"out": out, "notes": drafted.notes, "warning": UNCONFIRMED, "schema": drafted.schema},
             drafted.text().rstrip() if out is None else written,
@@ -70,7 +75,7 @@ def check(
 def _check_schema(file: Path, schema: "Schema", report: Report) -> None:
     """Say what a schema describes and whether it is confirmed; a draft exits with 2."""
     open_columns = [column.name for column in schema.columns if column.from_data]
-    features = f"{len(schema.columns)} columns, target {schema.target!r} with {len(schema.classes)} classes"
+    features = f"{len(schema.columns)} columns, {task_in_words(schema)}"
     state = f"{len(open_columns)} column(s) not confirmed: {', '.join(open_columns)}" if open_columns else "confirmed"
     payload: dict[str, Any] = {
         "schema": file,
@@ -78,6 +83,7 @@ def _check_schema(file: Path, schema: "Schema", report: Report) -> None:
         "digest": schema.digest(),
         "columns": len(schema.columns),
         "target": schema.target,
+        "task": schema.task,
         "unconfirmed": open_columns,
     }
     report(payload, f"{file} is a sound schema: {features}; {state}.")

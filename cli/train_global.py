@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,8 +11,9 @@ from cli.common import JsonOption, ProjectOption, progress_console, project_at, 
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from rich.table import Table
 
-    from server_train.hub import GlobalResult
+    from server_train.hub import GlobalResult, PoolResult
 
 DEFAULT_OUT = "global-model"
 STAGES = {"verify": "verifying bundles", "pool": "pooling and labelling", "train": "training"}
@@ -44,9 +45,13 @@ def train_global(
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Verify bundles, pool them, and train one model centrally: model.safetensors, model.json, report.html."""
+    """Verify bundles, pool them, and train one model centrally: model.safetensors, model.json, report.html.
+
+    Where the schema names no target there is no model to train: --export-pool FILE then gives the pooled rows alone.
+    """
     with reporting(as_json, interrupted="Nothing was written.") as report:
         from distill.keys import load_public_key
+        from server_train.hub import GlobalResult
         from server_train.hub import train_global as run
         from server_train.training import TrainingSettings
 
@@ -61,7 +66,7 @@ def train_global(
                 settings=TrainingSettings(seed=seed),
                 progress=progress,
             )
-        report(result.as_dict(), _summary(result))
+        report(result.as_dict(), _summary(result) if isinstance(result, GlobalResult) else _pooled(result))
 
 
 def _bundles_in(folder: Path) -> list[Path]:
@@ -90,19 +95,58 @@ def _bars(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
 
 def _summary(result: "GlobalResult") -> "Group":
     """What a person wants to see: who counted how much, both readings of the budgets, where things are."""
-    from rich.box import SIMPLE_HEAD
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
+
+    card, training = result.card, result.card.training
+    lines = [
+        _privacy(card.privacy),
+        "rows, head: an institution's share of the pooled rows and of the class head that labels them",
+        f"training: {training['rows']:,} pooled rows, {training['epochs']} epochs, {training['seconds']:.1f} s",
+        *(["REHEARSAL: NOT PRIVATE. This model must not leave the house."] if card.rehearsal else []),
+        *(f"note: {note}" for note in training["notes"]),
+        f"model: {result.folder}  (report: {result.folder / 'report.html'})",
+        *([f"pool: {result.pool_path}"] if result.pool_path else []),
+    ]
+    title = Text(f"global model for {card.schema_.target} ({card.schema_.name})")
+    return Group(title, _members(card.institutions), *(Text(line) for line in lines))
+
+
+def _pooled(result: "PoolResult") -> "Group":
+    """The same where there are pooled rows and no model."""
+    from rich.console import Group
+    from rich.text import Text
+
+    lines = [
+        _privacy(result.privacy),
+        *(["REHEARSAL: NOT PRIVATE. These rows must not leave the house."] if result.rehearsal else []),
+        *(f"note: {note}" for note in result.notes),
+        f"pool: {result.pool_path}  ({result.rows:,} rows)",
+    ]
+    title = Text(f"pooled rows ({result.schema})")
+    return Group(title, _members(result.institutions), *(Text(line) for line in lines))
+
+
+def _privacy(readings: dict[str, Any]) -> str:
+    """Both readings of the budgets."""
+    worst, total = readings["disjoint"]["epsilon"], readings["overlapping"]["epsilon"]
+    return (
+        f"privacy: epsilon {worst:.3f} if no customer is at two institutions, {total:.3f} if one may be at all of them"
+    )
+
+
+def _members(institutions: list[dict[str, Any]]) -> "Table":
+    """One line an institution."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
 
     from server_train.report import readable_bytes, readable_percent
 
-    card = result.card
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("institution")
     for name in ("noisy rows", "epsilon", "delta", "rows", "head", "received"):
         table.add_column(name, justify="right")
-    for m in card.institutions:
+    for m in institutions:
         table.add_row(
             m["institution"] + (" (REHEARSAL)" if m["rehearsal"] else ""),
             f"{m['noisy_rows']:,.0f}",
@@ -112,18 +156,4 @@ def _summary(result: "GlobalResult") -> "Group":
             readable_percent(m["head_share"]),
             readable_bytes(m["bytes"]),
         )
-    worst, total = card.privacy["disjoint"], card.privacy["overlapping"]
-    training = card.training
-    lines = [
-        f"privacy: epsilon {worst['epsilon']:.3f} if no customer is at two institutions, "
-        f"{total['epsilon']:.3f} if one may be at all of them",
-        "rows, head: an institution's share of the pooled rows and of the class head that labels them",
-        f"training: {training['rows']:,} pooled rows, {training['epochs']} epochs, {training['seconds']:.1f} s",
-        *(["REHEARSAL: NOT PRIVATE. This model must not leave the house."] if card.rehearsal else []),
-        *(f"note: {note}" for note in training["notes"]),
-        f"model: {result.folder}  (report: {result.folder / 'report.html'})",
-        *([f"pool: {result.pool_path}"] if result.pool_path else []),
-    ]
-    return Group(
-        Text(f"global model for {card.schema_.target} ({card.schema_.name})"), table, *(Text(line) for line in lines)
-    )
+    return table

@@ -10,7 +10,7 @@ from distill.ledger_entries import Delta, Epsilon, Events, Hash, Line, Time, fir
 from distill.ledger_proof import MAX_PROOF_ENTRIES, check_proof
 from distill.ledger_state import audited_epsilon, within
 from distill.levels import Level
-from distill.schema import MAX_CATEGORIES, MAX_COLUMNS, Schema
+from distill.schema import MAX_CATEGORIES, MAX_COLUMNS, MAX_TARGET_BINS, Schema
 
 FORMAT_VERSION = 1
 MAX_NOISY_ROWS = 10**12
@@ -74,7 +74,8 @@ class Manifest(_Model):
             the committed one.
         privacy: Cost and events.
         noisy_rows: Released number of units.
-        class_prior: Released share of each class, in the schema's order.
+        class_prior: Released share of each class, in the schema's order; of each bin of a target that is a number; a
+            single 1 without a target.
         generator: Settings of the generator that reads the tensors.
         ledger: Proof that the release was reserved and planned.
         public_key: That signed the bundle and the ledger.
@@ -128,7 +129,8 @@ def check_manifest(manifest: Manifest) -> None:
     if schema.digest() != manifest.schema_digest:
         raise ValueError(f"the schema's digest is {schema.digest()}, and the manifest says {manifest.schema_digest}")
     prior = manifest.class_prior
-    if len(prior) != len(schema.classes) or abs(math.fsum(prior) - 1) > 1e-6:
+    fewest, most = {"classes": (len(schema.classes),) * 2, "number": (1, MAX_TARGET_BINS), None: (1, 1)}[schema.task]
+    if not fewest <= len(prior) <= most or abs(math.fsum(prior) - 1) > 1e-6:
         raise ValueError("the class prior is not one share for each class, adding up to 1")
     proof = check_proof(manifest.ledger.entries, manifest.public_key)
     stated = {

@@ -64,7 +64,7 @@ def _stages(table: PrivateTable, plan: Plan, rng: np.random.Generator, progress:
     progress("encode", 2, 2)
     pairs = relate.count_pairs(table, plan, bins, features, counts)
     progress("relate", 1, 1)
-    layout = Layout(tuple(bins[i].n_bins for i in features), bins[target].n_bins)
+    layout = Layout(tuple(bins[i].n_bins for i in features), len(counts.classes))
     autoencoder = _represent(table, plan, layout, counts, pairs, generator, progress)
     candidates, shares = _cluster(table, plan, layout, counts, autoencoder, generator, progress)
     candidates.aim_at(counts, pairs)
@@ -77,9 +77,10 @@ def _stages(table: PrivateTable, plan: Plan, rng: np.random.Generator, progress:
 
 
 def _class_last(table: PrivateTable) -> list[int]:
-    """Column positions in the order of a one-hot row: features, then the class."""
-    target = [c.name for c in table.schema.columns].index(table.schema.target)
-    return [i for i in range(len(table.schema.columns)) if i != target] + [target]
+    """Column positions in the order of a one-hot row: features, then the class (without a target one past the columns)."""
+    columns, place = len(table.schema.columns), table.schema.target_place
+    target = columns if place is None else place
+    return [i for i in range(columns) if i != target] + [target]
 
 
 def _represent(

@@ -105,12 +105,14 @@ class _Seen:
             self.whole = self.whole and bool((x == np.rint(x)).all()) and float(np.abs(x).max()) < 2**52
 
 
-def draft_schema(path: Path, *, target: str | None = None) -> Draft:
+def draft_schema(path: Path, *, target: str | None = None, no_target: bool = False) -> Draft:
     """Draft a schema for a CSV or Parquet table.
 
     Args:
         path: The table.
-        target: The column to predict; without it, the last column that can be a target.
+        target: The column to predict; a number of more than 50 values, or with fractions, is predicted as a number. Without
+            it, the last column that has classes.
+        no_target: Nothing is to be predicted, whatever columns there are.
 
     Raises:
         DataError: The table cannot be read, or has no rows to draft from.
@@ -120,11 +122,11 @@ def draft_schema(path: Path, *, target: str | None = None) -> Draft:
     if not any(seen.texts for seen in columns):
         raise DataError(f"{path} has no values to draft from; write the schema by hand.")
     notes: list[str] = []
-    chosen = _target(columns, target, path, notes)
+    chosen = None if no_target else _target(columns, target, path, notes)
     described = [_describe(seen, is_target=seen is chosen, notes=notes) for seen in columns]
     schema = {
         "name": path.stem,
-        "target": chosen.name,
+        "target": chosen.name if chosen is not None else None,
         "comment": UNCONFIRMED,
         "columns": [column for column in described if column is not None],
     }
@@ -160,17 +162,22 @@ def _target(columns: list[_Seen], name: str | None, path: Path, notes: list[str]
     if name is None:
         if not possible:
             raise SchemaError(
-                f"{path}: no column has between 2 and {MAX_CLASSES} classes. Name the target: --target COLUMN."
+                f"{path}: no column has between 2 and {MAX_CLASSES} classes. Name the target: --target COLUMN (it may be "
+                "a number), or say --no-target."
             )
         notes.append(f"took {possible[-1].name!r} for the target; --target COLUMN names another.")
         return possible[-1]
     chosen = next((seen for seen in columns if seen.name == name), None)
     if chosen is None:
         raise SchemaError(f"{path} has no column {name!r} to be the target; it has {listed(s.name for s in columns)}.")
-    if chosen not in possible:
+    if chosen not in possible and not (chosen.numeric and len(chosen.texts) > 1):
         raise SchemaError(
-            f"column {name!r} cannot be the target: it needs 2 to {MAX_CLASSES} classes, texts or whole numbers. "
-            "Group its values into classes first."
+            f"column {name!r} cannot be the target: it needs 2 to {MAX_CLASSES} classes, texts or whole numbers, or must "
+            "be a number. Group its values into classes first."
+        )
+    if chosen in possible and chosen.numeric and len(chosen.texts) > 2:
+        notes.append(
+            f"target {name!r} is described by its classes; to predict it as a number, write its kind, `min` and `max`."
         )
     if chosen.missing:
         notes.append(f"target {name!r} has missing values: drop those rows before you fit.")
@@ -188,7 +195,8 @@ def _describe(seen: _Seen, *, is_target: bool, notes: list[str]) -> dict[str, An
     if not seen.texts:
         notes.append(f"column {seen.name!r} has no values: describe it yourself, or drop it from the table.")
         return base | {"kind": "continuous", "min": 0.0, "max": 1.0, "nullable": True}
-    if is_target or not seen.numeric or (seen.whole and len(seen.texts) <= 2):
+    as_classes = is_target and _can_be_target(seen)
+    if as_classes or not seen.numeric or (seen.whole and len(seen.texts) <= 2):
         if len(seen.texts) > MOST_TEXTS:
             notes.append(
                 f"left out {seen.name!r}: more than {MOST_TEXTS} different texts. Drop it from the table, group its "

@@ -35,7 +35,8 @@ class Generator:
 
     Attributes:
         schema: Public schema.
-        bins: Coarse bins of each column, in table order (the target's are its classes).
+        bins: Coarse bins of each column, in table order. The target's are its classes, also where it is a number; without
+            a target there is one class.
         logits, weights: Soft records, (K, feature_width) and (K,).
         head: Class head on one-hot features: weight (classes, feature_width), bias (classes,).
         critic: Hidden weight (h, width), hidden bias (h,), output weight (h,), output bias (1,), on unscaled one-hot rows;
@@ -60,7 +61,7 @@ class Generator:
 
     def __post_init__(self) -> None:
         widths = tuple(b.n_bins for b in self.feature_bins)
-        object.__setattr__(self, "layout", Layout(widths, len(self.schema.classes)))
+        object.__setattr__(self, "layout", Layout(widths, len(self.class_prior)))
 
     @property
     def feature_bins(self) -> list[ColumnBins]:

@@ -16,7 +16,7 @@ from distill.errors import BundleError
 from distill.generator import Critic, Generator
 from distill.grid import ColumnGrid, base_grids
 from distill.levels import LEVELS, Level
-from distill.schema import Schema
+from distill.schema import MAX_TARGET_BINS, Schema
 from distill.statistics import ClassCounts, PairCounts
 from distill.thin import thin
 
@@ -92,7 +92,7 @@ def _guarded(bundle: Bundle, read: Callable[[Bundle], T]) -> T:
 def _read_generator(bundle: Bundle) -> Generator:
     schema, heads = bundle.schema, bundle.tensors["heads"]
     bins = _bins(schema, bundle.tensors["statistics"])
-    widths, classes = _widths(bundle, bins), len(schema.classes)
+    widths, classes = _widths(bundle, bins), _classes(schema, bins)
     counts = bundle.tensors["statistics"]["class_counts"]
     shares = _shares(counts, widths)
     step = _shaped(heads, "class_weight_step", (1,), "f")
@@ -142,17 +142,28 @@ def _read_statistics(bundle: Bundle) -> tuple[ClassCounts, PairCounts, np.ndarra
 
 
 def _widths(bundle: Bundle, bins: list[ColumnBins]) -> list[int]:
-    """Coarse bins of each feature; the target's bins must be its classes, and the class counts must fit."""
+    """Coarse bins of each feature; the class counts must fit them."""
     schema = bundle.schema
-    target = next(b for b in bins if b.grid.column.name == schema.target)
-    cells = np.arange(len(schema.classes))
-    in_order = np.array_equal(target.starts, cells) and np.array_equal(target.bin_of_piece, cells)
-    _require(in_order, "the target's bins are not its classes")
     widths = [b.n_bins for b in bins if b.grid.column.name != schema.target]
-    counts = _shaped(bundle.tensors["statistics"], "class_counts", (len(schema.classes), sum(widths)), "i")
+    counts = _shaped(bundle.tensors["statistics"], "class_counts", (_classes(schema, bins), sum(widths)), "i")
     first = counts[:, : widths[0]].astype(np.float64)
     _require(bool((counts >= 0).all()) and first.sum() > 0, "class_counts are negative or all zero")
     return widths
+
+
+def _classes(schema: Schema, bins: list[ColumnBins]) -> int:
+    """How many classes there are; the bins of a target with classes must be these, in order."""
+    if schema.target_place is None:
+        return 1
+    target = bins[schema.target_place]
+    if schema.task == "number":
+        _require(bool((np.diff(target.bin_of_piece) >= 0).all()), "the target's bins are not in order")
+        _require(target.n_bins <= MAX_TARGET_BINS, "the target has too many bins")
+        return target.n_bins
+    cells = np.arange(len(schema.classes))
+    in_order = np.array_equal(target.starts, cells) and np.array_equal(target.bin_of_piece, cells)
+    _require(in_order, "the target's bins are not its classes")
+    return len(cells)
 
 
 def _shares(class_counts: np.ndarray, widths: "list[int] | tuple[int, ...]") -> list[np.ndarray]:

@@ -25,6 +25,8 @@ def balanced_labels(chances: np.ndarray, cells: np.ndarray, n_cells: int, rng: n
         Class index of each row, (n,).
     """
     n, classes = chances.shape
+    if classes == 1:
+        return np.zeros(n, dtype=np.int64)
     excess = np.zeros((n_cells, classes))  # drawn minus expected labels so far, per feature value
     labels = np.empty(n, dtype=np.int64)
     for rows in np.split(rng.permutation(n), range(BATCH, n, BATCH)):

@@ -5,7 +5,7 @@ commit its digest, rename. Killed anywhere, the reservation stands and counts as
 committed entry is left under its final name.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class Request:
         level: How much of the release travels; `levels` says what each keeps.
         institutions: How many the hub will pool, as publicly agreed (see `Plan.institutions`).
         samples: Refined rows to store in the bundle; None: what the level says, at most the noisy row count.
-        shares: How the budget is divided.
+        shares: How the budget is divided: all shares, or some of them by name (see `plan.make_plan`).
         rehearsal: Seed of a repeatable run that is NOT PRIVATE; None for a real release.
         overwrite: Whether a bundle at `out` may be replaced.
     """
@@ -57,7 +57,7 @@ class Request:
     level: Level = "default"
     institutions: int = 1
     samples: int | None = None
-    shares: Shares | None = None
+    shares: Shares | Mapping[str, float] | None = None
     rehearsal: int | None = None
     overwrite: bool = False
 

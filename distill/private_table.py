@@ -51,8 +51,13 @@ class PrivateTable:
         self._matrix: np.ndarray | None = None
 
     def recode(self, coarse: Sequence[Callable[[np.ndarray], np.ndarray]], *, target: int) -> None:
-        """Map every column's leaves to coarse bins (row-local; nothing is released); gradients see the target last."""
+        """Map every column's leaves to coarse bins (row-local; nothing is released); gradients see the target last.
+
+        `target` one past the last column stands for no target: a column of zeros, one class, goes there.
+        """
         self._coarse = [to_bin(leaves) for to_bin, leaves in zip(coarse, self._leaves, strict=True)]
+        if target == len(self._coarse):
+            self._coarse.append(np.zeros_like(self._coarse[0]))
         order = [i for i in range(len(self._coarse)) if i != target] + [target]
         self._matrix = np.stack([self._coarse[i] for i in order], axis=1)
 

@@ -128,8 +128,10 @@ def make_training_plan(
     Raises:
         BudgetError: the noisy row count is lost in its own noise.
         ConfigError: the budget is too small to calibrate any noise for.
+        SchemaError: the target has no classes.
     """
     check.budget(epsilon, delta)
+    schema.require_classes("federated training")
     size = size_event(epsilon)
     least = max(LEAST_ROWS, round(2 * size.noise_multiplier))
     if noisy_size < least:
@@ -325,7 +327,7 @@ def _numbers(schema: Schema) -> list[int]:
 
 def _target(schema: Schema) -> int:
     """Position of the target."""
-    return [c.name for c in schema.columns].index(schema.target)
+    return [c.name for c in schema.columns].index(schema.require_classes("federated training"))
 
 
 def _label_of_class(target: int) -> Callable[[Rows, Rows], np.ndarray]:

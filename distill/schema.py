@@ -14,10 +14,12 @@ from pydantic_core import ErrorDetails
 
 from distill.errors import SchemaError
 
+Task = Literal["classes", "number"]  # what a target asks for; no target, no task
 Category = Annotated[StrictInt | StrictStr, Field(union_mode="left_to_right")]
 MAX_COLUMNS = 100
 MAX_CATEGORIES = 1000
 MAX_CLASSES = 50
+MAX_TARGET_BINS = 64  # of a target that is a number
 MAX_INTEGER = 2**53  # beyond it a float no longer holds every whole number
 OTHER = "(other)"  # what categories outside the list become where a column sets `other`
 _WORDS = {  # pydantic's kinds of errors that deserve plainer words
@@ -114,7 +116,8 @@ class Schema(BaseModel):
 
     Attributes:
         name: Of the table.
-        target: The column to predict: categorical with 2 to 50 categories, not nullable.
+        target: The column to predict, not nullable: categorical with 2 to 50 categories (its classes), or a number. None:
+            nothing is predicted, rows are all that is wanted.
         columns: In the order of the table.
         unit: A column that names the person or company a row belongs to; never released. None: a row is a unit.
     """
@@ -122,7 +125,7 @@ class Schema(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     name: str = Field(min_length=1)
-    target: str
+    target: str | None = None
     columns: tuple[Column, ...]
     unit: str | None = None
 
@@ -134,22 +137,23 @@ class Schema(BaseModel):
             raise ValueError(f"columns listed twice: {', '.join(twice)}")
         if not 2 <= len(names) <= MAX_COLUMNS:
             raise ValueError(f"{len(names)} columns; between 2 and {MAX_COLUMNS} are supported")
-        if self.target not in names:
+        if self.target is not None and self.target not in names:
             raise ValueError(f"target {self.target!r} is not one of the columns")
         if self.unit is not None and self.unit in names:
             raise ValueError(
                 f"unit column {self.unit!r} must not be in `columns`: it is an identifier and is never released"
             )
-        self._check_target(self.column(self.target))
+        if self.target is not None:
+            self._check_target(self.column(self.target))
         return self
 
     def _check_target(self, target: Column) -> None:
-        if target.kind != "categorical":
-            raise ValueError(f"target {target.name!r} must be categorical (list its classes), not {target.kind}")
         if target.nullable or target.other:
             raise ValueError(
                 f"target {target.name!r} must be neither `nullable` nor `other`: drop unlabelled rows first"
             )
+        if target.kind != "categorical":
+            return
         classes = len(target.categories or ())
         if not 2 <= classes <= MAX_CLASSES:
             raise ValueError(f"target {target.name!r} has {classes} class(es); between 2 and {MAX_CLASSES} are needed")
@@ -159,9 +163,21 @@ class Schema(BaseModel):
         return next(c for c in self.columns if c.name == name)
 
     @property
+    def task(self) -> Task | None:
+        """What is predicted: one of several classes, a number, or nothing (None)."""
+        if self.target is None:
+            return None
+        return "classes" if self.column(self.target).kind == "categorical" else "number"
+
+    @property
+    def target_place(self) -> int | None:
+        """Position of the target among the columns; None where there is no target."""
+        return None if self.target is None else [c.name for c in self.columns].index(self.target)
+
+    @property
     def classes(self) -> tuple[int | str, ...]:
-        """The target's categories in order."""
-        return self.column(self.target).categories or ()
+        """The target's categories in order; empty where the target is a number or there is none."""
+        return () if self.target is None else self.column(self.target).categories or ()
 
     @property
     def features(self) -> tuple[Column, ...]:
@@ -174,6 +190,16 @@ class Schema(BaseModel):
             mode="json", exclude={"name": True, "columns": {"__all__": {"description", "from_data"}}}
         )
         return hashlib.sha256(json.dumps(shared, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def require_classes(self, doing: str) -> str:
+        """The target's name; SchemaError unless it has classes. `doing` is what needs them, as a subject ("`compare`")."""
+        if self.target is None or self.task != "classes":
+            found = "names no target" if self.task is None else f"predicts a number ({self.target!r})"
+            raise SchemaError(
+                f"schema {self.name!r} {found}, and {doing} works on classes only: name a categorical target, for "
+                "instance the number cut into a few ranges."
+            )
+        return self.target
 
     def require_confirmed(self) -> None:
         """Raise SchemaError if any bound or category still carries the mark of a draft."""

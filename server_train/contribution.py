@@ -58,7 +58,7 @@ def smoothed_prior(noisy_rows: float, class_prior: np.ndarray, *, pseudo_count: 
 def label_balance(class_prior: np.ndarray) -> float:
     """Gini diversity of the class frequencies, scaled to 1 for equal classes; for two classes 4 * p * (1 - p)."""
     classes = len(class_prior)
-    return float((1.0 - np.square(class_prior).sum()) * classes / (classes - 1))
+    return float((1.0 - np.square(class_prior).sum()) * classes / (classes - 1)) if classes > 1 else 0.0
 
 
 def class_precision(

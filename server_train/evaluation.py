@@ -1,4 +1,4 @@
-"""How good scores are: ROC-AUC, average precision, Brier, Kolmogorov-Smirnov, accuracy and log loss.
+"""How good scores are: ROC-AUC, average precision, Brier, Kolmogorov-Smirnov, accuracy and log loss; of numbers RMSE, MAE, R2.
 
 For two classes the score is the probability of the last one. For more, the ranking figures (AUC, average precision,
 KS) are the plain mean over classes of one class against the rest. A figure that the rows cannot give (ranking needs
@@ -76,6 +76,48 @@ def evaluate_scores(labels: np.ndarray, probabilities: np.ndarray, classes: Sequ
         accuracy=float((probabilities.argmax(axis=1) == labels).mean()),
         log_loss=float(-np.log(right).mean()),
         per_class_auc=tuple(aucs) if len(classes) > 2 else (aucs[0], aucs[0]),
+    )
+
+
+@dataclass(frozen=True)
+class NumberEvaluation:
+    """The figures of a target that is a number, on one table.
+
+    Attributes:
+        rows: Rows scored.
+        rmse, mae: Root mean squared and mean absolute error, in the target's own unit.
+        r2: Share of the target's variance that is predicted; None where all targets are alike.
+    """
+
+    rows: int
+    rmse: float
+    mae: float
+    r2: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """All figures, ready for JSON."""
+        return asdict(self)
+
+
+def evaluate_numbers(truth: np.ndarray, predicted: np.ndarray) -> NumberEvaluation:
+    """All figures of predicted numbers.
+
+    Args:
+        truth: The right value of each row, finite, shape (rows,).
+        predicted: The predicted ones, same shape.
+
+    Raises:
+        DataError: there are no rows.
+    """
+    if not len(truth):
+        raise DataError("no rows to evaluate on.")
+    error = predicted - truth
+    squared, spread = float(np.square(error).mean()), float(np.square(truth - truth.mean()).mean())
+    return NumberEvaluation(
+        rows=len(truth),
+        rmse=squared**0.5,
+        mae=float(np.abs(error).mean()),
+        r2=1 - squared / spread if truth.min() < truth.max() else None,
     )
 
 

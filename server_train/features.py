@@ -201,9 +201,20 @@ def category_codes(column: Column, series: "pd.Series[Any]") -> np.ndarray:
 
 def class_codes(schema: Schema, frame: pd.DataFrame) -> np.ndarray:
     """Index of each row's class, int64. Raises DataError where the target is absent, missing or unknown."""
-    if schema.target not in frame.columns:
+    target = _target(schema, frame)
+    return category_codes(target, frame[target.name])
+
+
+def target_numbers(schema: Schema, frame: pd.DataFrame) -> np.ndarray:
+    """A target that is a number, float64 inside its bounds. Raises DataError where it is absent, missing or no number."""
+    target = _target(schema, frame)
+    return number_values(target, frame[target.name])
+
+
+def _target(schema: Schema, frame: pd.DataFrame) -> Column:
+    if schema.target is None or schema.target not in frame.columns:
         raise DataError(f"the target column {schema.target!r} is missing.")
-    return category_codes(schema.column(schema.target), frame[schema.target])
+    return schema.column(schema.target)
 
 
 def _text(value: object) -> str:

@@ -19,10 +19,11 @@ from distill import check
 from distill.errors import ConfigError
 from distill.table_files import check_suffix
 from distill.tables import write_table
-from server_train.evaluation import Evaluation, evaluate_scores
-from server_train.features import class_codes
+from server_train.evaluation import Evaluation, NumberEvaluation, evaluate_numbers, evaluate_scores
+from server_train.features import class_codes, target_numbers
 from server_train.intake import Intake, Received, find_bundles, receive
 from server_train.model import CARD, WEIGHTS, Model, ModelCard, probabilities, save_model
+from server_train.number_bins import bin_means, stored_bins
 from server_train.pool import Pool, default_rows, draw_pool
 from server_train.report import render_report
 from server_train.training import Trained, TrainingSettings, settings_as_dict, train
@@ -50,6 +51,8 @@ class GlobalResult:
     def as_dict(self) -> dict[str, Any]:
         """The result as one JSON object."""
         training = self.card.training
+        held_out = training["held_out"]
+        figure = {f"synthetic_{name}": held_out[name] for name in ("roc_auc", "r2") if name in held_out}
         return {
             "model": str(self.folder),
             "report": str(self.folder / REPORT),
@@ -57,13 +60,50 @@ class GlobalResult:
             "schema": self.card.schema_.name,
             "rows": training["rows"],
             "epochs": training["epochs"],
-            "synthetic_roc_auc": training["held_out"]["roc_auc"],
+            **figure,
             "seconds": training["seconds"],
             "bytes_received": sum(i["bytes"] for i in self.card.institutions),
             "privacy": self.card.privacy,
             "rehearsal": self.card.rehearsal,
             "institutions": self.card.institutions,
             "notes": training["notes"],
+        }
+
+
+@dataclass(frozen=True)
+class PoolResult:
+    """What `train_global` made of bundles whose schema names no target: pooled rows and no model.
+
+    Attributes:
+        pool_path: The pooled rows.
+        schema: Name of the schema.
+        rows: How many.
+        institutions: Each one's row in the table of contributions.
+        privacy: Both readings of the budgets across institutions.
+        rehearsal: At least one bundle was a rehearsal: NOT PRIVATE.
+        notes: What a reader should know, in plain words.
+    """
+
+    pool_path: Path
+    schema: str
+    rows: int
+    institutions: list[dict[str, Any]]
+    privacy: dict[str, Any]
+    rehearsal: bool
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result as one JSON object."""
+        return {
+            "model": None,
+            "pool": str(self.pool_path),
+            "schema": self.schema,
+            "rows": self.rows,
+            "bytes_received": sum(i["bytes"] for i in self.institutions),
+            "privacy": self.privacy,
+            "rehearsal": self.rehearsal,
+            "institutions": self.institutions,
+            "notes": list(self.notes),
         }
 
 
@@ -81,8 +121,8 @@ def train_global(
     export_pool: Path | None = None,
     settings: TrainingSettings | None = None,
     progress: Progress = silent,
-) -> GlobalResult:
-    """Train one model from bundles.
+) -> GlobalResult | PoolResult:
+    """Train one model from bundles; where their schema names no target, only pool them (`export_pool` must say where to).
 
     Args:
         places: Bundle files, or folders that hold them.
@@ -95,7 +135,7 @@ def train_global(
         progress: Called with stage, steps done, steps in all.
 
     Raises:
-        ConfigError: `out`, `rows` or `export_pool` cannot be used.
+        ConfigError: `out`, `rows` or `export_pool` cannot be used, or there is nothing to predict and no pool is asked for.
         BundleError: see `intake.receive`.
     """
     settings = settings or TrainingSettings()
@@ -107,6 +147,11 @@ def train_global(
         allow_rehearsal=allow_rehearsal,
         progress=lambda done, total: progress("verify", done, total),
     )
+    if intake.schema.task is None and export_pool is None:
+        raise ConfigError(
+            "this schema names no target, so there is nothing to train a model for. Ask for the pooled rows alone "
+            "(--export-pool FILE), or agree on a schema with a target."
+        )
     generators = [(r.name, r.generator) for r in intake.received]
     rows = rows or default_rows(g.noisy_rows for _, g in generators)
     progress("pool", 0, rows)
@@ -117,6 +162,8 @@ def train_global(
         rng=np.random.default_rng(settings.seed),
         progress=lambda done, total: progress("pool", done, total),
     )
+    if intake.schema.task is None:
+        return _publish_pool(intake, pool, export_pool)
     epochs = settings.epochs(rows)
     trained = train(
         pool.schema, pool.frame, pool.soft_labels, settings, on_epoch=lambda e: progress("train", e.number, epochs)
@@ -159,6 +206,22 @@ def _publish(model: Model, pool: Pool, out: Path, export_pool: Path | None) -> G
     return GlobalResult(out, card, export_pool)
 
 
+def _publish_pool(intake: Intake, pool: Pool, export_pool: Path | None) -> PoolResult:
+    """Write the pooled rows and nothing else."""
+    assert export_pool is not None
+    export_pool.parent.mkdir(exist_ok=True)  # --out itself may be named as its folder
+    write_table(pool.frame, export_pool)
+    return PoolResult(
+        pool_path=export_pool,
+        schema=pool.schema.name,
+        rows=len(pool),
+        institutions=[_institution(r, pool, i) for i, r in enumerate(intake.received)],
+        privacy=_readings(intake.received),
+        rehearsal=any(r.manifest.rehearsal for r in intake.received),
+        notes=("The schema names no target: the rows were pooled, and no model was trained.", *intake.notes),
+    )
+
+
 def _card(intake: Intake, pool: Pool, trained: Trained, settings: TrainingSettings) -> ModelCard:
     """Everything that `model.json` tells, but the digest of the weights."""
     return ModelCard(
@@ -167,6 +230,7 @@ def _card(intake: Intake, pool: Pool, trained: Trained, settings: TrainingSettin
         schema=pool.schema,
         schema_digest=pool.schema.digest(),
         preprocessing=trained.encoder.curves,
+        target_bins=stored_bins(pool.bins) if pool.bins is not None else None,
         hidden=settings.hidden,
         training={
             "rows": len(pool),
@@ -189,10 +253,12 @@ def _card(intake: Intake, pool: Pool, trained: Trained, settings: TrainingSettin
     )
 
 
-def _held_out(pool: Pool, trained: Trained) -> Evaluation:
-    """How well the network ranks the held-out synthetic rows by their drawn labels."""
+def _held_out(pool: Pool, trained: Trained) -> Evaluation | NumberEvaluation:
+    """How well the network ranks the held-out synthetic rows by their drawn labels, or predicts their drawn numbers."""
     frame = pool.frame.iloc[trained.held_out]
     scores = probabilities(trained.network, trained.encoder.encode(frame))
+    if pool.bins is not None:
+        return evaluate_numbers(target_numbers(pool.schema, frame), scores @ bin_means(pool.bins))
     return evaluate_scores(class_codes(pool.schema, frame), scores, pool.schema.classes)
 
 

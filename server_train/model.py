@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distill.errors import ModelError
-from distill.schema import Schema
+from distill.schema import Column, Schema
 from server_train.features import Encoder, Inputs, NumberCurve
+from server_train.number_bins import TargetBins, bin_labels, bin_means
 
 MODEL_FORMAT = 1
 CARD, WEIGHTS = "model.json", "model.safetensors"
@@ -79,6 +80,7 @@ class ModelCard(BaseModel):
         versions: Of this software and the libraries that matter for the scores.
         schema_: The public schema that all institutions share (`schema` in the file).
         preprocessing: Curve of each number, from the synthetic pool and the public bounds.
+        target_bins: Of a target that is a number: what the network's outputs stand for.
         hidden: Widths of the hidden layers.
         training: Settings, rows, epochs, and how well the held-out synthetic rows are predicted.
         institutions: For each bundle who signed it, its budget, its weights and their terms, its bytes.
@@ -96,12 +98,20 @@ class ModelCard(BaseModel):
     schema_: Schema = Field(alias="schema")
     schema_digest: str
     preprocessing: dict[str, NumberCurve]
+    target_bins: TargetBins | None = None
     hidden: tuple[int, ...] = Field(min_length=1, max_length=16)
     training: dict[str, Any]
     institutions: list[dict[str, Any]] = []
     privacy: dict[str, Any] = {}
     rehearsal: bool = False
     weights_sha256: str = ""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the network's outputs stand for, in words: classes, or ranges of a target that is a number."""
+        if self.schema_.task == "number" and self.target_bins is not None:
+            return tuple(bin_labels(self.target_bins.on(_target(self.schema_))))
+        return tuple(str(c) for c in self.schema_.classes)
 
 
 @dataclass(frozen=True)
@@ -118,7 +128,7 @@ class Model:
         return self.card.schema_
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
-        """Probability of each class (in the order of `schema.classes`) for each row, float64, shape (rows, classes).
+        """Probability of each class (in the order of `card.outputs`) for each row, float64, shape (rows, classes).
 
         Raises:
             DataError: a feature column is absent or holds what the schema forbids.
@@ -127,7 +137,12 @@ class Model:
             probabilities(self.network, self.encoder.encode(frame.iloc[start : start + PREDICT_ROWS]))
             for start in range(0, len(frame), PREDICT_ROWS)
         ]
-        return np.concatenate(parts) if parts else np.zeros((0, len(self.schema.classes)))
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.card.outputs)))
+
+    def predict_number(self, frame: pd.DataFrame) -> np.ndarray:
+        """Expected value of a target that is a number for each row, float64, shape (rows,). Raises like `predict`."""
+        assert self.card.target_bins is not None
+        return np.asarray(self.predict(frame) @ bin_means(self.card.target_bins.on(_target(self.schema))))
 
 
 @torch.no_grad()
@@ -164,16 +179,15 @@ def load_model(path: Path) -> Model:
         )
     try:
         encoder = Encoder(card.schema_, card.preprocessing)
-        network = network_for(encoder, card.hidden)
+        network = network_for(encoder, card.hidden, classes=len(card.outputs))
         network.load_state_dict(load_tensors(weights))
     except (SafetensorError, RuntimeError, ValueError, TypeError) as error:
         raise ModelError(f"the model in {folder} is damaged: weights and {CARD} do not fit together.") from error
     return Model(card, encoder, network.eval())
 
 
-def network_for(encoder: Encoder, hidden: tuple[int, ...], *, dropout: float = 0.0) -> Network:
+def network_for(encoder: Encoder, hidden: tuple[int, ...], *, classes: int, dropout: float = 0.0) -> Network:
     """A network whose inputs are what `encoder` makes, with one output a class."""
-    classes = len(encoder.schema.classes)
     return Network(n_dense=encoder.n_dense, n_codes=encoder.n_codes, hidden=hidden, classes=classes, dropout=dropout)
 
 
@@ -194,11 +208,18 @@ def _read_card(path: Path) -> ModelCard:
     except ValidationError as error:
         places = ", ".join(sorted({".".join(str(p) for p in e["loc"][:3]) for e in error.errors()})[:5])
         raise ModelError(f"{path} is damaged (see {places}). Train or copy the model again.") from None
+    if (card.schema_.task == "number") != (card.target_bins is not None) or card.schema_.task is None:
+        raise ModelError(f"{path} is damaged: its target and `target_bins` disagree. Train or copy the model again.")
     if card.schema_.digest() != card.schema_digest or not all(0 < width <= 65_536 for width in card.hidden):
         raise ModelError(
             f"{path} is damaged: its schema digest or layer widths are wrong. Train or copy the model again."
         )
     return card
+
+
+def _target(schema: Schema) -> Column:
+    assert schema.target is not None
+    return schema.column(schema.target)
 
 
 def _read(path: Path) -> bytes:

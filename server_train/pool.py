@@ -4,6 +4,7 @@ Institution i describes its features p_i(x) and its class head p_i(y | x), learn
 frequencies pi_i. The evidence log p_i(y | x) - log pi_i(y) is free of those frequencies; evidence of all heads is
 averaged by information (see `contribution`), and the global frequencies pi are put back. Rows are drawn in
 proportion to noisy row counts, labelled by the combined head, and an intercept makes the mean label frequency equal pi.
+A target that is a number is pooled by its common bins (see `number_bins`); without a target the rows are pooled as drawn.
 Everything here is post-processing of the bundles: any number of rows, any seed, no budget.
 """
 
@@ -14,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import pandas as pd
 
+from distill.bins import ColumnBins
 from distill.class_chances import log_normalise, match_prior
 from distill.errors import BundleError, DistillError
 from distill.schema import Column, Schema
@@ -26,6 +28,7 @@ from server_train.contribution import (
     smoothed_prior,
 )
 from server_train.features import class_codes
+from server_train.number_bins import as_binned, on_common_bins, target_codes
 
 EVIDENCE_LIMIT = 10.0  # natural-log units; what one head may say about one class of one row
 LOWEST_LOG = -30.0
@@ -64,11 +67,13 @@ class Pool:
     Attributes:
         schema: Shared by all institutions.
         frame: Rows in public values with drawn labels, in random order.
-        soft_labels: Probability of each class for each row, float32, shape (rows, classes).
+        soft_labels: Probability of each class for each row, float32, shape (rows, classes). The classes of a target that is
+            a number are its common bins; without a target there is one.
         origin: For each row the index of the institution it was drawn from.
         members: The institutions' weights, in the order of `origin`.
         prior: Global class frequencies.
         notes: What a reader should know, in plain words.
+        bins: Common bins of a target that is a number; None for any other.
     """
 
     schema: Schema
@@ -78,6 +83,7 @@ class Pool:
     members: tuple[Contribution, ...]
     prior: np.ndarray
     notes: tuple[str, ...]
+    bins: ColumnBins | None = None
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -113,7 +119,13 @@ def draw_pool(
     Raises:
         BundleError: a generator fails, or gives rows or probabilities that cannot be right.
     """
-    members = weigh(generators, classes=len(schema.classes))
+    bins, classes = None, len(schema.classes)
+    if schema.task == "number":
+        names = [name for name, _ in generators]
+        binned = as_binned([g for _, g in generators])
+        bins, spoken = guarded(", ".join(names), "its target's bins", lambda: on_common_bins(schema, binned))
+        generators, classes = list(zip(names, spoken, strict=True)), bins.n_bins
+    members = weigh(generators, classes=classes if schema.task else 1)
     counts = allocate(rows, np.array([m.row_share for m in members]))
     streams = rng.spawn(len(members))
     drawn = [
@@ -124,15 +136,17 @@ def draw_pool(
     frame = stack(schema, drawn).iloc[order].reset_index(drop=True)
     origin = np.repeat(np.arange(len(members)), counts)[order]
     prior = global_prior(members)
-    notes = [] if heads_connect(members) else [_NO_HEADS]
+    notes = [] if heads_connect(members) or schema.task is None else [_NO_HEADS]
+    if schema.task is None:
+        return Pool(schema, frame, np.ones((len(frame), 1), np.float32), origin, members, prior, ())
     if notes:
-        soft = np.eye(len(schema.classes))[class_codes(schema, frame)]
+        soft = np.eye(classes)[_codes(schema, bins, frame)]
     else:
         soft = _soft_labels(frame, generators, members, progress)
         soft = (1 - OWN_HEAD) * soft + OWN_HEAD * _own_labels(frame, origin, generators, members)
-        frame[schema.target] = _labels(schema, soft, rng)
+        frame[schema.target] = _labels(schema, bins, soft, rng)
     notes += [_FEW.format(m.institution) for m in members if m.head_share == 0 and not notes]
-    return Pool(schema, frame, soft.astype(np.float32), origin, members, prior, tuple(notes))
+    return Pool(schema, frame, soft.astype(np.float32), origin, members, prior, tuple(notes), bins)
 
 
 _NO_HEADS = (
@@ -264,9 +278,18 @@ def _own_labels(
     return soft
 
 
-def _labels(schema: Schema, soft: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One label a row, drawn from its probabilities, in the schema's own values."""
+def _codes(schema: Schema, bins: ColumnBins | None, frame: pd.DataFrame) -> np.ndarray:
+    """Class, or common bin, that each row was drawn with."""
+    return class_codes(schema, frame) if bins is None else target_codes(bins, frame[schema.target])
+
+
+def _labels(
+    schema: Schema, bins: ColumnBins | None, soft: np.ndarray, rng: np.random.Generator
+) -> "np.ndarray | pd.Series[Any]":
+    """One label a row, drawn from its probabilities, in the schema's own values; a number from inside its bin."""
     codes = (soft.cumsum(axis=1) < rng.random((len(soft), 1))).sum(axis=1).clip(max=soft.shape[1] - 1)
+    if bins is not None:
+        return _stacked(bins.grid.column, [bins.draw(codes, rng)])
     whole = all(isinstance(c, int) for c in schema.classes)
     return np.asarray(np.array(schema.classes, dtype=np.int64 if whole else object)[codes])
 

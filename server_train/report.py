@@ -30,7 +30,7 @@ def render_report(card: ModelCard) -> str:
         .render(
             card=card,
             schema=card.schema_,
-            classes=[str(c) for c in card.schema_.classes],
+            classes=list(card.outputs),
             training=card.training,
             members=card.institutions,
             privacy=card.privacy,

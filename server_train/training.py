@@ -136,7 +136,7 @@ def train(
     order = np.random.default_rng(settings.seed).permutation(len(frame))
     split = max(1, round(settings.validation_share * len(frame)))
     held_out, used = np.sort(order[:split]), np.sort(order[split:])
-    network = network_for(encoder, settings.hidden, dropout=settings.dropout)
+    network = network_for(encoder, settings.hidden, classes=soft_labels.shape[1], dropout=settings.dropout)
     generator = torch.Generator().manual_seed(settings.seed)
     network.initialise(
         generator, inputs=encoder.n_dense + inputs.codes.shape[1], prior=_tensor(soft_labels.mean(axis=0))

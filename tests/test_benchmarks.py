@@ -370,3 +370,77 @@ def test_the_quick_speed_comparison_runs_from_table_to_picture(table_folder: Pat
     assert list(results["source"]) == ["samples", "DP naive Bayes"]
     assert (results["fit_seconds"] > 0).all()
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def three_classes(rows: int, seed: int) -> tuple[dict[str, Any], pd.DataFrame]:
+    """A table whose third class is rare (4 %) and told by x; y is a number that follows x."""
+    rng = np.random.default_rng(seed)
+    x, c = rng.random(rows), rng.choice(["u", "v"], rows)
+    grade = np.where((x > 0.92) & (rng.random(rows) < 0.5), "lost", np.where(x > 0.5, "late", "paid"))
+    schema = {
+        "target": "grade",
+        "columns": [
+            {"name": "x", "kind": "continuous", "min": 0, "max": 1},
+            {"name": "c", "kind": "categorical", "categories": ["u", "v"]},
+            {"name": "grade", "kind": "categorical", "categories": ["paid", "late", "lost"]},
+        ],
+    }
+    return schema, pd.DataFrame({"x": x, "c": c, "grade": grade, "y": 3 * x + 0.1 * rng.normal(size=rows)})
+
+
+def test_more_than_two_classes_are_judged_one_against_the_rest() -> None:
+    schema, frame = three_classes(4000, 0)
+    train, test = yardstick.split(frame, "grade")
+    assert (test["grade"] == "lost").mean() == pytest.approx((frame["grade"] == "lost").mean(), abs=0.002)
+    with threadpool_limits(1):
+        taught = yardstick.evaluate(schema, train, train, test)
+        rare = yardstick.downstream(schema, train[train["grade"] != "lost"], test)
+        shuffled = train.assign(grade=np.random.default_rng(1).permutation(train["grade"]))
+        fooled = yardstick.downstream(schema, shuffled, test)
+    assert taught["auc"] > 0.95
+    assert taught["tvd2"] == 0.0
+    assert taught["positives"] == pytest.approx((train["grade"] == "lost").mean())
+    assert taught["auc"] - 0.25 < rare["auc"] < taught["auc"] - 0.1  # one of three classes at .5
+    assert rare["positives"] == 0
+    assert fooled["auc"] == pytest.approx(0.5, abs=0.1)
+    with pytest.raises(ValueError, match="outside its classes"):
+        yardstick.downstream(schema, train.assign(grade="other"), test)
+
+
+def test_a_number_is_judged_by_r2_and_nothing_by_marginals_alone() -> None:
+    schema, frame = three_classes(3000, 1)
+    number = {"target": "y", "columns": [*schema["columns"][:2], {"name": "y", "kind": "continuous"}]}
+    train, test = yardstick.split(frame, "y", by_class=False)
+    with threadpool_limits(1):
+        taught = yardstick.evaluate(number, train, train, test)
+        fooled = yardstick.downstream_number(number, train.assign(y=train["y"].to_numpy()[::-1]), test)
+    assert taught["r2"] > 0.95
+    assert set(taught) == {"hgb_r2", "lr_r2", "mlp_r2", "r2", "tvd1", "tvd2"}
+    assert fooled["r2"] < 0.1
+    with pytest.raises(ValueError, match="the target has no classes"):
+        yardstick.downstream(number, train, test)
+    bare = {"target": None, "columns": schema["columns"][:2]}
+    assert set(yardstick.evaluate(bare, train, train, test)) == {"tvd1", "tvd2"}
+    assert len(yardstick.split(frame, None)[1]) == 600
+
+
+def test_the_regression_benchmarks_law_and_figures_agree() -> None:
+    """Its oracle explains what the law explains: no figure of the benchmark can honestly be above it."""
+    regression = loaded("regression")
+    rng = np.random.default_rng(0)
+    train, test = regression.claims(3000, rng), regression.claims(3000, rng)
+    oracle = regression.r2(test, np.exp(regression.law(test) + regression.NOISE**2 / 2))
+    with threadpool_limits(1):
+        learnt = regression.boosted(train, test)
+    assert 0.4 < learnt < oracle < 0.85
+    assert list(test.columns) == [c["name"] for c in regression.SCHEMA["columns"]]
+
+
+@pytest.mark.slow
+def test_the_regression_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    regression = loaded("regression")
+    assert regression.main(["--quick"]) == 0
+    said = capsys.readouterr().out
+    figures = {line.split("|")[1].strip(): float(line.split("|")[2]) for line in said.splitlines()[3:]}
+    assert len(figures) == 4
+    assert 0.2 < figures["bundles, the hub's model"] < figures["oracle: the law itself"]

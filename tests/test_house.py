@@ -15,6 +15,7 @@ STAGES = "distill.stages"
 # What the hub may know of an institution: its bundles, and leaves that touch neither private rows nor the budget.
 HUB_MAY_IMPORT = {
     "distill",  # the version
+    "distill.bins",  # coarse bins as bundles hold them
     "distill.bundle",
     "distill.bundle_parts",  # one codec for tensors, bundles' and federated messages'
     "distill.canonical",
@@ -25,6 +26,7 @@ HUB_MAY_IMPORT = {
     "distill.errors",
     "distill.generator",
     "distill.generator_parts",
+    "distill.grid",  # base grids, from the public schema alone
     "distill.levels",
     "distill.schema",
     "distill.simplex",
@@ -46,7 +48,7 @@ COMPARISON_MAY_IMPORT = HUB_MAY_IMPORT | {
 }
 PRIVATE_CLIENT = "server_train.federated.private_client"
 # A private client stands for a process at an institution: it alone asks the institution's rows, by paid noisy answers.
-PRIVATE_CLIENT_MAY_IMPORT = HUB_MAY_IMPORT | {"distill.grid", "distill.private_training"}
+PRIVATE_CLIENT_MAY_IMPORT = HUB_MAY_IMPORT | {"distill.private_training"}
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 HEAVY = ("torch", "pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "dp_accounting", "opendp")
 

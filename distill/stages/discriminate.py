@@ -2,7 +2,8 @@
 
 Two heads share every Poisson sample: a linear class head p(class | features), started near the naive-Bayes log-odds, and a
 critic that tells real rows from the candidates' hard samples. One release a step: both heads' clipped per-record
-gradients, scaled to one vector of norm at most 1 (L2, add or remove one row). The fake half of the critic's gradient reads no row.
+gradients, scaled to one vector of norm at most 1 (L2, add or remove one row). Without a target the critic is alone and
+has the whole norm. The fake half of the critic's gradient reads no row.
 """
 
 import numpy as np
@@ -64,16 +65,19 @@ class Discriminator:
             rows: Noisy number of rows; with the sampling rate it is the public normaliser.
         """
         to_head, to_critic = plan.head_portion**0.5, (1 - plan.head_portion) ** 0.5
+        teach_head = to_head > 0  # without a target there are no classes, and the critic has the whole clip norm
         expected = rows * plan.event(EVENT).sampling_rate
 
         def gradient(codes: np.ndarray) -> np.ndarray:
             batch = torch.from_numpy(codes.astype(np.int64))
-            return torch.cat([to_head * self._head_gradient(batch), to_critic * self._critic_gradient(batch)]).numpy()
+            head = [to_head * self._head_gradient(batch)] if teach_head else []
+            return torch.cat([*head, to_critic * self._critic_gradient(batch)]).numpy()
 
         noisy = torch.from_numpy(table.noisy_gradient(EVENT, gradient, clip_norm=1.0)) / expected
-        split = sum(p.numel() for p in self.head.parameters())
-        set_gradients([self.head], noisy[:split] / to_head)
-        self._head_optimizer.step()
+        split = sum(p.numel() for p in self.head.parameters()) if teach_head else 0
+        if teach_head:
+            set_gradients([self.head], noisy[:split] / to_head)
+            self._head_optimizer.step()
         set_gradients([self.hidden, self.out], noisy[split:] / to_critic)
         with torch.enable_grad():
             softplus(self.score(self.layout.one_hot(fake))).mean().backward()
@@ -120,13 +124,20 @@ def head_step(plan: Plan, rows: float) -> float:
     averages the heads of several institutions, noise shrinks by the square root of their number and bias does not.
     """
     event = plan.event(EVENT)
+    if not plan.head_portion:
+        return HEAD_STEP  # no step is taken
     noise = event.noise_multiplier / (plan.head_portion**0.5 * rows * event.sampling_rate)  # of one averaged gradient
     walk = noise * event.count**0.5 / (1 - HEAD_MOMENTUM)
     return float(min(HEAD_STEP, MAX_LOGIT_NOISE * plan.institutions**0.5 / walk))
 
 
 def naive_bayes(counts: ClassCounts) -> tuple[Tensor, Tensor]:
-    """Class scores of DP naive Bayes: weight (classes, feature_width) of log p(bin | class) / p(bin), bias log prior."""
+    """Class scores of DP naive Bayes: weight (classes, feature_width) of log p(bin | class) / p(bin), bias log prior.
+
+    Of a single class it says nothing: all are zero.
+    """
+    if len(counts.classes) == 1:
+        return torch.zeros(1, sum(c.shape[1] for c in counts.by_column)), torch.zeros(1)
     parts = []
     for column in counts.by_column:
         pooled = (column.sum(axis=0) + 1.0) / (counts.total + column.shape[1])

@@ -3,6 +3,7 @@
 Two Gaussian releases (L2, add or remove one row). First, counts on the base grids, level by level down a tree that only
 grows where there is mass (sensitivity sqrt(columns) a level); from them come the coarse bins and how to draw inside
 one. Second, counts per (class, column, bin) (sensitivity sqrt(columns)): the class prior, the one-way counts and naive Bayes.
+The classes of a target that is a number are its own coarse bins; without a target all rows are of one class.
 """
 
 from collections.abc import Sequence
@@ -11,13 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.bins import ColumnBins
-from distill.denoise import shrink_classes
+from distill.denoise import shrink_classes, shrink_low_rank
 from distill.grid import ColumnGrid
-from distill.plan import Plan, ReleasePlan, measured_depth
+from distill.plan import Plan, ReleasePlan, bin_weight, binned_columns, measured_depth, target_bins
 from distill.private_table import LabelOf, PrivateTable, Rows
 from distill.simplex import project_to_simplex
 from distill.statistics import ClassCounts
 
+END_NOISE = 3.0  # stddevs below which the ends of a number look empty
 RARE_CATEGORY = 0.004  # categories with a smaller noisy share are drawn together
 
 
@@ -49,36 +51,50 @@ def find_bins(table: PrivateTable, plan: ReleasePlan, measured: Sequence[int] | 
 
     Args:
         table, plan: The door, and the events `encode.bins.*` that pay for `measured`.
-        measured: Positions of the columns that are counted, each at most once; None: all features. The others' cells are
-            told apart only where they are few.
+        measured: Positions of the columns that are counted, each at most once; None: all features, and a target that is a
+            number. The others' cells are told apart only where they are few.
     """
-    target = [g.column.name for g in table.grids].index(table.schema.target)
     if measured is None:
-        measured = [i for i in range(len(table.grids)) if i != target]
+        measured = binned_columns(table.schema)
+    aims = [plan.bins] * len(table.grids)
+    if table.schema.target_place is not None:
+        aims[table.schema.target_place] = target_bins(plan.noisy_size, plan.epsilon)
     trees = [_Tree(g, measured_depth(g.depth, g.leaves), [], []) for g in table.grids]
     heavy = plan.noisy_size / (2 * plan.bins)
+    # A column of weight m is paid for as m blocks, so its own counts may have 1/sqrt(m) of the noise.
+    finer = [bin_weight(table.schema, i) ** -0.5 for i in range(len(table.grids))]
     stddev = 0.0
     for level in range(1, max((trees[i].depth for i in measured), default=0) + 1):
         active = [i for i in measured if trees[i].depth >= level]
         stddev = plan.event(f"encode.bins.{level}").cell_stddev
-        _measure_level(table, trees, active, level, stddev, max(heavy, 3 * stddev))
-    return [_bins_of(t, plan, stddev if i in measured else 0.0) for i, t in enumerate(trees)]
+        _measure_level(table, trees, active, level, [stddev * finer[i] for i in active], heavy)
+    return [
+        _bins_of(
+            t,
+            aim,
+            plan.noisy_size,
+            stddev * finer[i] if i in measured else 0.0,
+            gather_ends=i == table.schema.target_place,
+        )
+        for i, (t, aim) in enumerate(zip(trees, aims, strict=True))
+    ]
 
 
 def _measure_level(
-    table: PrivateTable, trees: list[_Tree], active: list[int], level: int, stddev: float, heavy: float
+    table: PrivateTable, trees: list[_Tree], active: list[int], level: int, stddevs: list[float], heavy: float
 ) -> None:
-    """Release one tree level of the active columns: the children of every node heavier than `heavy`."""
+    """Release one tree level of the active columns: the children of every node heavier than `heavy` and than its noise."""
     labels: list[LabelOf] = []
     sizes: list[int] = []
-    for i in active:
+    for i, stddev in zip(active, stddevs, strict=True):
         tree = trees[i]
-        parents = np.zeros(1, dtype=np.int64) if level == 1 else tree.nodes[-1][tree.counts[-1] > heavy]
+        least = max(heavy, 3 * stddev)
+        parents = np.zeros(1, dtype=np.int64) if level == 1 else tree.nodes[-1][tree.counts[-1] > least]
         nodes = tree.children(parents)
         labels.append(_label_of_node(i, nodes, tree.width(level), tree.grid, level))
         sizes.append(len(nodes) + 1)
         tree.nodes.append(nodes)
-    released = table.noisy_counts(f"encode.bins.{level}", labels, sizes, [stddev] * len(active))
+    released = table.noisy_counts(f"encode.bins.{level}", labels, sizes, stddevs)
     for i, counts in zip(active, released, strict=True):
         trees[i].counts.append(counts[:-1].astype(np.float64))
         if level == 1:
@@ -121,8 +137,8 @@ def _consistent(tree: _Tree, stddev: float) -> None:
         tree.counts[level + 1] += gap[at] * variances[level + 1] / total[at]
 
 
-def _bins_of(tree: _Tree, plan: ReleasePlan, stddev: float) -> ColumnBins:
-    """Coarse bins of one column from its noisy tree."""
+def _bins_of(tree: _Tree, aim: int, rows: float, stddev: float, *, gather_ends: bool) -> ColumnBins:
+    """Coarse bins of one column, about `aim` of a number, from its noisy tree over `rows` rows."""
     grid = tree.grid
     if not tree.counts:  # few cells, nothing measured: each is a bin
         cells = np.arange(grid.cells)
@@ -130,13 +146,18 @@ def _bins_of(tree: _Tree, plan: ReleasePlan, stddev: float) -> ColumnBins:
     if grid.depth:
         _consistent(tree, stddev)
     starts, counts = _pieces(tree)
+    if gather_ends and grid.depth:
+        counts = _gather_ends(tree, starts, counts, stddev)
     masses = project_to_simplex(np.append(counts, tree.missing) if grid.column.nullable else counts)
     values = masses[: len(starts)]
     if grid.column.kind == "categorical":
-        bins = _group_categories(values, max(RARE_CATEGORY, 2 * stddev / plan.noisy_size))
+        bins = _group_categories(values, max(RARE_CATEGORY, 2 * stddev / rows))
     else:
-        target = 1 / plan.bins if grid.depth else max(0.5 / plan.bins, 3 * stddev / plan.noisy_size)
-        bins = _group_neighbours(values, target)
+        mass = 1 / aim if grid.depth else max(0.5 / aim, 3 * stddev / rows)
+        bins = _group_neighbours(values, mass)
+        held = np.flatnonzero(values > 0)
+        if gather_ends and len(held):  # an end without mass says nothing of the values in it: it joins the next bin
+            bins = np.clip(bins, bins[held[0]], bins[held[-1]]) - bins[held[0]]
     if grid.column.nullable:
         starts, bins = np.append(starts, grid.leaves), np.append(bins, bins.max() + 1)
     return ColumnBins(grid, starts, masses, bins)
@@ -153,6 +174,43 @@ def _pieces(tree: _Tree) -> tuple[np.ndarray, np.ndarray]:
         counts.append(values[~split])
     order = np.argsort(np.concatenate(starts))
     return np.concatenate(starts)[order], np.concatenate(counts)[order]
+
+
+def _gather_ends(tree: _Tree, starts: np.ndarray, counts: np.ndarray, stddev: float) -> np.ndarray:
+    """Counts of a number's pieces with what looks empty at either end gathered in the outermost piece that does not.
+
+    A piece far out that holds nothing but noise would give some rows values far from any real one, and a squared error counts
+    those most. What the ends hold, if positive, moves inwards, so no mass is lost. Post-processing.
+    """
+    first, last = (_outermost(tree, stddev, step) for step in (1, -1))
+    inside = np.flatnonzero((starts >= first) & (starts <= last))
+    if not len(inside):
+        return counts
+    gathered = np.zeros_like(counts)
+    gathered[inside] = counts[inside]
+    gathered[inside[0]] += max(float(counts[: inside[0]].sum()), 0.0)
+    gathered[inside[-1]] += max(float(counts[inside[-1] + 1 :].sum()), 0.0)
+    return gathered
+
+
+def _outermost(tree: _Tree, stddev: float, step: int) -> int:
+    """First leaf of the outermost piece that is not empty to all appearances, from the left (`step` 1) or the right (-1).
+
+    Level by level: nodes are added up from the end until the sum exceeds `END_NOISE` stddevs of its noise, then the search goes
+    on among the children of that node. Where nothing does, the end stays as it is.
+    """
+    leaf = 0 if step > 0 else tree.grid.leaves - 1
+    parent = 0
+    for level, (nodes, counts) in enumerate(zip(tree.nodes, tree.counts, strict=True), start=1):
+        among = np.flatnonzero(nodes // tree.grid.branching == parent) if level > 1 else np.arange(len(nodes))
+        among = among[::step]
+        noise = stddev * np.sqrt(np.arange(1, len(among) + 1))
+        seen = np.flatnonzero(np.cumsum(counts[among]) > END_NOISE * noise)
+        if not len(seen):
+            break
+        parent = int(nodes[among[seen[0]]])
+        leaf = parent * tree.width(level) if step > 0 else min((parent + 1) * tree.width(level), tree.grid.leaves) - 1
+    return leaf
 
 
 def _group_categories(masses: np.ndarray, rare: float) -> np.ndarray:
@@ -180,10 +238,13 @@ def _group_neighbours(masses: np.ndarray, target: float) -> np.ndarray:
 
 
 def count_classes(table: PrivateTable, plan: Plan, bins: list[ColumnBins], target: int) -> ClassCounts:
-    """Release the counts per (class, column, bin) and reconcile the columns' views of the class sizes."""
+    """Release the counts per (class, column, bin) and reconcile the columns' views of the class sizes.
+
+    `target` is the position of the classes; one past the last column: there is one class.
+    """
     event = plan.event("encode.classes")
     columns = [i for i in range(len(bins)) if i != target]
-    classes = bins[target].n_bins
+    classes = bins[target].n_bins if target < len(bins) else 1
     labels = [_label_of_class(i, bins[i].n_bins, target) for i in columns]
     sizes = [classes * bins[i].n_bins for i in columns]
     released = table.noisy_counts(event.name, labels, sizes, [event.cell_stddev] * len(columns))
@@ -192,7 +253,20 @@ def count_classes(table: PrivateTable, plan: Plan, bins: list[ColumnBins], targe
     totals = np.average([r.sum(axis=1) for r in raw], axis=0, weights=1 / widths)  # precision-weighted
     totals = np.maximum(totals, 1.0)
     fitted = [np.stack([project_to_simplex(row, total) for row, total in zip(r, totals, strict=True)]) for r in raw]
-    return ClassCounts(totals, [shrink_classes(f, event.cell_stddev) for f in fitted], event.cell_stddev)
+    denoise = _shrink_ranges if table.schema.task == "number" else shrink_classes
+    return ClassCounts(totals, [denoise(f, event.cell_stddev) for f in fitted], event.cell_stddev)
+
+
+def _shrink_ranges(block: np.ndarray, stddev: float) -> np.ndarray:
+    """Denoise counts of shape (classes, bins) whose classes are ranges of a number; each class keeps its sum.
+
+    What neighbouring ranges say differs little, so what a block adds to independence is of low rank. On the table of
+    benchmarks/regression.py (epsilon 2, one seed) the class head's R2 rose from .44 to .46 at 3,000 rows and 8 bins, from
+    .54 to .56 at 20,000 and 8, and stayed at .57 at 20,000 and 12, against one factor for the whole block.
+    """
+    sums = block.sum(axis=1)
+    shrunk = np.maximum(shrink_low_rank(block, np.outer(sums / sums.sum(), block.sum(axis=0)), stddev), 0.0)
+    return np.asarray(shrunk * (sums / np.maximum(shrunk.sum(axis=1), 1e-9))[:, None])
 
 
 def _label_of_class(column: int, n_bins: int, target: int) -> LabelOf:

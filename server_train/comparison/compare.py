@@ -287,7 +287,7 @@ def _comparison(request: Request, repetitions: dict[int, Dealt], runs: list[Run]
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),
         table=schema.name,
-        target=schema.target,
+        target=schema.require_classes("`compare`"),
         classes=tuple(str(c) for c in schema.classes),
         architecture=sizes,
         parameters=Mlp(sizes).size,

@@ -98,6 +98,7 @@ def read_tables(source: Source) -> Tables:
     """
     schema = load_schema(source.schema)
     schema.require_confirmed()
+    schema.require_classes("`compare`")
     if source.place.is_dir():
         clients = {name: read_table(path, schema) for name, path in _client_files(source).items()}
     else:
@@ -134,7 +135,7 @@ def deal(tables: Tables, seed: int) -> Dealt:
         partition = parse_partition(
             source.partition or DEAL,
             frame=clients[""],
-            target=schema.target,
+            target=schema.require_classes("`compare`"),
             clients=source.clients or (None if saved else CLIENTS),
             seed=seed,
         )

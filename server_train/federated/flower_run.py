@@ -204,6 +204,7 @@ def _read(service: Service) -> _Rows:
     """Schema and test rows."""
     schema = load_schema(service.schema)
     schema.require_confirmed()
+    schema.require_classes("federated training")
     test = read_table(service.test, schema, role="evaluate")
     labels = class_codes(schema, test)
     if len(np.unique(labels)) < 2:
@@ -236,7 +237,7 @@ def _checked(schema: Schema, client: int, data: bytes) -> Message:
 
 def _write_model(service: Service, record: list[engine.Round], encoder: Encoder, model: Mlp, weights: Vector) -> None:
     """The global model as `distill evaluate` and `predict` read it, marked as not private."""
-    network = network_for(encoder, service.terms.hidden)
+    network = network_for(encoder, service.terms.hidden, classes=len(encoder.schema.classes))
     first, bias, *rest = [torch.from_numpy(layer.copy()) for layer in model.layers(weights)]
     state = {"dense": first[: encoder.n_dense], "table": first[encoder.n_dense :], "bias": bias}
     for i, layer in enumerate(rest):

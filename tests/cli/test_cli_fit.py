@@ -316,3 +316,48 @@ def test_help_costs_little_more_than_python_and_typer_themselves(words):
     pairs = [(seconds("from cli.app import main; main()", *words), seconds("import typer")) for _ in range(3)]
 
     assert min(h for h, _ in pairs) < max(0.5, 5 * min(b for _, b in pairs))
+
+
+def test_plan_says_why_for_every_choice(project):
+    said = result_of("plan", "--project", project.folder, "--rows", 3000)
+    names = [choice["name"] for choice in said["choices"]]
+    assert names[:6] == [f"share {name}" for name in said["shares"]]
+    assert {"bins", "pairs", "candidates", "steps represent", "steps discriminate", "batch"} <= set(names)
+    assert all(set(choice) == {"name", "value", "why"} and choice["why"] for choice in said["choices"])
+    shown = flat(run("plan", "--project", project.folder, "--rows", 3000).stdout)
+    for choice in said["choices"]:
+        assert choice["why"] in shown
+
+
+def test_a_share_can_be_set_by_hand_in_plan_and_fit(project, asked):
+    plain = result_of("plan", "--project", project.folder)
+    words = ("--share", "pairs=0.8", "--share", "cluster = 0.05", "--project", project.folder)
+    said = result_of("plan", *words)
+    assert said["shares"] == plain["shares"] | {"pairs": 0.8, "cluster": 0.05}
+    noise = {e["name"]: e["noise_multiplier"] for e in said["events"]}
+    before = {e["name"]: e["noise_multiplier"] for e in plain["events"]}
+    assert noise["relate.pairs"] < before["relate.pairs"]
+    assert noise["encode.classes"] > before["encode.classes"]
+    assert said["joint_epsilon"] <= said["epsilon"]
+    result_of("fit", *words)
+    assert asked.request.shares == {"pairs": 0.8, "cluster": 0.05}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["pair=0.3"], "there is no share 'pair'"),
+        (["pairs"], "write NAME=VALUE"),
+        (["pairs=0"], "must be a finite number above 0"),
+        (["pairs=-1"], "must be a finite number above 0"),
+        (["pairs=many"], "must be a finite number above 0"),
+        (["pairs=inf"], "must be a finite number above 0"),
+        (["pairs=0.1", "pairs=0.2"], "'pairs' is given twice"),
+    ],
+)
+@pytest.mark.parametrize("command", ["plan", "fit"])
+def test_a_share_that_cannot_be_is_refused_with_the_names_there_are(project, asked, command, given, words):
+    ran = run(command, "--project", project.folder, *(w for text in given for w in ("--share", text)))
+    assert ran.exit_code == 2
+    assert words in ran.stderr
+    assert "The shares are bins, classes, pairs, represent, cluster, discriminate." in ran.stderr

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,7 @@ def table() -> pd.DataFrame:
     )
 
 
-def drafted(path: Path, **settings: str) -> tuple[Draft, Schema]:
+def drafted(path: Path, **settings: Any) -> tuple[Draft, Schema]:
     draft = draft_schema(path, **settings)
     return draft, parse_schema(draft.text(), where="draft")
 
@@ -86,9 +87,32 @@ def test_the_target_can_be_named_and_must_be_able_to_be_one(path: Path) -> None:
     assert drafted(path, target="home")[1].classes == ("own", "rent")
     with pytest.raises(SchemaError, match="no column 'nope' to be the target"):
         draft_schema(path, target="nope")
-    for name in ("income", "id"):
-        with pytest.raises(SchemaError, match=f"column '{name}' cannot be the target"):
-            draft_schema(path, target=name)
+    with pytest.raises(SchemaError, match=r"column 'id' cannot be the target: .* or must be a number"):
+        draft_schema(path, target="id")
+
+
+def test_a_number_can_be_the_target_and_a_few_whole_values_are_classes_with_a_word(path: Path) -> None:
+    draft, schema = drafted(path, target="income")
+    assert (schema.task, schema.column("income").kind) == ("number", "continuous")
+    assert check_table(path, schema) == []
+    assert not any("by its classes" in note for note in draft.notes)
+    assert drafted(path, target="home")[1].task == "classes"
+
+
+def test_few_whole_values_are_drafted_as_classes_with_a_word_on_the_other_way(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a,y\n" + "".join(f"{i / 7},{i % 5}\n" for i in range(100)))
+    draft, schema = drafted(path, target="y")
+    assert schema.classes == (0, 1, 2, 3, 4)
+    assert any("to predict it as a number" in note for note in draft.notes)
+
+
+def test_nothing_may_be_the_target(path: Path) -> None:
+    draft, schema = drafted(path, no_target=True)
+    assert schema.target is None
+    assert draft.schema["target"] is None
+    assert len(schema.columns) == 7
+    assert check_table(path, schema) == []
 
 
 def test_a_target_with_gaps_is_drafted_with_a_word(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from distill.accounting import Event, epsilon_of
 from distill.errors import BudgetError, ConfigError
 from distill.ledger_state import audited_epsilon
 from distill.mechanisms import NoiseSource
-from distill.plan import MIN_ROWS, Plan, Shares, make_plan, size_event
+from distill.plan import MIN_ROWS, Plan, Shares, make_plan, size_event, target_bins
 from distill.schema import Schema
 
 DELTA = 1e-5
@@ -197,3 +197,35 @@ def test_an_event_is_found_by_its_name(plan):
     assert not plan.has("relate.scout")
     with pytest.raises(KeyError):
         plan.event("relate.scout")
+
+
+AMOUNT = Schema.model_validate(
+    {**EVERY_KIND.model_dump(), "target": "y", "columns": [*EVERY_KIND.features, number("y", 0, 1e5)]}
+)
+UNTARGETED = Schema.model_validate({**EVERY_KIND.model_dump(), "target": None, "columns": EVERY_KIND.features})
+
+
+def test_a_number_to_predict_is_measured_like_any_other_with_the_weight_of_four(plan):
+    number_plan = make_plan(AMOUNT, 20_000, epsilon=2.0, delta=DELTA)
+    levels = [e.blocks for e in number_plan.events if e.name.startswith("encode.bins.")]
+    before = [e.blocks for e in plan.events if e.name.startswith("encode.bins.")]
+    assert levels == [b + 4 for b in before]
+    assert 0.98 * 2 < number_plan.joint_epsilon <= 2
+    check_events(number_plan, AMOUNT)
+
+
+@pytest.mark.parametrize(("rows", "epsilon"), [(200, 0.1), (3000, 2.0), (20_000, 2.0), (10**7, 10.0)])
+def test_a_number_to_predict_gets_eight_to_twelve_classes(rows, epsilon):
+    assert 8 <= target_bins(rows, epsilon) <= 12
+    assert target_bins(20_000, 2.0) == 12
+
+
+def test_without_a_target_no_budget_goes_to_a_class_head(plan):
+    bare = make_plan(UNTARGETED, 20_000, epsilon=2.0, delta=DELTA)
+    assert bare.head_portion == 0.0
+    assert plan.head_portion > 0.0
+    assert precision(bare, "relate") > 1.5 * precision(plan, "relate")
+    assert precision(bare, "discriminate") < 0.5 * precision(plan, "discriminate")
+    assert "class" not in " ".join(e.purpose for e in bare.events)
+    assert 0.98 * 2 < bare.joint_epsilon <= 2
+    check_events(bare, UNTARGETED)

@@ -6,7 +6,7 @@ import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from private_fakes import FALSE_ALARM, NoNoise, Paid, integer, number, schema_of
+from private_fakes import FALSE_ALARM, NoNoise, Paid, category, integer, number, schema_of
 
 from distill.accounting import Event
 from distill.errors import UnpaidReadError
@@ -197,3 +197,19 @@ def test_the_door_shows_no_rows():
     public = {name: value for name, value in vars(table).items() if not name.startswith("_")}
     assert set(public) == {"schema", "grids", "reads"}
     assert "777" not in repr(public)
+
+
+def test_without_a_target_gradients_see_one_class_behind_the_columns():
+    schema = Schema.model_validate({"name": "t", "columns": [category("a", "u", "v"), category("b", "u", "v", "w")]})
+    frame = pd.DataFrame({"a": ["u", "v"] * 10, "b": ["w", "u"] * 10})
+    event = Event(name="g", mechanism="poisson_gaussian", noise_multiplier=1.0, sampling_rate=1.0, count=1)
+    table = PrivateTable(canonical_table(frame, schema), schema, Paid([event]), NoNoise())
+    table.recode([lambda leaves: leaves] * 2, target=2)
+    seen = []
+
+    def gradient(batch: np.ndarray) -> np.ndarray:
+        seen.append(batch)
+        return np.zeros(3, dtype=np.float32)
+
+    table.noisy_gradient("g", gradient, clip_norm=1.0)
+    np.testing.assert_array_equal(seen[0], [[0, 2, 0], [1, 0, 0]] * 10)

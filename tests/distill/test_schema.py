@@ -84,11 +84,34 @@ def test_a_column_that_cannot_be_is_refused_by_name(column: Any, words: str) -> 
         ({"other": True}, "must be neither `nullable` nor `other`"),
         ({"categories": [0]}, "has 1 class"),
         ({"categories": list(range(51))}, "has 51 class"),
-        ({"kind": "integer", "categories": None, "min": 0, "max": 1}, "must be categorical"),
+        ({"kind": "integer", "categories": None, "min": 0, "max": 9, "nullable": True}, "must be neither `nullable`"),
     ],
 )
 def test_a_target_needs_between_2_and_50_classes_and_a_label_in_every_row(target: Any, words: str) -> None:
     assert words in refusal(AGE, TARGET | target)
+
+
+def test_a_target_may_be_a_number_or_absent_and_the_task_follows() -> None:
+    amount = {"name": "amount", "kind": "continuous", "min": 0, "max": 100}
+    number = parse(AGE, amount, HOME, target="amount")
+    assert (number.task, number.classes, number.target_place) == ("number", (), 1)
+    assert [c.name for c in number.features] == ["age", "home"]
+    nothing = parse(AGE, HOME, target=None)
+    assert (nothing.task, nothing.classes, nothing.target_place) == (None, (), None)
+    assert [c.name for c in nothing.features] == ["age", "home"]
+    absent = parse_schema(json.dumps({"name": "loans", "columns": [AGE, HOME]}), where="schema")
+    assert absent.digest() == nothing.digest()
+    classes = parse(AGE, TARGET)
+    assert (classes.task, classes.target_place, classes.require_classes("`compare`")) == ("classes", 1, "default")
+    assert len({number.digest(), nothing.digest(), parse(AGE, amount, HOME, target="age").digest()}) == 3
+    for schema, words in ((number, r"predicts a number \('amount'\)"), (nothing, "names no target")):
+        with pytest.raises(SchemaError, match=rf"{words}, and `compare` works on classes only"):
+            schema.require_classes("`compare`")
+
+
+def test_the_digest_of_a_schema_with_classes_is_what_it_has_always_been() -> None:
+    """Bundles in the world carry it."""
+    assert parse(AGE, HOME, TARGET).digest() == "7f9cafab9f60a2a28ed1ca406b3ef8545165ce343b3271b9fe839ea85c73fd25"
 
 
 def test_a_table_needs_its_target_and_between_2_and_100_columns() -> None:

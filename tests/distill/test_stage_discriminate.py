@@ -220,3 +220,28 @@ def test_heads_that_will_be_averaged_may_each_carry_more_noise():
     assert alone.events == pooled.events
     assert head_step(pooled, 1000) == pytest.approx(2 * head_step(alone, 1000))
     assert head_step(many, 1000) == discriminate.HEAD_STEP
+
+
+def test_without_classes_the_critic_alone_has_the_whole_norm(seed):
+    """Brute force against the fast path, and the sensitivity, where there is no target (one class, portion 0)."""
+    rows = rows_of(500, 2, seed)
+    rows[:, -1] = 0
+    plan = dataclasses.replace(plan_of(schema_for(2), 3000, steps=80), head_portion=0.0)
+    model = start(rows, plan, 1, seed)
+    before = model.head.weight.detach().clone()
+    for scale in (1.0, 50.0):
+        with torch.no_grad():
+            for p in (*model.hidden.parameters(), *model.out.parameters()):
+                p.mul_(scale)
+        expected = expected_gradient(model, plan, rows[:40])
+        head = sum(p.numel() for p in model.head.parameters())
+        assert not expected[:head].any()
+        np.testing.assert_allclose(gradient(model, plan, rows[:40]), expected[head:], rtol=2e-4, atol=1e-5)
+        for row in rows[:10]:
+            assert np.linalg.norm(gradient(model, plan, row[None])) <= 1 + 1e-5
+    with torch.no_grad():
+        model.out.bias.fill_(-1e4)  # sure that every row is fake: the gradient is as large as it gets
+    norms = [np.linalg.norm(gradient(model, plan, row[None])) for row in rows[:5]]
+    np.testing.assert_allclose(norms, 1, rtol=1e-4)  # clipped at the whole norm, not at a part of it
+    assert torch.equal(model.head.weight, before)
+    assert all(not part.any() for part in model.averaged_head())

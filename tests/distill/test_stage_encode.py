@@ -19,6 +19,7 @@ from private_fakes import (
 from distill.bins import ColumnBins
 from distill.grid import column_grid
 from distill.mechanisms import NoiseSource
+from distill.plan import target_bins
 from distill.schema import Column, Schema
 from distill.stages import encode
 from distill.tables import canonical_table
@@ -251,3 +252,95 @@ def test_every_read_of_the_stage_is_a_planned_event_once():
     table.recode([b.coarse for b in bins], target=7)
     encode.count_classes(table, plan, bins, 7)
     assert table.reads == {e.name: 1 for e in plan.events if e.name.startswith("encode.")}
+
+
+def number_schema() -> Schema:
+    """Two features and a target that is a number."""
+    return Schema.model_validate(
+        {"name": "t", "target": "y", "columns": [number("x"), category("c", "a", "b"), number("y", 0, 1e5)]}
+    )
+
+
+def number_rows(rows: int, seed: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    x = rng.random(rows)
+    y = np.exp(7 + x + 0.5 * rng.normal(size=rows)).clip(0, 1e5)
+    return pd.DataFrame({"x": x, "c": rng.choice(["a", "b"], rows), "y": y})
+
+
+def test_a_target_that_is_a_number_gets_classes_of_about_equal_mass_and_counts_that_follow_it(seed):
+    schema, frame = number_schema(), number_rows(ROWS, seed)
+    plan = plan_of(schema, ROWS, epsilon=2.0)
+    table = door(frame, schema, plan, NoiseSource(seed))
+    bins = encode.find_bins(table, plan)
+    assert_sound(bins[2])
+    aim = target_bins(plan.noisy_size, plan.epsilon)
+    assert aim - 4 <= bins[2].n_bins <= aim + 4
+    table.recode([b.coarse for b in bins], target=2)
+    counts = encode.count_classes(table, plan, bins, 2)
+    assert counts.prior.max() < 2.5 / aim
+    shares = true_shares(bins[2], canonical_table(frame, schema)["y"])
+    np.testing.assert_allclose(counts.prior, shares, atol=0.02)
+    middle = (np.arange(bins[0].n_bins) + 0.5) / bins[0].n_bins
+    means = (counts.by_column[0] @ middle) / counts.classes
+    assert means[-1] - means[0] > 0.2  # the largest amounts have larger x
+    for block in counts.by_column:
+        assert (block >= 0).all()
+        np.testing.assert_allclose(block.sum(axis=1), counts.classes)
+
+
+def test_the_counts_of_a_number_to_predict_have_half_the_noise_and_the_release_costs_what_was_planned(seed):
+    """The door refuses a release with less noise than planned; chi-square on an empty part of the tree, 1e-6."""
+    schema = number_schema()
+    plan = plan_of(schema, ROWS, epsilon=2.0)
+    asked: list[list[float]] = []
+
+    class Watching(NoiseSource):
+        def gaussian_counts(self, counts, *, stddev):
+            asked[-1:] = [[*asked[-1], stddev]]
+            return super().gaussian_counts(counts, stddev=stddev)
+
+    asked.append([])
+    table = door(number_rows(ROWS, seed), schema, plan, Watching(seed))
+    encode.find_bins(table, plan)
+    event = plan.event("encode.bins.1")
+    assert event.blocks == 1 + 4
+    assert asked[0][:2] == pytest.approx([event.cell_stddev, event.cell_stddev / 2])
+    assert sum(s**-2 for s in asked[0][:2]) == pytest.approx(event.noise_multiplier**-2)
+
+
+@pytest.mark.parametrize("rows", [2000, ROWS])
+def test_noise_far_out_does_not_become_values_of_the_target(rows, seed):
+    """Without gathering, a few per cent of the values lay ten times beyond the largest real one."""
+    schema, frame = number_schema(), number_rows(rows, seed)
+    plan = plan_of(schema, rows, epsilon=1.0)
+    table = door(frame, schema, plan, NoiseSource(seed))
+    bins = encode.find_bins(table, plan)[2]
+    drawn = redrawn(bins, canonical_table(frame, schema)["y"], seed)
+    assert np.mean(drawn > 3 * frame["y"].quantile(0.999)) < 0.005
+    assert np.mean(drawn < 0.3 * frame["y"].quantile(0.001)) < 0.005
+    np.testing.assert_allclose(np.median(drawn), frame["y"].median(), rtol=0.1)
+
+
+def test_ends_that_hold_rows_are_left_alone():
+    """Exact counts: the pieces with rows at both ends keep them, and no mass is lost."""
+    frame = pd.DataFrame({"x": [0.5] * 300, "c": ["a"] * 300, "y": [0.0] * 100 + [500.0] * 100 + [99_999.0] * 100})
+    schema = number_schema()
+    plan = plan_of(schema, 300, cell_stddev=2.0)
+    bins = encode.find_bins(door(frame, schema, plan), plan)[2]
+    codes = bins.coarse(bins.grid.encode(frame["y"]))
+    assert len(set(codes.tolist())) == 3
+    np.testing.assert_allclose(np.bincount(bins.bin_of_piece, bins.masses)[np.unique(codes)], 1 / 3, atol=0.02)
+
+
+def test_without_a_target_there_is_one_class_and_its_counts_are_one_way():
+    schema = Schema.model_validate({"name": "t", "columns": [number("x"), category("c", "a", "b")]})
+    frame = number_rows(2000, 0)[["x", "c"]]
+    plan = plan_of(schema, 2000, cell_stddev=2.0)
+    table = door(frame, schema, plan)
+    bins = encode.find_bins(table, plan)
+    table.recode([b.coarse for b in bins], target=2)
+    counts = encode.count_classes(table, plan, bins, 2)
+    assert counts.prior.tolist() == [1.0]
+    coarse = bins[0].coarse(bins[0].grid.encode(canonical_table(frame, schema)["x"]))
+    np.testing.assert_allclose(counts.by_column[0][0], np.bincount(coarse), atol=1e-6)

@@ -61,7 +61,7 @@ def test_the_baselines_network_is_the_hubs_network():
     frame = canonical(40)
     encoder = fit_encoder(SCHEMA, frame)
     inputs = encoder.encode(frame)
-    network = network_for(encoder, (64, 32))
+    network = network_for(encoder, (64, 32), classes=len(encoder.schema.classes))
     network.initialise(torch.Generator().manual_seed(0), inputs=9, prior=torch.tensor([0.8, 0.2]))
     x = one_hot(inputs, encoder.n_codes)
     model = Mlp([x.shape[1], 64, 32, 2])
