@@ -14,6 +14,7 @@ import numpy as np
 from distill import check, durable
 from distill.bundle import write_bundle
 from distill.distillation import Distilled, Progress, distil, silent
+from distill.encoded import read_encoded
 from distill.errors import BundleError
 from distill.generator_parts import parts_of
 from distill.keys import SigningKey
@@ -24,7 +25,6 @@ from distill.plan import Plan, Shares, make_plan
 from distill.private_table import PrivateTable
 from distill.release import plan_or_abandon, require_place, reserve_release
 from distill.schema import Schema
-from distill.tables import read_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,12 +115,12 @@ def fit(
     check.positive(institutions=request.institutions)
     request.schema.require_confirmed()
     require_place(request.out, protected=(request.data, ledger.path), overwrite=request.overwrite)
-    frame = read_table(request.data, request.schema)
+    rows = read_encoded(request.data, request.schema)
     noise = NoiseSource(request.rehearsal)
     rng = np.random.default_rng(request.rehearsal)
     reservation = reserve_release(request, ledger, key, rehearsal=noise.rehearsal)
-    table = PrivateTable(frame, request.schema, reservation, noise)
-    del frame
+    table = PrivateTable(rows, request.schema, reservation, noise)
+    del rows
     progress("size", 0, 1)
     noisy_size = table.noisy_size("size")
     plan = plan_or_abandon(reservation, lambda: _plan(request, noisy_size))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from private_fakes import FALSE_ALARM, NoNoise, Paid, integer, number, schema_of
 
 from distill.accounting import Event
+from distill.encoded import encode_frame
 from distill.errors import UnpaidReadError
 from distill.mechanisms import NoiseSource
 from distill.private_table import PrivateTable
@@ -32,7 +33,9 @@ def rows(n: int, seed: int = 0) -> pd.DataFrame:
 def opened(
     frame: pd.DataFrame, *events: Event, noise: NoiseSource | None = None, schema: Schema = SCHEMA
 ) -> PrivateTable:
-    table = PrivateTable(canonical_table(frame, schema), schema, Paid(list(events)), noise or NoNoise())
+    table = PrivateTable(
+        encode_frame(canonical_table(frame, schema), schema), schema, Paid(list(events)), noise or NoNoise()
+    )
     table.recode([lambda leaves: leaves.astype(np.uint16)] * len(schema.columns), target=2)
     return table
 
@@ -42,7 +45,7 @@ def forbidden(*rows_seen: object) -> np.ndarray:
 
 
 def column(position: int):
-    return lambda leaves, coarse: leaves[position].astype(np.int64)
+    return lambda leaves, coarse: (leaves or coarse)[position].astype(np.int64)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +89,7 @@ def test_each_event_pays_for_as_many_reads_as_planned_and_they_are_counted():
 
 def test_events_that_are_reserved_later_pay_from_then_on():
     paid = Paid([SIZE])
-    table = PrivateTable(canonical_table(rows(20), SCHEMA), SCHEMA, paid, NoNoise())
+    table = PrivateTable(encode_frame(canonical_table(rows(20), SCHEMA), SCHEMA), SCHEMA, paid, NoNoise())
     with pytest.raises(UnpaidReadError):
         table.noisy_counts("counts", [forbidden], [4], [CELL])
     paid.events = [SIZE, COUNTS]
@@ -157,7 +160,7 @@ def test_a_gradient_sees_a_poisson_sample_at_the_events_rate():
 def test_a_gradient_sees_coarse_codes_with_the_target_last():
     schema = Schema.model_validate({**SCHEMA.model_dump(), "columns": [SCHEMA.columns[2], *SCHEMA.columns[:2]]})
     frame = rows(30)[["label", "level", "ratio"]]
-    table = PrivateTable(canonical_table(frame, schema), schema, Paid([STEPS]), NoNoise())
+    table = PrivateTable(encode_frame(canonical_table(frame, schema), schema), schema, Paid([STEPS]), NoNoise())
     table.recode([lambda x: x + 10, lambda x: x + 20, lambda x: np.full(len(x), 3)], target=0)
     seen = []
     table.noisy_gradient("steps", lambda codes: seen.append(codes) or np.zeros(1, np.float32), clip_norm=1.0)
