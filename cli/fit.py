@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.common import CompressOption, JsonOption, ProjectOption, progress_console, project_at, reporting
+from cli.common import (
+    CompressOption,
+    JsonOption,
+    ProjectOption,
+    RowsPerUnitOption,
+    progress_console,
+    project_at,
+    reporting,
+)
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -43,6 +51,7 @@ def fit(
         int,
         typer.Option(help="How many institutions the hub will pool: tunes the class head for their average.", min=1),
     ] = 1,
+    max_rows_per_unit: RowsPerUnitOption = 1,
     purpose: Annotated[str, typer.Option(help="Why, in one line, for the ledger.")] = "distill fit",
     rehearsal: Annotated[
         int | None,
@@ -79,6 +88,7 @@ def fit(
             level=compress,
             institutions=institutions,
             samples=samples,
+            rows_per_unit=max_rows_per_unit,
             rehearsal=rehearsal,
             overwrite=overwrite,
         )

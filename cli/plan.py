@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.common import JsonOption, ProjectOption, project_at, reporting
+from cli.common import JsonOption, ProjectOption, RowsPerUnitOption, project_at, reporting
 
 ASSUMED_ROWS = 10_000
 
@@ -16,6 +16,7 @@ def plan(
     rows: Annotated[
         int, typer.Option(help="Assumed row count: a public guess. `fit` uses its own noisy count.", min=1)
     ] = ASSUMED_ROWS,
+    max_rows_per_unit: RowsPerUnitOption = 1,
     schema: Annotated[Path | None, typer.Option(help="Schema; else the project's.")] = None,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
@@ -35,6 +36,7 @@ def plan(
             rows,
             epsilon=_number(given["epsilon"]),
             delta=_number(given["delta"]),
+            rows_per_unit=max_rows_per_unit,
         )
         report(plan_payload(made) | {"assumed_rows": rows}, plan_table(made))
         if not as_json:

@@ -21,7 +21,7 @@ from distill.keys import SigningKey
 from distill.ledger import Ledger, Reservation
 from distill.levels import LEVELS, Level
 from distill.mechanisms import NoiseSource
-from distill.plan import Plan, Shares, make_plan
+from distill.plan import Plan, Shares, check_rows_per_unit, make_plan
 from distill.private_table import PrivateTable
 from distill.release import plan_or_abandon, require_place, reserve_release
 from distill.schema import Schema
@@ -42,6 +42,7 @@ class Request:
         institutions: How many the hub will pool, as publicly agreed (see `Plan.institutions`).
         samples: Refined rows to store in the bundle; None: what the level says, at most the noisy row count.
         shares: How the budget is divided.
+        rows_per_unit: Most rows of one unit that count; more than 1 where the schema names a unit. Noise grows with it.
         rehearsal: Seed of a repeatable run that is NOT PRIVATE; None for a real release.
         overwrite: Whether a bundle at `out` may be replaced.
     """
@@ -58,6 +59,7 @@ class Request:
     institutions: int = 1
     samples: int | None = None
     shares: Shares | None = None
+    rows_per_unit: int = 1
     rehearsal: int | None = None
     overwrite: bool = False
 
@@ -109,17 +111,20 @@ def fit(
         SchemaError, DataError: The table does not fit; nothing was charged.
         BudgetError: The grant does not cover the release (nothing was charged), or the noisy row count is too small
             for a plan (only the count was charged).
-        ConfigError: The budget is too small to calibrate any noise for (only the count was charged).
+        ConfigError: The request's numbers do not fit the schema (nothing was charged), or the budget is too small to
+            calibrate any noise for (only the count was charged).
         LedgerError, KeyFileError, BundleError: As their names say; if the reservation was made, it stands.
     """
     check.positive(institutions=request.institutions)
+    check_rows_per_unit(request.schema, request.rows_per_unit)
     request.schema.require_confirmed()
     require_place(request.out, protected=(request.data, ledger.path), overwrite=request.overwrite)
     rows = read_encoded(request.data, request.schema)
     noise = NoiseSource(request.rehearsal)
     rng = np.random.default_rng(request.rehearsal)
-    reservation = reserve_release(request, ledger, key, rehearsal=noise.rehearsal)
-    table = PrivateTable(rows, request.schema, reservation, noise)
+    most = request.rows_per_unit
+    reservation = reserve_release(request, ledger, key, rehearsal=noise.rehearsal, rows_per_unit=most)
+    table = PrivateTable(rows, request.schema, reservation, noise, rows_per_unit=most)
     del rows
     progress("size", 0, 1)
     noisy_size = table.noisy_size("size")
@@ -141,6 +146,7 @@ def _plan(request: Request, noisy_size: int) -> Plan:
         delta=request.delta,
         shares=request.shares,
         institutions=request.institutions,
+        rows_per_unit=request.rows_per_unit,
     )
 
 

@@ -40,18 +40,25 @@ GradientOf = Callable[[np.ndarray], np.ndarray]  # a batch (n, d) -> sum of clip
 class PrivateTable:
     """Private rows behind noisy answers.
 
-    Unit: one row; where the schema names a `unit` column, one row a unit is drawn at random on entering, with the
-    noise source's generator, so that a row stands for a unit. Neighbours: add or remove one unit.
+    Unit: one row; where the schema names a `unit` column, its rows, of which at most `rows_per_unit` are drawn at random on
+    entering, with the noise source's generator. Neighbours: add or remove one unit, that is at most so many rows at once.
     """
 
-    def __init__(self, rows: EncodedTable, schema: Schema, paid_by: Reserved, noise: NoiseSource) -> None:
-        """Take over `rows`: where units have several rows, the other rows are dropped from its arrays too."""
+    def __init__(
+        self, rows: EncodedTable, schema: Schema, paid_by: Reserved, noise: NoiseSource, *, rows_per_unit: int = 1
+    ) -> None:
+        """Take over `rows`: where units have more than `rows_per_unit` rows, the rest is dropped from its arrays too."""
         self.schema = schema
         self.grids: tuple[ColumnGrid, ...] = base_grids(schema)
         self.reads: dict[str, int] = {}
         self._paid_by, self._noise = paid_by, noise
-        if schema.unit is not None and rows.units is not None:
-            _keep(rows.codes, noise.choose_one_per_group(rows.units))
+        self._rows_per_unit = rows_per_unit
+        self._firsts: np.ndarray | None = None  # where each unit's rows begin, and the end; None: each row is a unit
+        if rows.units is not None:
+            chosen = noise.choose_per_group(rows.units, rows_per_unit)
+            _keep(rows.codes, chosen)
+            if rows_per_unit > 1:
+                self._firsts = _starts(rows.units[chosen])
         self._codes: Rows = rows.codes
         self._recoded = False
         self._features: np.ndarray | None = None
@@ -90,22 +97,23 @@ class PrivateTable:
         self._features = np.hstack([*parts, self._codes[target][:, None].astype(np.float32)])
 
     def noisy_size(self, event: str) -> int:
-        """The number of units plus Laplace noise; sensitivity 1."""
+        """The number of rows plus Laplace noise; sensitivity: the most rows of a unit."""
         paid = self._pay(event, "laplace")
-        return self._noise.laplace_count(self._n, scale=paid.noise_multiplier)
+        return self._noise.laplace_count(self._n, scale=paid.cell_stddev)
 
     def noisy_counts(
         self, event: str, label_of: Sequence[LabelOf], sizes: Sequence[int], stddevs: Sequence[float]
     ) -> list[np.ndarray]:
         """One noisy histogram a block; integers, block b of shape (sizes[b],).
 
-        Sensitivity: by construction a unit adds one to at most one cell of each block, so the release as a whole is a
-        Gaussian mechanism with noise multiplier (sum over blocks of stddevs[b]**-2)**-0.5 (L2, add or remove one unit).
+        Sensitivity: by construction a row adds one to at most one cell of each block, so the m rows that a unit may have,
+        all alike at worst, add m to one cell of each. The release as a whole is a Gaussian mechanism with noise multiplier
+        (sum over blocks of (m / stddevs[b])**2)**-0.5 (L2, add or remove one unit).
 
         Raises:
             UnpaidReadError: the event is not reserved, is used up, or was planned with more noise than asked here.
         """
-        self._pay(event, "gaussian", precision=sum(s**-2.0 for s in stddevs))
+        self._pay(event, "gaussian", precision=sum((self._rows_per_unit / s) ** 2 for s in stddevs))
         counts = [np.zeros(size, dtype=np.int64) for size in sizes]
         for start in range(0, self._n, CHUNK_ROWS):
             chunk = [codes[start : start + CHUNK_ROWS] for codes in self._codes]
@@ -119,15 +127,29 @@ class PrivateTable:
 
         `gradient_of` must bound each record's part of the sum by `clip_norm` in L2 (see `distill.dpsgd`). One call is one
         step of the event, at the event's sampling rate and noise multiplier. Source: arXiv:1607.00133, algorithm 1.
+
+        Where a unit may have m rows, units are sampled, each with all its rows: the event's sampling rate is a unit's
+        chance, and rows that joined one by one would join more often as a unit. A sampled unit then moves the sum by at most m *
+        clip_norm (triangle inequality; reached by m equal rows), and the noise is for that. Clipping the unit's summed
+        gradient at m * clip_norm would need the same noise, and a norm that linear layers do not give for free.
         """
         paid = self._pay(event, "poisson_gaussian")
-        total = gradient_of(self._batch(self._noise.poisson_sample(self._n, rate=paid.sampling_rate)))
-        return np.asarray(total + self._noise.gaussian(total.size, stddev=paid.noise_multiplier * clip_norm))
+        total = gradient_of(self._batch(self._sampled(paid.sampling_rate)))
+        return np.asarray(total + self._noise.gaussian(total.size, stddev=paid.cell_stddev * clip_norm))
 
     @property
     def _n(self) -> int:
         """The number of rows, which is private."""
         return len(self._codes[0])
+
+    def _sampled(self, rate: float) -> np.ndarray:
+        """Rows of a Poisson sample of units, each with all its rows."""
+        if self._firsts is None:
+            return self._noise.poisson_sample(self._n, rate=rate)
+        units = self._noise.poisson_sample(len(self._firsts) - 1, rate=rate)
+        firsts, sizes = self._firsts[units], self._firsts[units + 1] - self._firsts[units]
+        within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return np.asarray(np.repeat(firsts, sizes) + within)
 
     def _batch(self, chosen: np.ndarray) -> np.ndarray:
         """What gradients see of some rows, (n, columns)."""
@@ -145,6 +167,8 @@ class PrivateTable:
             raise UnpaidReadError(f"event {name!r} pays for a {event.mechanism} release, not {mechanism}.")
         if self.reads.get(name, 0) >= event.count:
             raise UnpaidReadError(f"event {name!r} pays for {event.count} read(s), and all are used.")
+        if event.rows_per_unit < self._rows_per_unit:
+            raise UnpaidReadError(f"event {name!r} was planned for fewer rows a unit than this table keeps.")
         if precision * event.noise_multiplier**2 > 1 + 1e-9:
             raise UnpaidReadError(f"event {name!r} was planned with more noise than this read would add.")
         self.reads[name] = self.reads.get(name, 0) + 1
@@ -155,6 +179,11 @@ def _keep(codes: Rows, chosen: np.ndarray) -> None:
     """Reduce each column to the chosen rows, one column at a time, so that there are never two tables."""
     for i, column in enumerate(codes):
         codes[i] = column[chosen]
+
+
+def _starts(units: np.ndarray) -> np.ndarray:
+    """Where each run of equal labels begins, and the end."""
+    return np.append(np.flatnonzero(np.append(True, units[1:] != units[:-1])[: units.size]), units.size)
 
 
 def _looked_up(bins: np.ndarray, leaves: np.ndarray) -> np.ndarray:
