@@ -37,14 +37,14 @@ LIMIT_MB = 3000  # what a fit of 10 million rows x 30 columns may take
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if options.fit:
-        print(json.dumps(fit(options.fit, options.epsilon, options.delta)))
+        print(json.dumps(fit(options.fit, options.epsilon, options.delta, options.device)))
         return 0
     results: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory(prefix="distill-scale-", dir=options.scratch) as scratch:
         for rows in QUICK_SIZES if options.quick else options.sizes:
             folder = Path(scratch) / str(rows)
             make_table(folder, rows, QUICK_COLUMNS if options.quick else options.columns)
-            results.append({"rows": rows} | measured_fit(folder, options.epsilon, options.delta))
+            results.append({"rows": rows} | measured_fit(folder, options.epsilon, options.delta, options.device))
             (folder / "table.parquet").unlink()
             print(f"{rows} rows: {results[-1]['seconds']:.1f} s, {results[-1]['peak_mb']:.0f} MB", file=sys.stderr)
             if options.out:
@@ -62,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--delta", type=float, default=1e-5)
     p.add_argument("--out", type=Path, metavar="FOLDER", help="for scale.csv and scale.png")
     p.add_argument("--scratch", type=Path, metavar="FOLDER", help="for the made-up tables; 1e7 rows take about 1.2 GB")
+    p.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="as for `distill fit`")
     p.add_argument("--quick", action="store_true", help=f"{QUICK_COLUMNS} columns, {QUICK_SIZES[-1]} rows at most")
     p.add_argument("--fit", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)  # the process that is measured
     return p
@@ -129,10 +130,10 @@ KINDS: tuple[tuple[dict[str, Any], Any], ...] = (
 )
 
 
-def measured_fit(folder: Path, epsilon: float, delta: float) -> dict[str, float]:
+def measured_fit(folder: Path, epsilon: float, delta: float, device: str = "auto") -> dict[str, float]:
     """Fit the table in `folder` in a process of its own: seconds a stage, seconds in all and peak resident megabytes."""
-    budget = ["--epsilon", str(epsilon), "--delta", str(delta)]
-    command = [sys.executable, str(Path(__file__).resolve()), "--fit", str(folder), *budget]
+    settings = ["--epsilon", str(epsilon), "--delta", str(delta), "--device", device]
+    command = [sys.executable, str(Path(__file__).resolve()), "--fit", str(folder), *settings]
     cost = folder / "cost.json"
     done = subprocess.run(
         [sys.executable, "-c", utility().MEASURE, str(cost), *command],
@@ -160,7 +161,7 @@ def utility() -> ModuleType:
     return module
 
 
-def fit(folder: Path, epsilon: float, delta: float) -> dict[str, float]:
+def fit(folder: Path, epsilon: float, delta: float, device: Any) -> dict[str, float]:
     """Fit the table in `folder` in this process; seconds a stage."""
     sys.path.insert(0, str(ROOT))
     from distill import pipeline
@@ -179,6 +180,7 @@ def fit(folder: Path, epsilon: float, delta: float) -> dict[str, float]:
         out=folder / "table.distill",
         epsilon=epsilon,
         delta=delta,
+        device=device,
     )
     clock = StageClock()
     pipeline.fit(request, ledger, key, progress=clock)

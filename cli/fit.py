@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -58,6 +58,10 @@ def fit(
         typer.Option(help="Seed of a repeatable run that is NOT PRIVATE and must stay here.", min=0, metavar="SEED"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there already.")] = False,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(help="Where networks are trained; auto takes a GPU where there is one."),
+    ] = "auto",
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
@@ -91,6 +95,7 @@ def fit(
             rows_per_unit=max_rows_per_unit,
             rehearsal=rehearsal,
             overwrite=overwrite,
+            device=device,
         )
         books = open_ledger(ledger or settings.ledger, dataset=settings.dataset)
         signer = load_signing_key(key or settings.key, passphrase=passphrase_from_environment())

@@ -13,6 +13,7 @@ import numpy as np
 
 from distill import check, durable
 from distill.bundle import write_bundle
+from distill.device import Device, choose_device, used
 from distill.distillation import Distilled, Progress, distil, silent
 from distill.encoded import read_encoded
 from distill.errors import BundleError
@@ -45,6 +46,7 @@ class Request:
         rows_per_unit: Most rows of one unit that count; more than 1 where the schema names a unit. Noise grows with it.
         rehearsal: Seed of a repeatable run that is NOT PRIVATE; None for a real release.
         overwrite: Whether a bundle at `out` may be replaced.
+        device: Where networks and candidates are optimised; `auto` takes a GPU where there is one.
     """
 
     data: Path
@@ -62,6 +64,7 @@ class Request:
     rows_per_unit: int = 1
     rehearsal: int | None = None
     overwrite: bool = False
+    device: Device = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,12 +114,13 @@ def fit(
         SchemaError, DataError: The table does not fit; nothing was charged.
         BudgetError: The grant does not cover the release (nothing was charged), or the noisy row count is too small
             for a plan (only the count was charged).
-        ConfigError: The request's numbers do not fit the schema (nothing was charged), or the budget is too small to
-            calibrate any noise for (only the count was charged).
+        ConfigError: The request's numbers do not fit the schema or its device is not there (nothing was charged), or the
+            budget is too small to calibrate any noise for (only the count was charged).
         LedgerError, KeyFileError, BundleError: As their names say; if the reservation was made, it stands.
     """
     check.positive(institutions=request.institutions)
     check_rows_per_unit(request.schema, request.rows_per_unit)
+    device = choose_device(request.device)
     request.schema.require_confirmed()
     require_place(request.out, protected=(request.data, ledger.path), overwrite=request.overwrite)
     rows = read_encoded(request.data, request.schema)
@@ -133,7 +137,8 @@ def fit(
     if announce is not None:
         announce(plan)
     reservation.plan(plan.events[1:])
-    distilled = distil(table, plan, rng, progress)
+    with used(device):
+        distilled = distil(table, plan, rng, progress)
     return _write(request, ledger, reservation, key, plan, distilled, table.reads, rng)
 
 
