@@ -223,6 +223,7 @@ def write(results: list[dict[str, float]], folder: Path) -> None:
     pd.DataFrame(results).round(3).to_csv(folder / "scale.csv", index=False)
     from matplotlib.figure import Figure
 
+    results = sorted(results, key=lambda r: r["rows"])
     rows = [r["rows"] for r in results]
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     times, memory = figure.subplots(1, 2)
