@@ -83,6 +83,7 @@ def plan_payload(plan: "Plan") -> dict[str, Any]:
         "joint_epsilon": plan.joint_epsilon,
         "joint_epsilon_rdp": epsilon_of(plan.events, plan.delta, accountant="rdp"),
         "noisy_size": plan.noisy_size,
+        "rows_per_unit": plan.rows_per_unit,
         "bins": plan.bins,
         "pairs": plan.pairs,
         "candidates": plan.candidates,
@@ -119,12 +120,17 @@ def plan_table(plan: "Plan") -> "Group":
         )
     joint, rdp = payload["joint_epsilon"], payload["joint_epsilon_rdp"]
     alone = sum(e["epsilon_alone"] for e in payload["events"])
-    lines = (
+    lines: tuple[str, ...] = (
         f"jointly: epsilon {joint:.4f} at delta {plan.delta:g}, of {plan.epsilon:g} granted to this release "
         f"(each alone would add up to {alone:.2f}; Renyi cross-check {rdp:.4f})",
         "noise: stddev (size: Laplace scale) over sensitivity; unit: one row, or one entity where the schema names a unit; "
         "neighbours: add or remove one unit",
     )
+    if plan.rows_per_unit > 1:
+        lines += (
+            f"rows: at most {plan.rows_per_unit} of each unit count; sensitivity, and so the noise on a cell or a gradient, is "
+            f"{plan.rows_per_unit} times that of one row",
+        )
     return Group(table, *(Text(line) for line in lines))
 
 

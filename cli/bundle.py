@@ -9,6 +9,7 @@ from cli.common import CompressOption, JsonOption, ProjectOption, project_at, re
 
 if TYPE_CHECKING:
     from distill.bundle import Bundle
+    from distill.bundle_manifest import Privacy
 
 FileArgument = Annotated[Path, typer.Argument(help="The bundle.", metavar="FILE")]
 KeyOption = Annotated[
@@ -157,6 +158,17 @@ def _warning() -> str:
     return f"{REHEARSAL}: its noise is repeatable, so it must not leave the institution."
 
 
+def _counted(privacy: "Privacy") -> str:
+    """What the noisy count counts."""
+    return "units" if privacy.rows_per_unit == 1 else f"rows, at most {privacy.rows_per_unit} a unit"
+
+
+def _protected(privacy: "Privacy") -> str:
+    """The unit, and how many rows it may have where there is a choice."""
+    many = privacy.rows_per_unit
+    return privacy.unit if many == 1 else f"{privacy.unit} (all its rows together, at most {many})"
+
+
 def _page(bundle: "Bundle") -> Any:
     """What the bundle says, for people."""
     from rich.console import Group
@@ -171,8 +183,8 @@ def _page(bundle: "Bundle") -> Any:
         "schema": f"{manifest.schema_.name}, {len(manifest.schema_.columns)} columns, digest {manifest.schema_digest}",
         "target": _target(bundle),
         "level": manifest.level + (f", shrunk from {manifest.derived_from}" if manifest.derived_from else ""),
-        "rows": f"{len(bundle.samples)} stored; about {manifest.noisy_rows} real units (noisy count)",
-        "privacy": f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for each {privacy.unit}, {privacy.relation}",
+        "rows": f"{len(bundle.samples)} stored; about {manifest.noisy_rows} real {_counted(privacy)} (noisy count)",
+        "privacy": f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for each {_protected(privacy)}, {privacy.relation}",
         "ledger head": manifest.ledger.head,
         "signed by": manifest.public_key,
         "file": f"{bundle.size} bytes, SHA-256 {bundle.digest}",

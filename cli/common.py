@@ -33,6 +33,16 @@ DEBUG_VARIABLE = "DISTILL_DEBUG"
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 ProjectOption = Annotated[Path, typer.Option("--project", help="Folder that holds distill.toml.", metavar="DIR")]
+RowsPerUnitOption = Annotated[
+    int,
+    typer.Option(
+        "--max-rows-per-unit",
+        help="Rows of one unit that count at most, drawn at random; above 1 the schema must name a `unit` column, and all noise "
+        "grows with this number.",
+        min=1,
+        metavar="M",
+    ),
+]
 CompressOption = Annotated[
     Level,
     typer.Option(

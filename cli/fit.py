@@ -3,12 +3,20 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cli.budget import ShareOption
-from cli.common import CompressOption, JsonOption, ProjectOption, progress_console, project_at, reporting
+from cli.common import (
+    CompressOption,
+    JsonOption,
+    ProjectOption,
+    RowsPerUnitOption,
+    progress_console,
+    project_at,
+    reporting,
+)
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -45,12 +53,17 @@ def fit(
         typer.Option(help="How many institutions the hub will pool: tunes the class head for their average.", min=1),
     ] = 1,
     share: ShareOption = None,
+    max_rows_per_unit: RowsPerUnitOption = 1,
     purpose: Annotated[str, typer.Option(help="Why, in one line, for the ledger.")] = "distill fit",
     rehearsal: Annotated[
         int | None,
         typer.Option(help="Seed of a repeatable run that is NOT PRIVATE and must stay here.", min=0, metavar="SEED"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there already.")] = False,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(help="Where networks are trained; auto takes a GPU where there is one."),
+    ] = "auto",
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
@@ -82,8 +95,10 @@ def fit(
             institutions=institutions,
             samples=samples,
             shares=read_shares(share),
+            rows_per_unit=max_rows_per_unit,
             rehearsal=rehearsal,
             overwrite=overwrite,
+            device=device,
         )
         books = open_ledger(ledger or settings.ledger, dataset=settings.dataset)
         signer = load_signing_key(key or settings.key, passphrase=passphrase_from_environment())

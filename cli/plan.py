@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.budget import ShareOption
-from cli.common import JsonOption, ProjectOption, project_at, reporting
+from cli.common import JsonOption, ProjectOption, RowsPerUnitOption, project_at, reporting
 
 ASSUMED_ROWS = 10_000
 
@@ -17,6 +17,7 @@ def plan(
     rows: Annotated[
         int, typer.Option(help="Assumed row count: a public guess. `fit` uses its own noisy count.", min=1)
     ] = ASSUMED_ROWS,
+    max_rows_per_unit: RowsPerUnitOption = 1,
     schema: Annotated[Path | None, typer.Option(help="Schema; else the project's.")] = None,
     share: ShareOption = None,
     project: ProjectOption = Path(),
@@ -41,6 +42,7 @@ def plan(
             epsilon=_number(given["epsilon"]),
             delta=_number(given["delta"]),
             shares=read_shares(share),
+            rows_per_unit=max_rows_per_unit,
         )
         report(
             plan_payload(made) | choices_payload(made, described) | {"assumed_rows": rows},

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from distill import check
 from distill.errors import ConfigError
@@ -22,6 +22,7 @@ Accountant = Literal["pld", "rdp"]
 COARSE, FINE = 1e-3, 1e-4  # discretisation of the privacy loss; pessimistic, so a coarser grid only overstates epsilon
 FINE_BELOW = 0.5  # epsilon under which the coarse grid would waste several percent
 EVENT_FORMAT = 1
+MOST_ROWS_PER_UNIT = 10_000
 
 
 class Event(BaseModel):
@@ -33,7 +34,10 @@ class Event(BaseModel):
         noise_multiplier: Laplace scale or Gaussian stddev of the release, divided by its sensitivity.
         sampling_rate: Chance that a unit joins one step; 1 unless `poisson_gaussian`.
         count: How often the mechanism runs (optimiser steps); each run is one read.
-        blocks: Histograms released together, each of which a unit touches in one cell (sensitivity sqrt(blocks)).
+        blocks: Histograms released together, in each of which a row counts in one cell (sensitivity sqrt(blocks) a row).
+        rows_per_unit: Most rows that one unit has in the table that is read. They may all be alike, so every sensitivity is
+            that of one row times this number (triangle inequality), and so is the noise; 1 is not written down, as in
+            events from before there was a choice.
         round: Rounds are added up; events inside one round are composed jointly.
         purpose: In plain words, for the reader of the ledger.
     """
@@ -46,13 +50,22 @@ class Event(BaseModel):
     sampling_rate: float = Field(default=1.0, gt=0, le=1, allow_inf_nan=False)
     count: int = Field(default=1, ge=1)
     blocks: int = Field(default=1, ge=1)
+    rows_per_unit: int = Field(default=1, ge=1, le=MOST_ROWS_PER_UNIT)
     round: int = Field(default=0, ge=0)
     purpose: str = ""
 
     @property
     def cell_stddev(self) -> float:
-        """Noise stddev (Laplace: scale) on one cell when all blocks share the noise equally."""
-        return self.noise_multiplier * math.sqrt(self.blocks)
+        """Noise stddev (Laplace: scale) on one cell when all blocks share the noise equally; of a training step, on one
+        coordinate of the sum of gradients that are clipped to 1."""
+        return self.noise_multiplier * math.sqrt(self.blocks) * self.rows_per_unit
+
+    @model_serializer(mode="wrap")
+    def _without_one_row(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = serialise(self)
+        if self.rows_per_unit == 1:
+            del written["rows_per_unit"]
+        return written
 
 
 def epsilon_of(events: Sequence[Event], delta: float, *, accountant: Accountant = "pld") -> float:

@@ -42,6 +42,11 @@ class Privacy(_Model):
     accountant: Literal["pld"] = "pld"
     events: Events
 
+    @property
+    def rows_per_unit(self) -> int:
+        """Most rows of one unit that were read; its guarantee is for all of them together."""
+        return max(e.rows_per_unit for e in self.events)
+
 
 class LedgerProof(_Model):
     """Signed entries of the institution's ledger that pay for this release, and the ledger's head at the time."""
@@ -73,7 +78,7 @@ class Manifest(_Model):
         derived_from: SHA-256 of the committed bundle that this one was shrunk from, without another read; None: this is
             the committed one.
         privacy: Cost and events.
-        noisy_rows: Released number of units.
+        noisy_rows: Released number of rows, at most `privacy.rows_per_unit` a unit.
         class_prior: Released share of each class, in the schema's order; of each bin of a target that is a number; a
             single 1 without a target.
         generator: Settings of the generator that reads the tensors.

@@ -40,7 +40,7 @@ def silent(stage: str, done: int, total: int) -> None:
 
 
 def distil(table: PrivateTable, plan: Plan, rng: np.random.Generator, progress: Progress = silent) -> Distilled:
-    """Run stages 1 to 6 on a private table, within a reserved plan.
+    """Run stages 1 to 6 on a private table, within a reserved plan, on torch's default device (see `distill.device`).
 
     Args:
         table: The door to the rows; its reservation must hold the plan's events.
@@ -54,7 +54,7 @@ def distil(table: PrivateTable, plan: Plan, rng: np.random.Generator, progress: 
 
 def _stages(table: PrivateTable, plan: Plan, rng: np.random.Generator, progress: Progress) -> Distilled:
     """Stages 1 to 6, in their order."""
-    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    generator = torch.Generator(torch.get_default_device()).manual_seed(int(rng.integers(2**62)))
     progress("encode", 0, 2)
     bins = encode.find_bins(table, plan)
     *features, target = _class_last(table)
@@ -171,14 +171,14 @@ def _generator(
     return Generator(
         schema=table.schema,
         bins=tuple(bins),
-        logits=candidates.logits.detach().numpy(),
-        weights=candidates.weights.numpy(),
+        logits=candidates.logits.numpy(force=True),
+        weights=candidates.weights.numpy(force=True),
         head=critic.averaged_head(),
         critic=critic_of(
-            critic.hidden.weight.detach(),
-            critic.hidden.bias.detach(),
-            critic.out.weight.detach(),
-            critic.out.bias.detach(),
+            critic.hidden.weight.detach().cpu(),
+            critic.hidden.bias.detach().cpu(),
+            critic.out.weight.detach().cpu(),
+            critic.out.bias.detach().cpu(),
             columns,
         ),
         shares=tuple(counts.shares),

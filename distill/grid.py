@@ -2,22 +2,22 @@
 
 A base grid depends on the public schema alone. Categories are cells of their own (then "other", then missing).
 Numbers live on a tree: `branching ** depth` leaves over the bounds, spaced linearly or (for bounds that span
-thousands) on a signed-log scale, so that both a spike at zero and a tail of millions can be resolved. `encode` is
-row-local: it looks at one value at a time and releases nothing.
+thousands) on a signed-log scale, so that both a spike at zero and a tail of millions can be resolved. `encode` and
+`leaves_of` are row-local: they look at one value at a time and release nothing.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from distill.schema import Column, Schema
-from distill.tables import OTHER
+from distill.schema import OTHER, Column, Schema
 
 FLAT_CELLS = 24  # integers with at most this many values need no tree: every value is a cell
 VALUE_LEAVES = 4096  # integers with at most this many values get a leaf each
-DEEP_BRANCHING, DEEP_DEPTH = 16, 4  # any other number: 65,536 leaves
+DEEP_BRANCHING, DEEP_DEPTH = 16, 4  # any other number: 65,536 cells, missing among them, so that a code fits two bytes
 LOG_ABOVE = 4000.0  # bounds beyond this magnitude use the signed-log scale
 
 
@@ -44,6 +44,11 @@ class ColumnGrid:
         return self.leaves + self.column.nullable
 
     @property
+    def code_type(self) -> np.dtype[np.unsignedinteger[Any]]:
+        """The smallest type that holds every cell's number: uint8 or uint16."""
+        return np.min_scalar_type(self.cells - 1)
+
+    @property
     def by_value(self) -> bool:
         """Whether every leaf is exactly one value (categories, short and middling integers)."""
         return self.column.kind == "categorical" or (
@@ -66,11 +71,24 @@ class ColumnGrid:
         return np.sign(x) * np.log1p(np.abs(x)) if self.log_scale else np.asarray(x, dtype=np.float64)
 
     def encode(self, values: "pd.Series[float]") -> np.ndarray:
-        """Leaf index of each value; missing values get the last cell. Shape (n,), uint32."""
+        """Leaf index of each value of a canonical frame's column; see `leaves_of`."""
         if self.column.kind == "categorical":
-            codes = values.cat.codes.to_numpy()  # categories in schema order, then OTHER
-            return np.where(codes < 0, self.leaves, codes).astype(np.uint32)
-        x = values.to_numpy(dtype=np.float64)
+            return self.leaves_of(values.cat.codes.to_numpy())
+        return self.leaves_of(values.to_numpy(dtype=np.float64))
+
+    def leaves_of(self, values: np.ndarray) -> np.ndarray:
+        """Leaf index of each value; missing values get the last cell.
+
+        Args:
+            values: Shape (n,). Of a number float64, NaN is missing; of a categorical column codes of its categories in
+                the schema's order, then OTHER, and a negative code is missing.
+
+        Returns:
+            Shape (n,), of `code_type`.
+        """
+        if self.column.kind == "categorical":
+            return np.where(values < 0, self.leaves, values).astype(self.code_type)
+        x = values
         missing = np.isnan(x)
         x = np.clip(np.where(missing, self._low, x), self._low, self._high)
         if self.by_value:
@@ -79,7 +97,7 @@ class ColumnGrid:
             low, high = self._scale(self._low), self._scale(self._high)
             leaf = np.floor((self._scale(x) - low) / (high - low) * self.leaves)
         leaf = np.clip(leaf, 0, self.leaves - 1)  # two roundings of one bound may differ in the last bit
-        return np.where(missing, self.leaves, leaf).astype(np.uint32)
+        return np.where(missing, self.leaves, leaf).astype(self.code_type)
 
     def decode(self, start: np.ndarray, stop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A value drawn uniformly from the leaves start..stop-1, one for each entry. Numbers only; float64."""
@@ -141,7 +159,7 @@ def column_grid(column: Column) -> ColumnGrid:
     one_side = column.min > 0 or column.max < 0
     # Within a factor of two a log scale is nearly linear, and on very narrow bounds its two ends would round to one.
     log_scale = large > LOG_ABOVE and not (one_side and large < 2 * small)
-    return ColumnGrid(column, DEEP_BRANCHING**DEEP_DEPTH, DEEP_BRANCHING, DEEP_DEPTH, log_scale)
+    return ColumnGrid(column, DEEP_BRANCHING**DEEP_DEPTH - column.nullable, DEEP_BRANCHING, DEEP_DEPTH, log_scale)
 
 
 def base_grids(schema: Schema) -> tuple[ColumnGrid, ...]:
@@ -150,5 +168,5 @@ def base_grids(schema: Schema) -> tuple[ColumnGrid, ...]:
 
 
 def encode_table(frame: pd.DataFrame, grids: tuple[ColumnGrid, ...]) -> list[np.ndarray]:
-    """Leaf codes of each column, in the order of `grids`; the smallest unsigned type that fits."""
-    return [g.encode(frame[g.column.name]).astype(np.min_scalar_type(g.cells)) for g in grids]
+    """Leaf codes of each column, in the order of `grids`, uint8 or uint16."""
+    return [g.encode(frame[g.column.name]) for g in grids]

@@ -34,7 +34,7 @@ def choose_rows(codes: Tensor, starts: Tensor, target: Tensor, n: int) -> np.nda
         now = min(batch, n - taken)
         until = round((taken + now) * len(codes) / n)
         cells = codes[offered:until] + starts
-        rows = torch.zeros(len(cells), len(target)).scatter_(1, cells, 1.0)
+        rows = torch.zeros(len(cells), len(target), device=codes.device).scatter_(1, cells, 1.0)
         missing += target * now
         best = ((rows @ missing) * rows).sum(1).topk(now).indices
         missing -= rows[best].T @ rows[best]

@@ -42,8 +42,8 @@ class Layout:
     def one_hot(self, codes: Tensor) -> Tensor:
         """Unscaled one-hot rows; (n, m) codes of the first m columns -> (n, width of those columns)."""
         columns = codes.shape[1]
-        rows = torch.zeros(codes.shape[0], sum(self.widths[:columns]))
-        return rows.scatter_(1, codes + torch.from_numpy(self.starts[:columns]), 1.0)
+        rows = torch.zeros(codes.shape[0], sum(self.widths[:columns]), device=codes.device)
+        return rows.scatter_(1, codes + torch.as_tensor(self.starts[:columns], device=codes.device), 1.0)
 
     def softmax(self, logits: Tensor) -> Tensor:
         """Probabilities within each feature's segment; (n, feature_width) -> same."""
@@ -57,6 +57,6 @@ class Layout:
     def draw(self, logits: Tensor, generator: torch.Generator) -> Tensor:
         """Codes drawn from the softmax of each segment, never the argmax; (n, m columns), int64."""
         widths = self.widths if logits.shape[1] == self.width else self.features
-        uniform = torch.rand(logits.shape, generator=generator).clamp_(1e-10, 1 - 1e-7)
+        uniform = torch.rand(logits.shape, generator=generator, device=logits.device).clamp_(1e-10, 1 - 1e-7)
         noisy = logits - (-uniform.log()).log()  # Gumbel-max
         return torch.stack([part.argmax(1) for part in noisy.split(widths, dim=1)], dim=1)

@@ -71,8 +71,18 @@ class NoiseSource:
         # A binomial number of distinct records, chosen uniformly, is the same law as independent coins.
         return self._rng.choice(size, count, replace=False, shuffle=False)
 
-    def choose_one_per_group(self, groups: np.ndarray) -> np.ndarray:
-        """Index of one uniformly drawn member of each group; `groups` holds one integer label a record."""
-        order = self._rng.permutation(groups.size)
-        _, first = np.unique(groups[order], return_index=True)
-        return np.sort(order[first])
+    def choose_per_group(self, groups: np.ndarray, most: int = 1) -> np.ndarray:
+        """Indices of at most `most` members of each group, drawn uniformly; groups in order, each one's members side by side.
+
+        Args:
+            groups: One integer label a record, (n,).
+            most: Members kept; smaller groups are kept whole.
+
+        Each group is drawn from on its own, so another group's records neither change nor reveal its draw.
+        """
+        shuffled = self._rng.permutation(groups.size)
+        order = shuffled[np.argsort(groups[shuffled], kind="stable")]
+        ordered = groups[order]
+        starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: groups.size])
+        rank = np.arange(groups.size) - np.repeat(starts, np.diff(np.append(starts, groups.size)))
+        return np.asarray(order[rank < most])

@@ -13,18 +13,19 @@ import numpy as np
 
 from distill import check, durable
 from distill.bundle import write_bundle
+from distill.device import Device, choose_device, used
 from distill.distillation import Distilled, Progress, distil, silent
+from distill.encoded import read_encoded
 from distill.errors import BundleError
 from distill.generator_parts import parts_of
 from distill.keys import SigningKey
 from distill.ledger import Ledger, Reservation
 from distill.levels import LEVELS, Level
 from distill.mechanisms import NoiseSource
-from distill.plan import Plan, Shares, make_plan
+from distill.plan import Plan, Shares, check_rows_per_unit, make_plan
 from distill.private_table import PrivateTable
 from distill.release import plan_or_abandon, require_place, reserve_release
 from distill.schema import Schema
-from distill.tables import read_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +43,10 @@ class Request:
         institutions: How many the hub will pool, as publicly agreed (see `Plan.institutions`).
         samples: Refined rows to store in the bundle; None: what the level says, at most the noisy row count.
         shares: How the budget is divided: all shares, or some of them by name (see `plan.make_plan`).
+        rows_per_unit: Most rows of one unit that count; more than 1 where the schema names a unit. Noise grows with it.
         rehearsal: Seed of a repeatable run that is NOT PRIVATE; None for a real release.
         overwrite: Whether a bundle at `out` may be replaced.
+        device: Where networks and candidates are optimised; `auto` takes a GPU where there is one.
     """
 
     data: Path
@@ -58,8 +61,10 @@ class Request:
     institutions: int = 1
     samples: int | None = None
     shares: Shares | Mapping[str, float] | None = None
+    rows_per_unit: int = 1
     rehearsal: int | None = None
     overwrite: bool = False
+    device: Device = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,18 +114,22 @@ def fit(
         SchemaError, DataError: The table does not fit; nothing was charged.
         BudgetError: The grant does not cover the release (nothing was charged), or the noisy row count is too small
             for a plan (only the count was charged).
-        ConfigError: The budget is too small to calibrate any noise for (only the count was charged).
+        ConfigError: The request's numbers do not fit the schema or its device is not there (nothing was charged), or the
+            budget is too small to calibrate any noise for (only the count was charged).
         LedgerError, KeyFileError, BundleError: As their names say; if the reservation was made, it stands.
     """
     check.positive(institutions=request.institutions)
+    check_rows_per_unit(request.schema, request.rows_per_unit)
+    device = choose_device(request.device)
     request.schema.require_confirmed()
     require_place(request.out, protected=(request.data, ledger.path), overwrite=request.overwrite)
-    frame = read_table(request.data, request.schema)
+    rows = read_encoded(request.data, request.schema)
     noise = NoiseSource(request.rehearsal)
     rng = np.random.default_rng(request.rehearsal)
-    reservation = reserve_release(request, ledger, key, rehearsal=noise.rehearsal)
-    table = PrivateTable(frame, request.schema, reservation, noise)
-    del frame
+    most = request.rows_per_unit
+    reservation = reserve_release(request, ledger, key, rehearsal=noise.rehearsal, rows_per_unit=most)
+    table = PrivateTable(rows, request.schema, reservation, noise, rows_per_unit=most)
+    del rows
     progress("size", 0, 1)
     noisy_size = table.noisy_size("size")
     plan = plan_or_abandon(reservation, lambda: _plan(request, noisy_size))
@@ -128,7 +137,8 @@ def fit(
     if announce is not None:
         announce(plan)
     reservation.plan(plan.events[1:])
-    distilled = distil(table, plan, rng, progress)
+    with used(device):
+        distilled = distil(table, plan, rng, progress)
     return _write(request, ledger, reservation, key, plan, distilled, table.reads, rng)
 
 
@@ -141,6 +151,7 @@ def _plan(request: Request, noisy_size: int) -> Plan:
         delta=request.delta,
         shares=request.shares,
         institutions=request.institutions,
+        rows_per_unit=request.rows_per_unit,
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from distill import check
-from distill.accounting import Event, epsilon_of
+from distill.accounting import MOST_ROWS_PER_UNIT, Event, epsilon_of
 from distill.errors import BudgetError, ConfigError
 from distill.grid import ColumnGrid, base_grids
 from distill.mechanisms import MIN_COUNT_STDDEV
@@ -25,6 +25,7 @@ FEWEST_BINS, MOST_BINS = 16, 32  # aimed at a number; below 16 the class head lo
 FEWEST_CLASSES, MOST_CLASSES = 8, 12  # aimed at a number that is the target, see `target_bins`
 HEAD_PORTION = 0.75  # of the discriminator's squared clip norm, where there are classes to tell apart
 TARGET_WEIGHT = 4  # blocks that its base-grid counts stand for: half the noise of a feature's
+MOST_EXPECTED = 20_000  # rows in a step's sample: enough to quiet it, and time no longer grows with rows
 SCOUT_BINS = 3  # bins a column in the first, coarse pass over the pairs of a wide table
 
 
@@ -127,6 +128,11 @@ class ReleasePlan:
         return any(e.name == name for e in self.events)
 
     @property
+    def rows_per_unit(self) -> int:
+        """Most rows that one unit has; all noise is that for one row times this number."""
+        return self.events[0].rows_per_unit
+
+    @property
     def joint_epsilon(self) -> float:
         """Epsilon of all events together at the plan's delta."""
         return epsilon_of(self.events, self.delta)
@@ -155,12 +161,24 @@ class Plan(ReleasePlan):
     institutions: int = 1
 
 
-def size_event(epsilon: float) -> Event:
-    """Stage 0: the row count, Laplace, sensitivity 1, at 1 % of epsilon."""
+def check_rows_per_unit(schema: Schema, rows_per_unit: int) -> None:
+    """Raise ConfigError unless a unit of this schema may have so many rows."""
+    if not 1 <= rows_per_unit <= MOST_ROWS_PER_UNIT:
+        raise ConfigError(f"the most rows of a unit must be within 1..{MOST_ROWS_PER_UNIT}, not {rows_per_unit}.")
+    if rows_per_unit > 1 and schema.unit is None:
+        raise ConfigError(
+            f"schema {schema.name!r} names no `unit` column, so each row is a unit and {rows_per_unit} rows of one unit "
+            "cannot be told. Name the column that says whose row it is as `unit`, or leave the most rows of a unit at 1."
+        )
+
+
+def size_event(epsilon: float, rows_per_unit: int = 1) -> Event:
+    """Stage 0: the row count, Laplace, sensitivity `rows_per_unit`, at 1 % of epsilon."""
     return Event(
         name="size",
         mechanism="laplace",
         noise_multiplier=1.0 / (SIZE_SHARE * epsilon),
+        rows_per_unit=rows_per_unit,
         purpose="noisy row count: fixes rates and steps",
     )
 
@@ -173,37 +191,42 @@ def make_plan(
     delta: float,
     shares: Shares | Mapping[str, float] | None = None,
     institutions: int = 1,
+    rows_per_unit: int = 1,
 ) -> Plan:
     """Decide every later access from the schema, the grant and the noisy row count.
 
     `shares` may be some of them by name: these are taken as given, in proportion to the others, which are chosen.
 
     Raises:
+        ConfigError: units of this schema cannot have `rows_per_unit` rows.
         BudgetError: fewer than about 200 rows, or a budget too small to calibrate any noise for.
     """
     check.budget(epsilon, delta)
     check.positive(institutions=institutions)
+    check_rows_per_unit(schema, rows_per_unit)
     if noisy_size < MIN_ROWS:
         enough = _rounded_up(epsilon * MIN_ROWS / max(noisy_size, 20))
         raise BudgetError(
             f"the noisy row count is below {MIN_ROWS}: too few for a release that is both private and useful at epsilon {epsilon:g}. "
             f"Pool more rows into one table, or grant more: about epsilon {enough:g} would carry as much signal as 200 rows do here."
         )
-    size = size_event(epsilon)
+    size = size_event(epsilon, rows_per_unit)
     features = len(schema.features)
+    units = (
+        noisy_size // rows_per_unit
+    )  # at least so many: what the noise, which grows with a unit's rows, is up against
     by_hand = tuple(f.name for f in fields(Shares)) if isinstance(shares, Shares) else tuple(shares or ())
     if not isinstance(shares, Shares):
-        chosen = choose_shares(noisy_size, epsilon, features)
+        chosen = choose_shares(units, epsilon, features)
         chosen = without_target(chosen) if schema.target is None else chosen
         shares = replace(chosen, **(shares or {}))
     all_pairs = features * (features - 1) // 2
-    pairs = all_pairs if all_pairs <= ALL_PAIRS_UP_TO else _wide_pairs(noisy_size, epsilon, all_pairs)
+    pairs = all_pairs if all_pairs <= ALL_PAIRS_UP_TO else _wide_pairs(units, epsilon, all_pairs)
 
     def events_at(scale: float) -> tuple[Event, ...]:
-        return (
-            size,
-            *_later_events(schema, noisy_size, shares, scale, pairs=pairs, scout=all_pairs if pairs < all_pairs else 0),
-        )
+        scout = all_pairs if pairs < all_pairs else 0
+        later = _later_events(schema, noisy_size, shares, scale, pairs=pairs, scout=scout)
+        return size, *(e.model_copy(update={"rows_per_unit": rows_per_unit}) for e in later)
 
     events = events_at(solve_scale(lambda scale: epsilon_of(events_at(scale), delta), epsilon))
     fitting = round(1.3 * math.sqrt(noisy_size / (3.5 * _cell_stddev(events, "relate.pairs"))))
@@ -243,7 +266,7 @@ def _later_events(
 ) -> list[Event]:
     """Events of round 1 at a given noise scale."""
     features = len(schema.features)
-    rate = min(1.0, max(2000, 0.02 * noisy_size) / noisy_size)
+    rate = min(1.0, min(max(2000, 0.02 * noisy_size), MOST_EXPECTED) / noisy_size)
     grids = base_grids(schema)
     measured = [grids[i] for i in binned_columns(schema) for _ in range(bin_weight(schema, i))]
     counted = "counts per class, column and bin" if schema.target is not None else "counts per column and bin"

@@ -9,13 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
-import pandas as pd
 
 from distill.accounting import Event
+from distill.encoded import EncodedTable
 from distill.errors import ConfigError, UnpaidReadError
-from distill.grid import ColumnGrid, base_grids, encode_table
+from distill.grid import ColumnGrid, base_grids
 from distill.mechanisms import NoiseSource
 from distill.schema import Schema
+
+CHUNK_ROWS = (
+    1 << 17
+)  # counted at a time: few enough that a label and what it is made from stay in the processor's cache
 
 
 class Reserved(Protocol):
@@ -28,38 +32,51 @@ class Reserved(Protocol):
 
 
 Rows = list[np.ndarray]  # one code array a column, in schema order: base-grid leaves, or coarse bins
-LabelOf = Callable[[Rows, Rows], np.ndarray]  # (leaves, coarse) -> one cell a record, -1 where it is not counted
+# (leaves, coarse) -> one cell a record, -1 where it is not counted. Leaves are there until `recode`, coarse bins from then on.
+LabelOf = Callable[[Rows, Rows], np.ndarray]
 GradientOf = Callable[[np.ndarray], np.ndarray]  # a batch (n, d) -> sum of clipped gradients, flat
 
 
 class PrivateTable:
     """Private rows behind noisy answers.
 
-    Unit: one row; where the schema names a `unit` column, one row a unit is drawn at random on entering, with the
-    noise source's generator, so that a row stands for a unit. Neighbours: add or remove one unit.
+    Unit: one row; where the schema names a `unit` column, its rows, of which at most `rows_per_unit` are drawn at random on
+    entering, with the noise source's generator. Neighbours: add or remove one unit, that is at most so many rows at once.
     """
 
-    def __init__(self, frame: pd.DataFrame, schema: Schema, paid_by: Reserved, noise: NoiseSource) -> None:
-        if schema.unit is not None:
-            frame = frame.iloc[noise.choose_one_per_group(pd.factorize(frame[schema.unit])[0])]
+    def __init__(
+        self, rows: EncodedTable, schema: Schema, paid_by: Reserved, noise: NoiseSource, *, rows_per_unit: int = 1
+    ) -> None:
+        """Take over `rows`: where units have more than `rows_per_unit` rows, the rest is dropped from its arrays too."""
         self.schema = schema
         self.grids: tuple[ColumnGrid, ...] = base_grids(schema)
         self.reads: dict[str, int] = {}
         self._paid_by, self._noise = paid_by, noise
-        self._leaves: Rows = encode_table(frame, self.grids)
-        self._coarse: Rows = []
-        self._matrix: np.ndarray | None = None
+        self._rows_per_unit = rows_per_unit
+        self._firsts: np.ndarray | None = None  # where each unit's rows begin, and the end; None: each row is a unit
+        if rows.units is not None:
+            chosen = noise.choose_per_group(rows.units, rows_per_unit)
+            _keep(rows.codes, chosen)
+            if rows_per_unit > 1:
+                self._firsts = _starts(rows.units[chosen])
+        self._codes: Rows = rows.codes
+        self._recoded = False
+        self._features: np.ndarray | None = None
+        self._order: list[int] = []
 
     def recode(self, coarse: Sequence[Callable[[np.ndarray], np.ndarray]], *, target: int) -> None:
-        """Map every column's leaves to coarse bins (row-local; nothing is released); gradients see the target last.
+        """Map every column's leaves to coarse bins; nothing is released, and the leaves are gone. Gradients see the target last.
 
+        Each map is asked once for all cells of its column's grid, never for a row, so no row can leak into another's bin.
         `target` one past the last column stands for no target: a column of zeros, one class, goes there.
         """
-        self._coarse = [to_bin(leaves) for to_bin, leaves in zip(coarse, self._leaves, strict=True)]
-        if target == len(self._coarse):
-            self._coarse.append(np.zeros_like(self._coarse[0]))
-        order = [i for i in range(len(self._coarse)) if i != target] + [target]
-        self._matrix = np.stack([self._coarse[i] for i in order], axis=1)
+        for i, (grid, to_bin) in enumerate(zip(self.grids, coarse, strict=True)):
+            bins = to_bin(np.arange(grid.cells))
+            self._codes[i] = _looked_up(bins.astype(np.min_scalar_type(int(bins.max()))), self._codes[i])
+        if target == len(self._codes):
+            self._codes.append(np.zeros(self._n, dtype=np.uint8))
+        self._recoded = True
+        self._order = [i for i in range(len(self._codes)) if i != target] + [target]
 
     def featurise(self, features: Mapping[int, np.ndarray], *, target: int) -> None:
         """Let gradients see features, and the class code last, instead of coarse bins; nothing is released.
@@ -79,44 +96,70 @@ class PrivateTable:
                     f"column {self.grids[i].column.name!r} has {self.grids[i].cells} cells, and features were given "
                     f"for {len(table)}."
                 )
-        parts = [np.asarray(table, dtype=np.float32)[self._leaves[i]] for i, table in features.items()]
-        self._matrix = np.hstack([*parts, self._leaves[target][:, None].astype(np.float32)])
+        parts = [np.asarray(table, dtype=np.float32)[self._codes[i]] for i, table in features.items()]
+        self._features = np.hstack([*parts, self._codes[target][:, None].astype(np.float32)])
 
     def noisy_size(self, event: str) -> int:
-        """The number of units plus Laplace noise; sensitivity 1."""
+        """The number of rows plus Laplace noise; sensitivity: the most rows of a unit."""
         paid = self._pay(event, "laplace")
-        return self._noise.laplace_count(len(self._leaves[0]), scale=paid.noise_multiplier)
+        return self._noise.laplace_count(self._n, scale=paid.cell_stddev)
 
     def noisy_counts(
         self, event: str, label_of: Sequence[LabelOf], sizes: Sequence[int], stddevs: Sequence[float]
     ) -> list[np.ndarray]:
         """One noisy histogram a block; integers, block b of shape (sizes[b],).
 
-        Sensitivity: by construction a unit adds one to at most one cell of each block, so the release as a whole is a
-        Gaussian mechanism with noise multiplier (sum over blocks of stddevs[b]**-2)**-0.5 (L2, add or remove one unit).
+        Sensitivity: by construction a row adds one to at most one cell of each block, so the m rows that a unit may have,
+        all alike at worst, add m to one cell of each. The release as a whole is a Gaussian mechanism with noise multiplier
+        (sum over blocks of (m / stddevs[b])**2)**-0.5 (L2, add or remove one unit).
 
         Raises:
             UnpaidReadError: the event is not reserved, is used up, or was planned with more noise than asked here.
         """
-        self._pay(event, "gaussian", precision=sum(s**-2.0 for s in stddevs))
-        out = []
-        for label, size, stddev in zip(label_of, sizes, stddevs, strict=True):
-            cells = label(self._leaves, self._coarse)
-            counts = np.bincount(cells[cells >= 0], minlength=size)[:size]
-            out.append(self._noise.gaussian_counts(counts, stddev=stddev))
-        return out
+        self._pay(event, "gaussian", precision=sum((self._rows_per_unit / s) ** 2 for s in stddevs))
+        counts = [np.zeros(size, dtype=np.int64) for size in sizes]
+        for start in range(0, self._n, CHUNK_ROWS):
+            chunk = [codes[start : start + CHUNK_ROWS] for codes in self._codes]
+            leaves, coarse = ([], chunk) if self._recoded else (chunk, [])
+            for count, label in zip(counts, label_of, strict=True):
+                _count_cells(count, label(leaves, coarse))
+        return [self._noise.gaussian_counts(c, stddev=stddev) for c, stddev in zip(counts, stddevs, strict=True)]
 
     def noisy_gradient(self, event: str, gradient_of: GradientOf, *, clip_norm: float) -> np.ndarray:
         """Sum of clipped per-record gradients over a Poisson sample, plus Gaussian noise; flat float32.
 
         `gradient_of` must bound each record's part of the sum by `clip_norm` in L2 (see `distill.dpsgd`). One call is one
         step of the event, at the event's sampling rate and noise multiplier. Source: arXiv:1607.00133, algorithm 1.
+
+        Where a unit may have m rows, units are sampled, each with all its rows: the event's sampling rate is a unit's
+        chance, and rows that joined one by one would join more often as a unit. A sampled unit then moves the sum by at most m *
+        clip_norm (triangle inequality; reached by m equal rows), and the noise is for that. Clipping the unit's summed
+        gradient at m * clip_norm would need the same noise, and a norm that linear layers do not give for free.
         """
         paid = self._pay(event, "poisson_gaussian")
-        assert self._matrix is not None, "recode or featurise comes before any gradient"
-        batch = self._matrix[self._noise.poisson_sample(len(self._matrix), rate=paid.sampling_rate)]
-        total = gradient_of(batch)
-        return np.asarray(total + self._noise.gaussian(total.size, stddev=paid.noise_multiplier * clip_norm))
+        total = gradient_of(self._batch(self._sampled(paid.sampling_rate)))
+        return np.asarray(total + self._noise.gaussian(total.size, stddev=paid.cell_stddev * clip_norm))
+
+    @property
+    def _n(self) -> int:
+        """The number of rows, which is private."""
+        return len(self._codes[0])
+
+    def _sampled(self, rate: float) -> np.ndarray:
+        """Rows of a Poisson sample of units, each with all its rows."""
+        if self._firsts is None:
+            return self._noise.poisson_sample(self._n, rate=rate)
+        units = self._noise.poisson_sample(len(self._firsts) - 1, rate=rate)
+        firsts, sizes = self._firsts[units], self._firsts[units + 1] - self._firsts[units]
+        within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return np.asarray(np.repeat(firsts, sizes) + within)
+
+    def _batch(self, chosen: np.ndarray) -> np.ndarray:
+        """What gradients see of some rows, (n, columns)."""
+        if self._features is not None:
+            return np.asarray(self._features[chosen])
+        assert self._recoded, "recode or featurise comes before any gradient"
+        return np.stack([self._codes[i][chosen] for i in self._order], axis=1)
 
     def _pay(self, name: str, mechanism: str, precision: float = 0.0) -> Event:
         """Find the reserved event and count one run against it; raises before any row is looked at."""
@@ -127,7 +170,35 @@ class PrivateTable:
             raise UnpaidReadError(f"event {name!r} pays for a {event.mechanism} release, not {mechanism}.")
         if self.reads.get(name, 0) >= event.count:
             raise UnpaidReadError(f"event {name!r} pays for {event.count} read(s), and all are used.")
+        if event.rows_per_unit < self._rows_per_unit:
+            raise UnpaidReadError(f"event {name!r} was planned for fewer rows a unit than this table keeps.")
         if precision * event.noise_multiplier**2 > 1 + 1e-9:
             raise UnpaidReadError(f"event {name!r} was planned with more noise than this read would add.")
         self.reads[name] = self.reads.get(name, 0) + 1
         return event
+
+
+def _keep(codes: Rows, chosen: np.ndarray) -> None:
+    """Reduce each column to the chosen rows, one column at a time, so that there are never two tables."""
+    for i, column in enumerate(codes):
+        codes[i] = column[chosen]
+
+
+def _starts(units: np.ndarray) -> np.ndarray:
+    """Where each run of equal labels begins, and the end."""
+    return np.append(np.flatnonzero(np.append(True, units[1:] != units[:-1])[: units.size]), units.size)
+
+
+def _looked_up(bins: np.ndarray, leaves: np.ndarray) -> np.ndarray:
+    """`bins[leaves]`, a piece at a time: numpy would turn all of `leaves` into eight-byte indices first."""
+    out = np.empty(len(leaves), dtype=bins.dtype)
+    for start in range(0, len(leaves), CHUNK_ROWS):
+        out[start : start + CHUNK_ROWS] = bins[leaves[start : start + CHUNK_ROWS]]
+    return out
+
+
+def _count_cells(counts: np.ndarray, cells: np.ndarray) -> None:
+    """Add to `counts` how often each of its cells occurs; cells outside, negative ones among them, are not counted."""
+    if cells.size and cells.min() < 0:
+        cells = cells[cells >= 0]
+    counts += np.bincount(cells, minlength=len(counts))[: len(counts)]

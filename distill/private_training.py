@@ -17,6 +17,7 @@ import pandas as pd
 from distill import check
 from distill.accounting import Event, epsilon_of
 from distill.bins import ColumnBins
+from distill.encoded import encode_frame
 from distill.errors import BudgetError, ConfigError, UnpaidReadError
 from distill.grid import ColumnGrid, base_grids
 from distill.keys import SigningKey
@@ -187,7 +188,7 @@ def begin_training(frame: pd.DataFrame, request: TrainingRequest, ledger: Ledger
     request.schema.require_confirmed()
     noise = NoiseSource(request.rehearsal)
     reservation = reserve_release(request, ledger, key, rehearsal=noise.rehearsal)
-    table = PrivateTable(frame, request.schema, reservation, noise)
+    table = PrivateTable(encode_frame(frame, request.schema), request.schema, reservation, noise)
     noisy_size = table.noisy_size("size")
     plan = plan_or_abandon(
         reservation,

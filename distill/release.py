@@ -58,14 +58,16 @@ def require_place(out: Path, *, protected: Sequence[Path], overwrite: bool) -> N
         trial.unlink()
 
 
-def reserve_release(request: Asked, ledger: Ledger, key: SigningKey, *, rehearsal: bool) -> Reservation:
+def reserve_release(
+    request: Asked, ledger: Ledger, key: SigningKey, *, rehearsal: bool, rows_per_unit: int = 1
+) -> Reservation:
     """Set the whole budget aside, with the noisy row count as the first read. Raises as `Ledger.reserve` does."""
     return ledger.reserve(
         epsilon=request.epsilon,
         delta=request.delta,
         purpose=request.purpose,
         actor=acting_user(),
-        events=[size_event(request.epsilon)],
+        events=[size_event(request.epsilon, rows_per_unit)],
         key=key,
         rehearsal=rehearsal,
     )

@@ -1,8 +1,8 @@
 """Encoding one column at a time: numbers into their bounds, categories into codes, units into text.
 
 An encoder takes a column in batches of pyarrow arrays, reports every way in which it differs from its public
-description, and gives the column of the canonical frame (see `distill.tables`). A report may raise; if it does not, the
-faulty values become missing, so that a check can go on.
+description, gives each batch as a numpy array, and joins such batches to the column of the canonical frame (see
+`distill.tables`). A report may raise; if it does not, the faulty values become missing, so that a check can go on.
 
 Promise: no finding quotes a value of the table or a count of its rows.
 """
@@ -44,14 +44,14 @@ Report = Callable[[Finding], None]
 
 
 class Encoder(Protocol):
-    """Takes a column's batches and gives the column of the canonical frame."""
+    """Checks and encodes a column batch by batch; keeps no batch."""
 
-    def add(self, array: Any) -> None:
-        """Encode one batch."""
+    def encode(self, array: Any) -> npt.NDArray[Any]:
+        """One batch: float64 with NaN for missing, int16 codes with -1 for missing, or texts; shape (rows,)."""
         ...
 
-    def finish(self) -> Any:
-        """The whole column; the batches are let go."""
+    def join(self, batches: list[npt.NDArray[Any]]) -> Any:
+        """The column of the canonical frame."""
         ...
 
 
@@ -67,17 +67,15 @@ class NumberEncoder:
     def __init__(self, column: Column, report: Report) -> None:
         """Encode `column`, telling `report` what does not fit."""
         self._column, self._report = column, report
-        self._parts: list[npt.NDArray[np.float64]] = []
 
-    def add(self, array: Any) -> None:
-        """Encode one batch."""
+    def encode(self, array: Any) -> npt.NDArray[np.float64]:
+        """One batch as float64; NaN is missing."""
         column = self._column
         array = plain_array(array)
         x = as_numbers(array)
         if x is None:
             self._not_numbers(array.type)
-            self._parts.append(np.full(len(array), np.nan))
-            return
+            return np.full(len(array), np.nan)
         if np.isinf(x).any():
             self._error("holds infinite values", "replace them by a bound, or leave them empty where it is nullable")
             x = np.where(np.isinf(x), np.nan, x)
@@ -89,12 +87,11 @@ class NumberEncoder:
         if not (np.isnan(x) | (inside == x)).all():
             bounds = f"[{column.min:g}, {column.max:g}]"
             self._report(Finding(column.name, "note", f"column {column.name!r}: values outside {bounds} are clipped."))
-        self._parts.append(inside)
+        return np.asarray(inside)
 
-    def finish(self) -> npt.NDArray[np.float64]:
-        """The whole column; the batches are let go."""
-        parts, self._parts = self._parts, []
-        return np.concatenate(parts) if parts else np.empty(0)
+    def join(self, batches: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+        """The whole column."""
+        return np.concatenate(batches) if batches else np.empty(0)
 
     def _not_numbers(self, kind: Any) -> None:
         """Report text that is no number, or another type."""
@@ -121,10 +118,9 @@ class CategoryEncoder:
         self._codes = {whole_text(text): code for code, text in enumerate(texts)} | {
             t: c for c, t in enumerate(self._texts)
         }
-        self._parts: list[npt.NDArray[np.int16]] = []
 
-    def add(self, array: Any) -> None:
-        """Encode one batch."""
+    def encode(self, array: Any) -> npt.NDArray[np.int16]:
+        """One batch as codes."""
         from pyarrow import types
 
         column, array = self._column, plain_array(array)
@@ -135,8 +131,7 @@ class CategoryEncoder:
         elif not any(fits(kind) for fits in listable):
             mend = "write its categories as texts or integers"
             self._error(f"column {column.name!r} is categorical, but has the type {_type_name(kind)}: {mend}.")
-            self._parts.append(np.full(len(array), _ABSENT, dtype=np.int16))
-            return
+            return np.full(len(array), _ABSENT, dtype=np.int16)
         encoded = array.dictionary_encode()
         lookup = np.array([*map(self._code, encoded.dictionary.to_pylist()), _ABSENT], dtype=np.int16)
         codes = lookup[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
@@ -145,12 +140,11 @@ class CategoryEncoder:
         if (lookup == _UNKNOWN).any():
             self._unknown()
             codes = np.where(codes == _UNKNOWN, len(self._texts) - 1 if column.other else _ABSENT, codes)
-        self._parts.append(codes.astype(np.int16))
+        return np.asarray(codes, dtype=np.int16)
 
-    def finish(self) -> "pd.Categorical[Any]":
-        """The whole column; the batches are let go."""
-        parts, self._parts = self._parts, []
-        codes = np.concatenate(parts) if parts else np.empty(0, dtype=np.int16)
+    def join(self, batches: list[npt.NDArray[np.int16]]) -> "pd.Categorical[Any]":
+        """The whole column."""
+        codes = np.concatenate(batches) if batches else np.empty(0, dtype=np.int16)
         return pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(pd.Index(self._texts, dtype=object)))
 
     def _code(self, value: object) -> int:
@@ -192,27 +186,24 @@ class UnitEncoder:
     def __init__(self, name: str, report: Report) -> None:
         """Take the unit column `name`, telling `report` what does not fit."""
         self._name, self._report = name, report
-        self._parts: list[npt.NDArray[np.object_]] = []
 
-    def add(self, array: Any) -> None:
-        """Encode one batch."""
+    def encode(self, array: Any) -> npt.NDArray[np.object_]:
+        """One batch as texts without outer spaces."""
         import pyarrow.compute as pc
         from pyarrow import types
 
         array = plain_array(array)
         if types.is_nested(array.type) or types.is_binary(array.type) or types.is_fixed_size_binary(array.type):
             self._error(f"has the type {_type_name(array.type)}: write its identifiers as texts or integers.")
-            self._parts.append(np.full(len(array), "", dtype=object))
-            return
+            return np.full(len(array), "", dtype=object)
         texts = pc.utf8_trim_whitespace(array.cast("string"))
         if texts.null_count or pc.any(pc.equal(texts, "")).as_py():
             self._error("has missing values: every row must name its unit; drop the others.")
-        self._parts.append(np.asarray(texts.to_numpy(zero_copy_only=False), dtype=object))
+        return np.asarray(texts.to_numpy(zero_copy_only=False), dtype=object)
 
-    def finish(self) -> npt.NDArray[np.object_]:
-        """The whole column; the batches are let go."""
-        parts, self._parts = self._parts, []
-        return np.concatenate(parts) if parts else np.empty(0, dtype=object)
+    def join(self, batches: list[npt.NDArray[np.object_]]) -> npt.NDArray[np.object_]:
+        """The whole column."""
+        return np.concatenate(batches) if batches else np.empty(0, dtype=object)
 
     def _error(self, problem: str) -> None:
         self._report(Finding(self._name, "error", f"unit column {self._name!r} {problem}"))

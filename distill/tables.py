@@ -3,13 +3,16 @@
 The *canonical* frame has the schema's columns in the schema's order: numbers as float64 (NaN is missing) inside their
 bounds; categories as `pandas.Categorical` over the schema's categories as text, then OTHER where the column allows it;
 the unit column, if the schema names one, last and as text. Tables are read in batches and encoded at once, so memory
-stays at about the canonical frame.
+stays at about the canonical frame. A fit needs no such frame: it takes the batches (`open_encoded`) and keeps small codes
+of them (`distill.encoded`).
 
 Promise: no text of an error or a finding quotes a value of the table or a count of its rows.
 """
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,16 +27,31 @@ from distill.table_files import open_table, write_table
 __all__ = [
     "MISSING",
     "OTHER",
+    "EncodedBatches",
     "Finding",
     "Role",
     "canonical_table",
     "check_table",
+    "open_encoded",
     "read_table",
     "to_public",
     "write_table",
 ]
 
 Role = Literal["fit", "evaluate", "predict"]
+
+
+@dataclass(frozen=True)
+class EncodedBatches:
+    """A table on its way: checked against its schema and encoded, batch by batch.
+
+    Attributes:
+        encoders: One a column, in the order of the canonical frame.
+        batches: Yields one array a column (see `table_columns.Encoder.encode`), in the same order.
+    """
+
+    encoders: dict[str, Encoder]
+    batches: Iterator[list[np.ndarray]]
 
 
 def read_table(path: Path, schema: Schema, *, role: Role = "fit") -> pd.DataFrame:
@@ -52,14 +70,25 @@ def read_table(path: Path, schema: Schema, *, role: Role = "fit") -> pd.DataFram
     Raises:
         DataError: The file cannot be read (see `table_files.open_table`) or does not fit the schema.
     """
+    with open_encoded(path, schema, role=role) as table:
+        return _frame(table)
+
+
+@contextmanager
+def open_encoded(path: Path, schema: Schema, *, role: Role = "fit") -> Iterator[EncodedBatches]:
+    """Open a table to take it batch by batch, by the rules of `read_table`; it is closed when the block ends.
+
+    Raises:
+        DataError: At once or while batches are drawn, as `read_table` does.
+    """
     with open_table(path) as table:
-        return _encode(table.names, table.columns, schema, role, _refuse(f"{path}"))
+        yield _encoded(table.names, table.columns, schema, role, _refuse(f"{path}"))
 
 
 def canonical_table(frame: pd.DataFrame, schema: Schema, *, role: Role = "fit", where: str = "table") -> pd.DataFrame:
     """The canonical frame of rows already in memory, by the rules of `read_table`; `where` names them in errors."""
     names = tuple(str(name).strip() for name in frame.columns)
-    return _encode(names, iter([_arrays(frame, where)]), schema, role, _refuse(where))
+    return _frame(_encoded(names, iter([_arrays(frame, where)]), schema, role, _refuse(where)))
 
 
 def check_table(path: Path, schema: Schema, *, role: Role = "fit") -> list[Finding]:
@@ -70,7 +99,9 @@ def check_table(path: Path, schema: Schema, *, role: Role = "fit") -> list[Findi
     """
     found: dict[Finding, None] = {}
     with open_table(path) as table:
-        _encode(table.names, table.columns, schema, role, lambda finding: found.setdefault(finding))
+        encoded = _encoded(table.names, table.columns, schema, role, lambda finding: found.setdefault(finding))
+        for _ in encoded.batches:
+            pass
     return sorted(found, key=lambda finding: finding.severity)
 
 
@@ -127,10 +158,10 @@ def _arrays(frame: pd.DataFrame, where: str) -> list[Any]:
     return out
 
 
-def _encode(
+def _encoded(
     names: tuple[str, ...], batches: Iterator[list[Any]], schema: Schema, role: Role, report: Report
-) -> pd.DataFrame:
-    """Match the names with the schema, then encode batch by batch."""
+) -> EncodedBatches:
+    """Match the names with the schema at once, encode when batches are drawn."""
     _check_names(names, schema, role, report)
     wanted = [c for c in schema.columns if c.name in names and not (role == "predict" and c.name == schema.target)]
     encoders: dict[str, Encoder] = {
@@ -142,11 +173,20 @@ def _encode(
     if role == "fit" and schema.unit in names:
         encoders[schema.unit] = UnitEncoder(schema.unit, report)
     places = [(names.index(name), encoder) for name, encoder in encoders.items()]
-    for batch in batches:
-        for place, encoder in places:
-            encoder.add(batch[place])
-    out = {name: encoders[name].finish() for name in list(encoders)}
-    return pd.DataFrame(out, columns=pd.Index(list(encoders), dtype=object), copy=False)
+    return EncodedBatches(encoders, ([e.encode(batch[place]) for place, e in places] for batch in batches))
+
+
+def _frame(table: EncodedBatches) -> pd.DataFrame:
+    """The canonical frame of a table; a column's batches are let go once it is whole."""
+    parts: list[list[np.ndarray]] = [[] for _ in table.encoders]
+    for batch in table.batches:
+        for part, values in zip(parts, batch, strict=True):
+            part.append(values)
+    out = {}
+    for (name, encoder), part in zip(table.encoders.items(), parts, strict=True):
+        out[name] = encoder.join(part)
+        part.clear()
+    return pd.DataFrame(out, columns=pd.Index(list(table.encoders), dtype=object), copy=False)
 
 
 def _check_names(names: tuple[str, ...], schema: Schema, role: Role, report: Report) -> None:

@@ -15,6 +15,8 @@ import pytest
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from distill.demo_tables import demo_schema, mixed_table
+from distill.schema import load_schema
+from distill.tables import check_table, read_table
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 sys.path[:0] = [str(FOLDER), str(FOLDER / "peers")]  # as where the scripts run
@@ -32,7 +34,7 @@ def loaded(name: str) -> ModuleType:
     return module
 
 
-yardstick, utility, speed = loaded("yardstick"), loaded("utility"), loaded("speed")
+yardstick, utility, speed, scale = loaded("yardstick"), loaded("utility"), loaded("speed"), loaded("scale")
 
 import aim  # noqa: E402 - a peer, without its tool
 import mst  # noqa: E402 - a peer, without its tool
@@ -444,3 +446,58 @@ def test_the_regression_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> No
     figures = {line.split("|")[1].strip(): float(line.split("|")[2]) for line in said.splitlines()[3:]}
     assert len(figures) == 4
     assert 0.2 < figures["bundles, the hub's model"] < figures["oracle: the law itself"]
+
+
+# ---- scale ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_made_up_table_fits_its_schema_however_it_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scale, "CHUNK", 700)
+    scale.make_table(tmp_path / "table", 2_000, 30)
+    schema = load_schema(tmp_path / "table" / "schema.json")
+    rows = read_table(tmp_path / "table" / "table.parquet", schema)  # raises if a value does not fit
+    assert (len(rows), len(schema.columns)) == (2_000, 30)
+    assert not check_table(tmp_path / "table" / "table.parquet", schema) or rows["f01"].max() == 1_000_000
+    assert {c.kind for c in schema.columns} == {"continuous", "integer", "categorical"}
+    assert 0.2 < (rows["label"].astype(str) == "1").mean() < 0.6
+    assert abs(rows["f00"].corr(rows["f02"])) > 0.3  # columns go together, so that there is something to learn
+
+
+def test_every_second_of_a_fit_is_given_to_one_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 1.0, 3.0, 6.0, 10.0, 15.0, 21.0, 28.0])
+    monkeypatch.setattr(scale.time, "process_time", lambda: next(now))
+    clock = scale.StageClock()
+    clock("size", 0, 1)  # 1 s of reading
+    clock("size", 1, 1)  # 2 s
+    clock("encode", 0, 2)  # 3 s of planning, which count as size
+    clock("encode", 2, 2)  # 4 s
+    clock("relate", 1, 1)  # 5 s: told at its end only
+    clock("select", 1, 1)  # 6 s
+    told = clock.finish()  # 7 s of writing
+    assert {stage: seconds for stage, seconds in told.items() if seconds} == {
+        "read": 1,
+        "size": 5,
+        "encode": 4,
+        "relate": 5,
+        "select": 6,
+        "write": 7,
+    }
+
+
+@pytest.mark.slow
+def test_the_quick_size_of_the_scale_benchmark_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scale.main(["--quick", "--out", str(tmp_path / "out"), "--scratch", str(tmp_path)]) == 0
+    results = pd.read_csv(tmp_path / "out" / "scale.csv")
+    assert list(results["rows"]) == list(scale.QUICK_SIZES)
+    assert (results["peak_mb"] > 100).all()
+    assert (results[["read", "encode", "represent", "refine"]] > 0).all(axis=None)
+    assert results[list(scale.STAGES)].sum(axis=1).to_numpy() == pytest.approx(results["seconds"].to_numpy(), rel=0.01)
+    assert (tmp_path / "out" / "scale.png").read_bytes().startswith(b"\x89PNG")
+    assert len(capsys.readouterr().out.splitlines()) == 2 + len(scale.QUICK_SIZES)
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]  # the made-up tables are gone
+
+
+def test_a_fit_that_fails_stops_the_scale_benchmark_with_its_words(tmp_path: Path) -> None:
+    scale.make_table(tmp_path / "few", 60, 4)
+    with pytest.raises(SystemExit, match=r"the fit in .* failed:\n(.*\n)*.*the noisy row count is below 200"):
+        scale.measured_fit(tmp_path / "few", 100.0, 1e-5)  # the count is exact but for a few rows

@@ -13,6 +13,7 @@ import peer
 
 from distill.accounting import Event, epsilon_of
 from distill.bins import ColumnBins
+from distill.encoded import encode_frame
 from distill.mechanisms import NoiseSource
 from distill.plan import ReleasePlan, bin_events, gaussian_event, size_event, solve_scale
 from distill.private_table import PrivateTable
@@ -50,7 +51,9 @@ def open_table(task: peer.Task, name: str, blocks: Callable[[Schema], int]) -> O
     """Count the rows, then plan `encode.bins.*` and one release called `name` of as many histograms as `blocks` says."""
     schema = Schema.model_validate(task.schema)
     paid = Paid((size_event(task.epsilon),))
-    table = PrivateTable(canonical_table(task.train, schema), schema, paid, NoiseSource(task.seed))
+    table = PrivateTable(
+        encode_frame(canonical_table(task.train, schema), schema), schema, paid, NoiseSource(task.seed)
+    )
     size = max(1, table.noisy_size("size"))
     measured = [g for g in table.grids if g.column.name != schema.target]
 

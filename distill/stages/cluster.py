@@ -16,6 +16,7 @@ from distill.simplex import project_to_simplex
 
 EVENT = "cluster"
 MIN_PORTION = 0.01  # of the samples, for a region to count as dense
+ENCODED_AT_ONCE = 8192  # rows, as one-hot rows of floats: few enough for the processor's cache
 
 
 def find_clusters(latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -28,7 +29,7 @@ def find_clusters(latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     from sklearn.cluster import HDBSCAN
 
-    points = latents.numpy().astype(np.float64)
+    points = latents.numpy(force=True).astype(np.float64)
     finder = HDBSCAN(min_cluster_size=max(5, int(MIN_PORTION * len(points))), min_samples=5, copy=True)
     labels = finder.fit_predict(points)
     dense = (labels >= 0) & (finder.probabilities_ > 0.5)
@@ -36,7 +37,7 @@ def find_clusters(latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         labels, dense = np.zeros(len(points), dtype=np.int64), np.ones(len(points), dtype=bool)
     found = np.unique(labels[dense])
     centres = torch.tensor(np.stack([points[dense & (labels == c)].mean(axis=0) for c in found]), dtype=torch.float32)
-    return centres, nearest(latents, centres), torch.from_numpy(dense)
+    return centres, nearest(latents, centres), torch.as_tensor(dense)
 
 
 def nearest(latents: Tensor, centres: Tensor) -> Tensor:
@@ -51,9 +52,9 @@ def count_clusters(
 
     def label(leaves: Rows, coarse: Rows) -> np.ndarray:
         del leaves
-        codes = torch.from_numpy(np.stack([coarse[i] for i in order], axis=1).astype(np.int64))
-        parts = [nearest(encode(part), centres) for part in codes.split(65536)]
-        return torch.cat(parts).numpy()
+        codes = torch.as_tensor(np.stack([coarse[i] for i in order], axis=1).astype(np.int64))
+        parts = [nearest(encode(part), centres) for part in codes.split(ENCODED_AT_ONCE)]
+        return torch.cat(parts).numpy(force=True)
 
     event = plan.event(EVENT)
     (counts,) = table.noisy_counts(EVENT, [label], [len(centres)], [event.cell_stddev])

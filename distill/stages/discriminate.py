@@ -69,11 +69,11 @@ class Discriminator:
         expected = rows * plan.event(EVENT).sampling_rate
 
         def gradient(codes: np.ndarray) -> np.ndarray:
-            batch = torch.from_numpy(codes.astype(np.int64))
+            batch = torch.as_tensor(codes.astype(np.int64))
             head = [to_head * self._head_gradient(batch)] if teach_head else []
-            return torch.cat([*head, to_critic * self._critic_gradient(batch)]).numpy()
+            return torch.cat([*head, to_critic * self._critic_gradient(batch)]).numpy(force=True)
 
-        noisy = torch.from_numpy(table.noisy_gradient(EVENT, gradient, clip_norm=1.0)) / expected
+        noisy = torch.as_tensor(table.noisy_gradient(EVENT, gradient, clip_norm=1.0)) / expected
         split = sum(p.numel() for p in self.head.parameters()) if teach_head else 0
         if teach_head:
             set_gradients([self.head], noisy[:split] / to_head)
@@ -92,7 +92,7 @@ class Discriminator:
     def averaged_head(self) -> tuple[np.ndarray, np.ndarray]:
         """Weights (classes, feature_width) and biases (classes,) for unscaled one-hot rows, averaged over the second half."""
         weight, bias = (a / max(self._averaged_steps, 1) for a in self._averaged)
-        return (weight / len(self.layout.features) ** 0.5).numpy(), bias.numpy()
+        return (weight / len(self.layout.features) ** 0.5).numpy(force=True), bias.numpy(force=True)
 
     def _head_gradient(self, codes: Tensor) -> Tensor:
         """Clipped gradient sum of the class head; codes (n, features + 1)."""
@@ -126,7 +126,7 @@ def head_step(plan: Plan, rows: float) -> float:
     event = plan.event(EVENT)
     if not plan.head_portion:
         return HEAD_STEP  # no step is taken
-    noise = event.noise_multiplier / (plan.head_portion**0.5 * rows * event.sampling_rate)  # of one averaged gradient
+    noise = event.cell_stddev / (plan.head_portion**0.5 * rows * event.sampling_rate)  # of one averaged gradient
     walk = noise * event.count**0.5 / (1 - HEAD_MOMENTUM)
     return float(min(HEAD_STEP, MAX_LOGIT_NOISE * plan.institutions**0.5 / walk))
 

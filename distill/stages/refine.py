@@ -40,7 +40,7 @@ class Candidates:
         for (i, j), block, weight in zip(pairs.pairs, pairs.aims or pairs.shares, signal + FAINT, strict=True):
             place = np.ix_(range(starts[i], starts[i] + block.shape[0]), range(starts[j], starts[j] + block.shape[1]))
             target[place], mask[place] = block, weight
-        self._two_way, self._mask = torch.from_numpy(target), torch.from_numpy(mask)
+        self._two_way, self._mask = torch.as_tensor(target), torch.as_tensor(mask)
         self._two_way_precision = 1 / (pairs.stddev**2 * mask.sum()) if pairs.pairs else 0.0
 
     def statistics_loss(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,7 +105,7 @@ def allot_classes(prior: np.ndarray, n: int) -> Tensor:
     floor = 0.1 / len(prior)
     portions = floor + (1 - floor * len(prior)) * prior
     edges = np.rint(np.cumsum(portions) * n).astype(np.int64)
-    return torch.from_numpy(np.searchsorted(edges, np.arange(n), side="right").clip(max=len(prior) - 1))
+    return torch.as_tensor(np.searchsorted(edges, np.arange(n), side="right").clip(max=len(prior) - 1))
 
 
 def class_weights(classes: Tensor, prior: np.ndarray) -> Tensor:

@@ -52,10 +52,10 @@ class Autoencoder:
 
         def gradient(codes: np.ndarray) -> np.ndarray:
             taps = Taps()
-            losses = self._losses(torch.from_numpy(codes.astype(np.int64)), taps)
-            return clipped_gradient_sum(losses, taps, clip_norm=1.0).numpy()
+            losses = self._losses(torch.as_tensor(codes.astype(np.int64)), taps)
+            return clipped_gradient_sum(losses, taps, clip_norm=1.0).numpy(force=True)
 
-        noisy = torch.from_numpy(table.noisy_gradient(EVENT, gradient, clip_norm=1.0))
+        noisy = torch.as_tensor(table.noisy_gradient(EVENT, gradient, clip_norm=1.0))
         set_gradients(self._layers, noisy / (rows * plan.event(EVENT).sampling_rate))
         self._optimizer.step()
 
@@ -82,6 +82,6 @@ class Autoencoder:
         mean, log_variance = self._encode(codes, taps)
         noise = torch.randn(mean.shape, generator=self.generator)
         logits = self._decode(mean + noise * (0.5 * log_variance).exp(), taps)
-        picked = self.layout.log_softmax(logits).gather(1, codes + torch.from_numpy(self.layout.starts))
+        picked = self.layout.log_softmax(logits).gather(1, codes + torch.as_tensor(self.layout.starts))
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
         return divergence - picked.sum(1)

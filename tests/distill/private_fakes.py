@@ -14,6 +14,7 @@ import torch
 from distill import distillation
 from distill.accounting import Event
 from distill.bins import ColumnBins
+from distill.encoded import encode_frame
 from distill.generator import Generator
 from distill.grid import base_grids
 from distill.mechanisms import NoiseSource
@@ -110,7 +111,9 @@ def every_kind(rows: int, seed: int, schema: Schema = EVERY_KIND) -> pd.DataFram
 
 def door(frame: pd.DataFrame, schema: Schema, plan: Plan, noise: NoiseSource | None = None) -> PrivateTable:
     """A private table of rows in public terms, paid for by a plan; exact unless given noise."""
-    return PrivateTable(canonical_table(frame, schema), schema, Paid(list(plan.events)), noise or NoNoise())
+    return PrivateTable(
+        encode_frame(canonical_table(frame, schema), schema), schema, Paid(list(plan.events)), noise or NoNoise()
+    )
 
 
 @functools.lru_cache(maxsize=32)

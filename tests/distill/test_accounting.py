@@ -1,10 +1,12 @@
 """Epsilon by the two accountants, against closed forms and against each other."""
 
+import json
 import math
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from distill.accounting import Event, epsilon_of
 from distill.errors import ConfigError
@@ -158,3 +160,30 @@ def test_another_event_never_makes_a_release_cheaper(first, second):
 def test_an_event_with_a_senseless_number_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Event(**({"name": "e", "mechanism": "poisson_gaussian", "noise_multiplier": 1.0} | wrong))
+
+
+# ---- units of several rows ------------------------------------------------------------------------------------------
+
+
+def test_more_rows_a_unit_are_paid_with_noise_and_not_with_epsilon():
+    one = Event(name="counts", mechanism="gaussian", noise_multiplier=2.0, blocks=9)
+    five = one.model_copy(update={"rows_per_unit": 5})
+    assert epsilon_of([one], 1e-5) == epsilon_of([five], 1e-5)
+    assert five.cell_stddev == 5 * one.cell_stddev == 30
+
+
+def test_an_event_of_one_row_a_unit_is_written_as_before_there_was_a_choice():
+    """Ledgers and bundles of that time must read back to the same bytes."""
+    event = Event(name="counts", mechanism="gaussian", noise_multiplier=2.0)
+    then = {"name", "mechanism", "noise_multiplier", "sampling_rate", "count", "blocks", "round", "purpose"}
+    assert set(event.model_dump(mode="json")) == set(json.loads(event.model_dump_json())) == then
+    many = event.model_copy(update={"rows_per_unit": 4})
+    assert set(many.model_dump(mode="json")) == {*then, "rows_per_unit"}
+    for e in (event, many):
+        assert Event.model_validate_json(e.model_dump_json(), strict=True) == e
+
+
+@pytest.mark.parametrize("many", [0, -1, 10_001, 1.5])
+def test_a_senseless_number_of_rows_a_unit_is_refused(many):
+    with pytest.raises(ValidationError, match="rows_per_unit"):
+        Event(name="counts", mechanism="gaussian", noise_multiplier=2.0, rows_per_unit=many)

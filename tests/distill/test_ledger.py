@@ -849,3 +849,29 @@ def test_a_proof_with_anything_changed_is_refused(ledger, keys):
         changed = [*proof[:number], entry | {"actor": "nobody"}, *proof[number + 1 :]]
         with pytest.raises(ValueError, match=f"entry {number + 1} of the ledger proof: its contents"):
             check_proof(changed, keys[0].public_hex)
+
+
+# --- units of several rows -------------------------------------------------------------------------------------------
+
+
+def test_the_ledger_and_its_proof_say_how_many_rows_of_a_unit_were_read(ledger, key):
+    many = [e.model_copy(update={"rows_per_unit": 3}) for e in (SIZE, *REST)]
+    reservation = ledger.reserve(
+        epsilon=0.5, delta=1e-5, purpose="credit scores", actor="operator", events=many[:1], key=key
+    )
+    reservation.plan(many[1:])
+    assert check_proof(reservation.proof(), key.public_hex).events == tuple(many)
+    assert open_ledger(ledger.path).verify(key.public_hex).summary.releases[0].events == tuple(many)
+
+
+def test_an_entry_that_spells_out_what_goes_without_saying_is_refused(ledger, key):
+    """One form for each content: `rows_per_unit` is written only where it is above 1."""
+    reserve(ledger, key).plan(REST)
+    entry = ledger.entries()[-1]
+    assert entry.kind == "plan"
+    body = json.loads(json.dumps(entry.body))
+    body["events"][0]["rows_per_unit"] = 1
+    with pytest.raises(ValueError, match="leaves out or adds something"):
+        _ = entry.model_copy(update={"body": body}).details
+    body["events"][0]["rows_per_unit"] = 2
+    assert entry.model_copy(update={"body": body}).details.events[0].rows_per_unit == 2

@@ -3,6 +3,8 @@
 Every statistical test here fails correct code less than once in a million runs (FALSE_ALARM, split over its parts).
 """
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -154,7 +156,7 @@ def test_extreme_rates_take_everyone_or_nobody(source):
 def test_one_row_a_unit_is_drawn_evenly_wherever_it_stands(source):
     units = np.array([3, 0, 3, 1, 3, 0, 3])
     rounds = 4000
-    chosen = np.array([source.choose_one_per_group(units) for _ in range(rounds)])
+    chosen = np.array([source.choose_per_group(units) for _ in range(rounds)])
     assert chosen.shape == (rounds, 3)
     assert (np.sort(units[chosen], axis=1) == [0, 1, 3]).all()
     times = np.bincount(chosen.ravel(), minlength=7)
@@ -169,7 +171,7 @@ def draw_everything(source: NoiseSource) -> list[object]:
         source.gaussian_counts(np.zeros(20, dtype=np.int64), stddev=1e6).tolist(),
         source.gaussian(20, stddev=1.0).tolist(),
         sorted(source.poisson_sample(1000, rate=0.5).tolist()),
-        source.choose_one_per_group(np.arange(1000) // 5).tolist(),
+        source.choose_per_group(np.arange(1000) // 5).tolist(),
     ]
 
 
@@ -185,3 +187,36 @@ def test_private_noise_never_repeats_and_ignores_global_seeds():
     second = draw_everything(NoiseSource())
     assert all(a != b for a, b in zip(first, second, strict=True))
     assert not NoiseSource().rehearsal
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 5])
+def test_of_each_group_as_many_as_allowed_are_drawn_evenly_and_side_by_side(source, most):
+    groups = np.array([3, 0, 3, 1, 3, 0, 3])
+    rounds = 3000
+    chosen = np.array([source.choose_per_group(groups, most) for _ in range(rounds)])
+    kept = {0: min(2, most), 1: 1, 3: min(4, most)}
+    assert (groups[chosen] == np.repeat(list(kept), list(kept.values()))).all()
+    assert all(len(set(row)) == len(row) for row in chosen.tolist())
+    times = np.bincount(chosen.ravel(), minlength=7)
+    for place, group in enumerate(groups):
+        low, high = binomial_bounds(rounds, kept[group] / (groups == group).sum(), tests=7)
+        assert low <= times[place] <= high
+    if most == 2:  # pairs of the large group too: all six alike
+        pairs = np.sort(chosen[:, -2:], axis=1)
+        counts = np.unique(pairs, axis=0, return_counts=True)[1]
+        assert len(counts) == 6
+        assert scipy.stats.chisquare(counts).pvalue > FALSE_ALARM
+
+
+def test_no_group_at_all_gives_nothing(source):
+    assert source.choose_per_group(np.zeros(0, dtype=int), 3).shape == (0,)
+
+
+def test_a_small_sample_of_a_huge_table_costs_no_memory_that_grows_with_it(source):
+    source.poisson_sample(1000, rate=0.5)
+    tracemalloc.start()
+    chosen = source.poisson_sample(10_000_000, rate=0.002)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(chosen) > 19_000  # 20,000 expected, seven deviations
+    assert peak < 5e6  # one number a row would be 8e7

@@ -13,7 +13,7 @@ from distill.accounting import Event, epsilon_of
 from distill.errors import BudgetError, ConfigError
 from distill.ledger_state import audited_epsilon
 from distill.mechanisms import NoiseSource
-from distill.plan import MIN_ROWS, Plan, Shares, make_plan, size_event, target_bins
+from distill.plan import MIN_ROWS, MOST_EXPECTED, Plan, Shares, make_plan, size_event, target_bins
 from distill.schema import Schema
 
 DELTA = 1e-5
@@ -229,3 +229,48 @@ def test_without_a_target_no_budget_goes_to_a_class_head(plan):
     assert "class" not in " ".join(e.purpose for e in bare.events)
     assert 0.98 * 2 < bare.joint_epsilon <= 2
     check_events(bare, UNTARGETED)
+
+
+# ---- large tables, and units of several rows ------------------------------------------------------------------------
+
+
+def test_training_samples_grow_with_the_rows_up_to_a_bound():
+    expected = {
+        rows: make_plan(EVERY_KIND, rows, epsilon=1.0, delta=1e-7).event("represent").sampling_rate * rows
+        for rows in (1_000, 50_000, 300_000, 10_000_000)
+    }
+    assert expected == pytest.approx({1_000: 1_000, 50_000: 2_000, 300_000: 6_000, 10_000_000: MOST_EXPECTED})
+
+
+UNITS = Schema.model_validate(EVERY_KIND.model_dump() | {"unit": "customer"})
+
+
+@pytest.mark.parametrize("many", [1, 4])
+def test_noise_for_several_rows_a_unit_is_so_many_times_that_for_one(many):
+    shares = Shares()
+    one = make_plan(UNITS, 20_000, epsilon=2.0, delta=DELTA, shares=shares)
+    plan = make_plan(UNITS, 20_000, epsilon=2.0, delta=DELTA, shares=shares, rows_per_unit=many)
+    assert plan.rows_per_unit == many
+    assert {e.rows_per_unit for e in plan.events} == {many}
+    assert [e.cell_stddev for e in plan.events] == [e.cell_stddev * many for e in one.events]
+    assert plan.joint_epsilon == one.joint_epsilon <= 2
+    assert plan.bins <= one.bins
+
+
+def test_shares_follow_the_units_that_there_are_at_least():
+    by_units = make_plan(UNITS, 4_000, epsilon=1.0, delta=DELTA, rows_per_unit=10)
+    fewer = make_plan(UNITS, 400, epsilon=1.0, delta=DELTA)
+    for name in ("classes", "pairs", "represent", "discriminate"):
+        portions = [precision(p, name) / precision(p, "cluster") for p in (by_units, fewer)]
+        assert portions[0] == pytest.approx(portions[1], rel=1e-6), name
+
+
+@pytest.mark.parametrize("many", [0, -3, 10_001])
+def test_a_number_of_rows_a_unit_outside_its_range_is_refused(many):
+    with pytest.raises(ConfigError, match=r"the most rows of a unit must be within 1\.\.10000"):
+        make_plan(UNITS, 1000, epsilon=1.0, delta=DELTA, rows_per_unit=many)
+
+
+def test_several_rows_a_unit_need_a_schema_that_names_the_unit():
+    with pytest.raises(ConfigError, match=r"names no `unit` column.*Name the column that says whose row it is"):
+        make_plan(EVERY_KIND, 1000, epsilon=1.0, delta=DELTA, rows_per_unit=2)

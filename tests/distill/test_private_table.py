@@ -1,5 +1,7 @@
 """The one door: unpaid reads see no row, paid ones are counted, and one unit moves an answer by no more than stated."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from private_fakes import FALSE_ALARM, NoNoise, Paid, category, integer, number, schema_of
 
+from distill import private_table
 from distill.accounting import Event
+from distill.encoded import encode_frame
 from distill.errors import UnpaidReadError
+from distill.grid import base_grids
 from distill.mechanisms import NoiseSource
 from distill.private_table import PrivateTable
 from distill.schema import Schema
@@ -20,6 +25,7 @@ UNITS = schema_of(integer("level", 0, 3), number("ratio", nullable=True), unit="
 SIZE = Event(name="size", mechanism="laplace", noise_multiplier=50.0)
 COUNTS = Event(name="counts", mechanism="gaussian", noise_multiplier=2.0, blocks=3)
 STEPS = Event(name="steps", mechanism="poisson_gaussian", noise_multiplier=1.5, sampling_rate=0.25, count=2)
+TWICE = COUNTS.model_copy(update={"count": 2})
 CELL = COUNTS.cell_stddev
 
 
@@ -32,7 +38,9 @@ def rows(n: int, seed: int = 0) -> pd.DataFrame:
 def opened(
     frame: pd.DataFrame, *events: Event, noise: NoiseSource | None = None, schema: Schema = SCHEMA
 ) -> PrivateTable:
-    table = PrivateTable(canonical_table(frame, schema), schema, Paid(list(events)), noise or NoNoise())
+    table = PrivateTable(
+        encode_frame(canonical_table(frame, schema), schema), schema, Paid(list(events)), noise or NoNoise()
+    )
     table.recode([lambda leaves: leaves.astype(np.uint16)] * len(schema.columns), target=2)
     return table
 
@@ -42,7 +50,7 @@ def forbidden(*rows_seen: object) -> np.ndarray:
 
 
 def column(position: int):
-    return lambda leaves, coarse: leaves[position].astype(np.int64)
+    return lambda leaves, coarse: (leaves or coarse)[position].astype(np.int64)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +94,7 @@ def test_each_event_pays_for_as_many_reads_as_planned_and_they_are_counted():
 
 def test_events_that_are_reserved_later_pay_from_then_on():
     paid = Paid([SIZE])
-    table = PrivateTable(canonical_table(rows(20), SCHEMA), SCHEMA, paid, NoNoise())
+    table = PrivateTable(encode_frame(canonical_table(rows(20), SCHEMA), SCHEMA), SCHEMA, paid, NoNoise())
     with pytest.raises(UnpaidReadError):
         table.noisy_counts("counts", [forbidden], [4], [CELL])
     paid.events = [SIZE, COUNTS]
@@ -157,7 +165,7 @@ def test_a_gradient_sees_a_poisson_sample_at_the_events_rate():
 def test_a_gradient_sees_coarse_codes_with_the_target_last():
     schema = Schema.model_validate({**SCHEMA.model_dump(), "columns": [SCHEMA.columns[2], *SCHEMA.columns[:2]]})
     frame = rows(30)[["label", "level", "ratio"]]
-    table = PrivateTable(canonical_table(frame, schema), schema, Paid([STEPS]), NoNoise())
+    table = PrivateTable(encode_frame(canonical_table(frame, schema), schema), schema, Paid([STEPS]), NoNoise())
     table.recode([lambda x: x + 10, lambda x: x + 20, lambda x: np.full(len(x), 3)], target=0)
     seen = []
     table.noisy_gradient("steps", lambda codes: seen.append(codes) or np.zeros(1, np.float32), clip_norm=1.0)
@@ -203,8 +211,8 @@ def test_without_a_target_gradients_see_one_class_behind_the_columns():
     schema = Schema.model_validate({"name": "t", "columns": [category("a", "u", "v"), category("b", "u", "v", "w")]})
     frame = pd.DataFrame({"a": ["u", "v"] * 10, "b": ["w", "u"] * 10})
     event = Event(name="g", mechanism="poisson_gaussian", noise_multiplier=1.0, sampling_rate=1.0, count=1)
-    table = PrivateTable(canonical_table(frame, schema), schema, Paid([event]), NoNoise())
-    table.recode([lambda leaves: leaves] * 2, target=2)
+    table = PrivateTable(encode_frame(canonical_table(frame, schema), schema), schema, Paid([event]), NoNoise())
+    table.recode([lambda cells: cells] * 2, target=2)
     seen = []
 
     def gradient(batch: np.ndarray) -> np.ndarray:
@@ -213,3 +221,181 @@ def test_without_a_target_gradients_see_one_class_behind_the_columns():
 
     table.noisy_gradient("g", gradient, clip_norm=1.0)
     np.testing.assert_array_equal(seen[0], [[0, 2, 0], [1, 0, 0]] * 10)
+
+
+# ---- the fast ways against brute force ------------------------------------------------------------------------------
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 60), st.integers(1, 9), st.integers(0, 10**6))
+def test_counting_and_recoding_in_pieces_is_what_one_pass_over_all_rows_gives(n, piece, seed):
+    frame, rng = rows(n, seed), np.random.default_rng(seed)
+    grids = base_grids(SCHEMA)
+    maps = [rng.integers(0, 300 if i == 1 else 9, g.cells) for i, g in enumerate(grids)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(private_table, "CHUNK_ROWS", piece)
+        table = PrivateTable(
+            encode_frame(canonical_table(frame, SCHEMA), SCHEMA), SCHEMA, Paid([TWICE, STEPS]), NoNoise()
+        )
+        leaves = encode_frame(canonical_table(frame, SCHEMA), SCHEMA).codes
+        (before,) = table.noisy_counts(
+            "counts", [lambda leaves, coarse: leaves[1].astype(np.int64) // 4096 - 2], [9], [CELL]
+        )
+        table.recode([lambda cells, m=m: m[cells] for m in maps], target=2)
+        together = lambda leaves, coarse: coarse[0].astype(np.int64) * 300 + coarse[1]  # noqa: E731
+        (after,) = table.noisy_counts("counts", [together], [9 * 300], [CELL])
+        batches = []
+        table.noisy_gradient("steps", lambda codes: batches.append(codes) or np.zeros(1, np.float32), clip_norm=1.0)
+    expected = np.zeros(9, dtype=int)
+    for leaf in leaves[1]:
+        if 2 <= leaf // 4096 < 11:  # cells outside are not counted
+            expected[leaf // 4096 - 2] += 1
+    assert before.tolist() == expected.tolist()
+    coarse = [m[c] for m, c in zip(maps, leaves, strict=True)]
+    wanted = np.zeros(9 * 300, dtype=int)
+    for one, other in zip(coarse[0], coarse[1], strict=True):
+        wanted[one * 300 + other] += 1
+    assert after.tolist() == wanted.tolist()
+    np.testing.assert_array_equal(batches[0], np.stack(coarse, axis=1))
+
+
+def test_after_recoding_a_table_holds_one_byte_a_value_and_no_leaves():
+    n = 200_000
+    encoded = encode_frame(canonical_table(rows(n), SCHEMA), SCHEMA)  # three columns
+    table = PrivateTable(encoded, SCHEMA, Paid([COUNTS]), NoiseSource())
+    tracemalloc.start()
+    table.recode([lambda cells: cells, lambda cells: cells // 512, lambda cells: cells], target=2)
+    table.noisy_counts("counts", [lambda leaves, coarse: coarse[1].astype(np.int64)], [129], [CELL])
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 3 * n + 1e5  # the leaves were there before, and were let go
+    assert peak < 3 * n + 3e6  # pieces of 131,072 rows, eight bytes a value, of one label and what it is made from
+
+
+# ---- units of several rows ------------------------------------------------------------------------------------------
+
+
+def several(event: Event, m: int) -> Event:
+    return event.model_copy(update={"rows_per_unit": m})
+
+
+def unit_table(frame: pd.DataFrame, m: int, *events: Event, noise: NoiseSource | None = None) -> PrivateTable:
+    paid = Paid([several(e, m) for e in events])
+    table = PrivateTable(
+        encode_frame(canonical_table(frame, UNITS), UNITS), UNITS, paid, noise or NoNoise(), rows_per_unit=m
+    )
+    table.recode([lambda cells: cells, lambda cells: np.minimum(cells // 8192, 8), lambda cells: cells], target=2)
+    return table
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 7])
+def test_one_unit_of_equal_rows_moves_every_answer_by_exactly_the_stated_sensitivity(m):
+    """Neighbours: the second table has one unit more, whose rows, more than m, are all alike. Nothing is noised."""
+    base = with_units(80, 30, 0)
+    outlier = base.head(1).assign(customer="outlier", level=3, ratio=1.0)
+    tables = [base, pd.concat([base, *[outlier] * (m + 4)], ignore_index=True)]
+    blocks = COUNTS.blocks
+    sizes, counts, sums = [], [], []
+    clip_norm = 0.25
+
+    def clipped(codes: np.ndarray) -> np.ndarray:
+        heavy = np.where(
+            (codes[:, 0] == 3) & (codes[:, 1] == 7), 1e6, 1e-9
+        )  # the outlier's rows pull a million times as much
+        return np.array([np.minimum(heavy, clip_norm).sum(), 0.0], dtype=np.float64)
+
+    for frame in tables:
+        # Which rows the other units keep is chosen unit by unit; units of one row make both choices the same.
+        single = (
+            frame.drop_duplicates("customer")
+            if frame is base
+            else pd.concat([base.drop_duplicates("customer"), frame[80:]])
+        )
+        table = unit_table(single, m, SIZE, COUNTS, STEPS)
+        sizes.append(table.noisy_size("size"))
+        cell = COUNTS.cell_stddev * m
+        counts.append(np.concatenate(table.noisy_counts("counts", [column(0)] * blocks, [4] * blocks, [cell] * blocks)))
+        sums.append(table.noisy_gradient("steps", clipped, clip_norm=clip_norm))
+    assert sizes[1] - sizes[0] == m  # L1
+    assert np.linalg.norm(counts[1] - counts[0]) == pytest.approx(m * blocks**0.5)
+    assert np.linalg.norm(sums[1] - sums[0]) == pytest.approx(m * clip_norm, rel=1e-6)
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 12))
+def test_no_unit_whatever_its_rows_moves_the_counts_by_more(seed, m, more):
+    base = with_units(40, 12, seed % 1000).drop_duplicates("customer")
+    other = rows(more, seed + 1).assign(customer="one more")
+    label_of = [column(0), column(1), lambda leaves, coarse: coarse[0].astype(np.int64) * 2 + coarse[2]]
+    answers = [
+        np.concatenate(unit_table(frame, m, COUNTS).noisy_counts("counts", label_of, [4, 9, 8], [CELL * m] * 3))
+        for frame in (base, pd.concat([base, other], ignore_index=True))
+    ]
+    assert np.linalg.norm(answers[1] - answers[0]) <= m * 3**0.5 + 1e-9
+    assert (answers[1] - answers[0]).sum() == 3 * min(m, more)
+
+
+def test_noise_grows_with_the_rows_of_a_unit():
+    size, m = 60_000, 5
+    table = unit_table(with_units(50, 20, 0), m, STEPS, several(COUNTS, 1), noise=NoiseSource())
+    got = table.noisy_gradient("steps", lambda codes: np.full(size, 7.0, np.float32), clip_norm=4.0)
+    low, high = scipy.stats.chi2.ppf([FALSE_ALARM / 2, 1 - FALSE_ALARM / 2], df=size)
+    assert low < np.square((got.astype(float) - 7.0) / (1.5 * 4.0 * m)).sum() < high
+    (counts,) = table.noisy_counts("counts", [lambda leaves, coarse: np.zeros(len(coarse[0]), int)], [8000], [2.0 * m])
+    low, high = scipy.stats.chi2.ppf([FALSE_ALARM / 2, 1 - FALSE_ALARM / 2], df=7999)
+    assert low < np.square(counts[1:] / (2.0 * m)).sum() < high
+    one, many = (
+        [unit_table(with_units(50, 20, 0), k, SIZE, noise=NoiseSource()).noisy_size("size") for _ in range(600)]
+        for k in (1, m)
+    )
+    assert 3 < np.abs(np.array(many) - 50).mean() / np.abs(np.array(one) - 20).mean() < 8  # 5 expected; 6 deviations
+
+
+def test_a_sample_holds_whole_units_each_on_its_own():
+    """Rows of a unit join together or not at all, and a unit joins at the event's rate however many rows it has."""
+    rounds, m = 2000, 3
+    sizes = [1, 2, 3, 9, 1, 2]  # the 9 rows are reduced to 3
+    frame = pd.concat([rows(k, 0).assign(customer=f"c{u}", level=u % 4, label=u // 4) for u, k in enumerate(sizes)])
+    table = unit_table(
+        frame.sample(frac=1, random_state=0), m, STEPS.model_copy(update={"count": rounds}), noise=NoiseSource()
+    )
+    joined = np.zeros((rounds, len(sizes)), dtype=int)
+    for row in joined:
+
+        def note(codes: np.ndarray, row: np.ndarray = row) -> np.ndarray:
+            row += np.bincount(codes[:, 0].astype(int) + 4 * codes[:, 2].astype(int), minlength=len(sizes))
+            return np.zeros(1, np.float32)
+
+        table.noisy_gradient("steps", note, clip_norm=1.0)
+    kept = np.minimum(sizes, m)
+    assert ((joined == 0) | (joined == kept)).all()
+    here = joined > 0
+    low, high = (scipy.stats.binom.ppf(p, rounds, 0.25) for p in (FALSE_ALARM / 12, 1 - FALSE_ALARM / 12))
+    assert ((low <= here.sum(axis=0)) & (here.sum(axis=0) <= high)).all()
+    both = (here.astype(int).T @ here.astype(int))[np.triu_indices(len(sizes), 1)]
+    low, high = (scipy.stats.binom.ppf(p, rounds, 0.25**2) for p in (FALSE_ALARM / 30, 1 - FALSE_ALARM / 30))
+    assert ((low <= both) & (both <= high)).all()
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda t: t.noisy_size("size"),
+        lambda t: t.noisy_counts("counts", [forbidden] * 3, [4] * 3, [CELL * 99] * 3),
+        lambda t: t.noisy_gradient("steps", forbidden, clip_norm=1.0),
+    ],
+)
+def test_an_event_for_fewer_rows_a_unit_does_not_pay(read):
+    frame = canonical_table(with_units(20, 9, 0), UNITS)
+    paid = Paid([several(e, 2) for e in (SIZE, COUNTS, STEPS)])
+    table = PrivateTable(encode_frame(frame, UNITS), UNITS, paid, NoNoise(), rows_per_unit=3)
+    table.recode([lambda cells: cells % 4] * 3, target=2)
+    with pytest.raises(UnpaidReadError, match="planned for fewer rows a unit than this table keeps"):
+        read(table)
+    assert table.reads == {}
+
+
+def test_counts_need_the_noise_of_all_of_a_units_rows():
+    table = unit_table(with_units(20, 9, 0), 3, COUNTS)
+    with pytest.raises(UnpaidReadError, match="more noise than this read would add"):
+        table.noisy_counts("counts", [forbidden] * 3, [4] * 3, [CELL * 2.99] * 3)

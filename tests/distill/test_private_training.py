@@ -377,7 +377,7 @@ def test_gradients_see_features_in_their_order_and_the_class_apart(ledger, key, 
 
 def test_features_for_another_number_of_cells_are_refused(ledger, key):
     training = begin_training(FRAME, REQUEST, ledger, key)
-    with pytest.raises(ConfigError, match="column 'ratio' has 65537 cells, and features were given for 3"):
+    with pytest.raises(ConfigError, match="column 'ratio' has 65536 cells, and features were given for 3"):
         training.featurise({0: np.zeros((3, 1))})
 
 

@@ -6,12 +6,14 @@ import pytest
 from private_fakes import NoNoise, category, door, number, plan_of, schema_of
 
 from distill.bins import ColumnBins
+from distill.encoded import encode_frame
 from distill.mechanisms import NoiseSource
 from distill.plan import Plan
 from distill.private_table import PrivateTable
 from distill.schema import Schema
 from distill.stages import encode, relate
 from distill.statistics import ClassCounts, PairCounts
+from distill.tables import canonical_table
 
 ROWS = 4000
 
@@ -71,8 +73,9 @@ def test_without_noise_the_blocks_are_the_true_co_occurrence():
             "label": rng.integers(0, 2, ROWS),
         }
     )
-    pairs, bins, _, table = relation(frame, schema, plan_of(schema, ROWS, cell_stddev=2.0), NoNoise())
-    coarse = [b.coarse(leaves).astype(int) for b, leaves in zip(bins, table._leaves, strict=True)]
+    pairs, bins, _, _ = relation(frame, schema, plan_of(schema, ROWS, cell_stddev=2.0), NoNoise())
+    leaves = encode_frame(canonical_table(frame, schema), schema).codes
+    coarse = [b.coarse(column).astype(int) for b, column in zip(bins, leaves, strict=True)]
     for (i, j), block in zip(pairs.pairs, pairs.shares, strict=True):
         width = bins[j].n_bins
         truth = np.bincount(coarse[i] * width + coarse[j], minlength=block.size).reshape(block.shape) / ROWS

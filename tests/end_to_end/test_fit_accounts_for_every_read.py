@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import DELTA, EPSILON, SCHEMA, Bank, loans, make_bank, quicken, result_of
+from conftest import DELTA, EPSILON, SCHEMA, Bank, distill, loans, make_bank, quicken, refusal, result_of
 
 from distill import pipeline
 from distill.accounting import Event, epsilon_of
@@ -40,7 +40,7 @@ class WatchedTable(PrivateTable):
     bank: Bank
 
     def __getattribute__(self, name: str) -> Any:
-        if name in ("_leaves", "_coarse", "_matrix"):
+        if name in ("_codes", "_features", "_n", "_batch"):
             place = sys._getframe(1).f_code.co_filename
             assert Path(place) == DOOR, f"{place} takes {name} from behind the door"
         return super().__getattribute__(name)
@@ -165,7 +165,7 @@ def test_the_bundle_verifies_for_whoever_knows_the_public_key(watched):
 
 def test_the_rows_are_read_in_one_place_only():
     """Only the two kinds of release, a fit and a federated training, open the door; no stage imports a way to a file."""
-    callers: dict[str, set[str]] = {"read_table": set(), "PrivateTable": set()}
+    callers: dict[str, set[str]] = {"read_table": set(), "read_encoded": set(), "PrivateTable": set()}
     for path in sorted((ROOT / "distill").rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
@@ -174,7 +174,33 @@ def test_the_rows_are_read_in_one_place_only():
             if path.parent.name == "stages" and isinstance(node, ast.ImportFrom):
                 assert node.module not in ("pandas", "distill.tables", "distill.table_files", "pathlib"), path
     releases = {"distill/pipeline.py", "distill/private_training.py"}
-    assert callers == {"read_table": {"distill/pipeline.py"}, "PrivateTable": releases}
+    assert callers == {"read_table": set(), "read_encoded": {"distill/pipeline.py"}, "PrivateTable": releases}
+
+
+def test_several_rows_a_unit_are_shown_in_plan_ledger_and_bundle(tmp_path):
+    rows = loans(1500).assign(customer=[f"c{i // 3}" for i in range(1500)])
+    bank = make_bank(tmp_path / "bank", rows, schema={**SCHEMA, "unit": "customer"})
+    with pytest.MonkeyPatch.context() as patch:
+        quicken(patch)
+        fitted = bank.fit("--max-rows-per-unit", 3)
+    assert fitted.exit_code == 0, fitted.output
+    (release,) = bank.books.releases
+    privacy = bank.bundle.manifest.privacy
+    assert {e.rows_per_unit for e in (*release.events, *privacy.events)} == {3}
+    assert (privacy.unit, privacy.rows_per_unit) == ("customer", 3)
+    assert bank.bundle.manifest.noisy_rows == pytest.approx(1500, abs=500)
+    planned = distill("plan", "--project", bank.folder, "--max-rows-per-unit", 3).stdout
+    assert "at most 3 of each unit count" in " ".join(planned.split())
+    shown = " ".join(distill("bundle", "inspect", bank.project.out).stdout.split())
+    assert "for each customer (all its rows together, at most 3)" in shown
+    assert "rows, at most 3 a unit (noisy count)" in shown
+
+
+def test_several_rows_a_unit_are_refused_without_a_unit_and_nothing_is_charged(bank):
+    line = refusal(bank.fit("--max-rows-per-unit", 3))
+    assert "names no `unit` column" in line
+    assert not bank.books.releases
+    assert "names no `unit` column" in refusal(distill("plan", "--project", bank.folder, "--max-rows-per-unit", 3))
 
 
 def test_no_seed_of_any_noise_is_kept(watched):
@@ -206,15 +232,16 @@ EVENTS = (
 def door() -> PrivateTable:
     """Some rows behind a door that EVENTS pay for."""
     schema = Schema.model_validate(SCHEMA)
+    from distill.encoded import encode_frame
     from distill.tables import canonical_table
 
-    table = PrivateTable(canonical_table(loans(50), schema), schema, Paid(EVENTS), NoiseSource(1))
+    table = PrivateTable(encode_frame(canonical_table(loans(50), schema), schema), schema, Paid(EVENTS), NoiseSource(1))
     table.recode([lambda leaves: leaves] * len(SCHEMA["columns"]), target=3)
     return table
 
 
 def first_column(leaves: Any, coarse: Any) -> np.ndarray:
-    return np.zeros(len(leaves[0]), dtype=np.int64)
+    return np.zeros(len(coarse[0]), dtype=np.int64)
 
 
 def must_not_see(*rows: Any) -> np.ndarray:

@@ -128,8 +128,9 @@ def test_a_planted_record_is_nowhere(told):
     assert b"Xanthippe" not in raw
 
 
-def test_a_request_for_a_unit_counts_units_and_not_rows(tmp_path, monkeypatch):
-    """Forty rows of one customer are one unit: the door holds one row a customer."""
+@pytest.mark.parametrize(("words", "counted"), [((), 20), (("--max-rows-per-unit", 3), 60)])
+def test_a_request_for_a_unit_counts_units_and_not_rows(tmp_path, monkeypatch, words, counted):
+    """Forty rows of one customer are one unit: the door holds one row a customer, or as many as allowed."""
     seen = []
 
     def noted(self: NoiseSource, count: int, *, scale: float) -> int:
@@ -144,8 +145,8 @@ def test_a_request_for_a_unit_counts_units_and_not_rows(tmp_path, monkeypatch):
     bank = make_bank(tmp_path / "bank", rows, schema=schema)
     monkeypatch.setattr(NoiseSource, "laplace_count", noted)
     monkeypatch.setattr(pipeline, "distil", stop_here)
-    assert bank.fit().exit_code == 130
-    assert seen == [20]
+    assert bank.fit(*words).exit_code == 130
+    assert seen == [counted]
     assert bank.books.unit == "customer"
 
 
