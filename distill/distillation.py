@@ -17,7 +17,7 @@ from distill.threads import single_thread
 
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
 
-FIT_STEPS = 400  # optimiser steps on the statistics before the autoencoder sees their samples
+FIRST_CANDIDATES, FIT_STEPS = 300, 400  # soft records and their steps on the statistics, for the autoencoder's warm-up
 SETTLE_BEFORE, SETTLE_AFTER = 300, 200  # candidate steps on the statistics alone, before and after the critic
 REFINE_EVERY = 2  # discriminator steps a candidate step
 ADVERSARIAL_ROWS = 1000
@@ -94,7 +94,7 @@ def _represent(
 ) -> represent.Autoencoder:
     """Stage 3: an autoencoder warmed up on samples that fit the statistics, then trained on the rows by DP-SGD."""
     first = refine.Candidates(
-        layout, *refine.start_from_classes(layout, counts, plan.candidates, generator), learning_rate=0.05
+        layout, *refine.start_from_classes(layout, counts, FIRST_CANDIDATES, generator), learning_rate=0.05
     )
     first.aim_at(counts, pairs)
     steps = plan.event(represent.EVENT).count

@@ -22,6 +22,10 @@ MIN_ROWS = 200
 ALL_PAIRS_UP_TO = 600
 SCARCE_SIGNAL = 1600.0  # rows * epsilon / columns below which budget moves to the class counts
 FEWEST_BINS, MOST_BINS = 16, 32  # aimed at a number; below 16 the class head loses more than pairs gain (measured)
+SCARCE_BINS, SIGNAL_A_BIN = (
+    8,
+    14.0,
+)  # down to 8, where rows * epsilon / columns / bins falls below 14: bins drown in noise
 FEWEST_CLASSES, MOST_CLASSES = 8, 12  # aimed at a number that is the target, see `target_bins`
 HEAD_PORTION = 0.75  # of the discriminator's squared clip norm, where there are classes to tell apart
 TARGET_WEIGHT = 4  # blocks that its base-grid counts stand for: half the noise of a feature's
@@ -35,7 +39,7 @@ class Shares:
 
     bins: float = 0.08
     classes: float = 0.30
-    pairs: float = 0.20
+    pairs: float = 0.35
     represent: float = 0.06
     cluster: float = 0.02
     discriminate: float = 0.34
@@ -52,15 +56,27 @@ def choose_shares(noisy_size: int, epsilon: float, features: int) -> Shares:
     """Default shares: with little signal a column, budget moves from pairs and training to the class counts.
 
     Where rows * epsilon / columns is small, gradients and pairs drown in noise and naive Bayes on the class counts is
-    the best there is; the counts also stay useful at noise levels where nothing else is.
+    the best there is; the counts also stay useful at noise levels where nothing else is. Where it is tiny, as on small wide
+    tables, bins are misplaced by the noise on the tree that they are read from, so that the tree gets more too. Measured in
+    docs/plan.md.
     """
     scarce = max(0.0, 1 - noisy_size * epsilon / (features * SCARCE_SIGNAL))
     return Shares(
+        bins=0.08 + 0.20 * scarce**4,
         classes=0.30 + 0.30 * scarce,
-        pairs=0.20 - 0.08 * scarce,
+        pairs=0.35 - 0.22 * scarce,
         represent=0.06 - 0.02 * scarce,
         discriminate=0.34 - 0.20 * scarce,
     )
+
+
+def fewest_bins(noisy_size: int, epsilon: float, features: int) -> int:
+    """Bins that a number gets at least, 8 to 16, by rows * epsilon / columns.
+
+    With 16 bins on 5,455 rows of 95 numbers at epsilon 2, class counts a bin are below their noise, and what is drawn from
+    them misleads any model (docs/plan.md).
+    """
+    return max(SCARCE_BINS, min(FEWEST_BINS, round(noisy_size * epsilon / features / SIGNAL_A_BIN)))
 
 
 def without_target(shares: Shares) -> Shares:
@@ -212,9 +228,7 @@ def make_plan(
         )
     size = size_event(epsilon, rows_per_unit)
     features = len(schema.features)
-    units = (
-        noisy_size // rows_per_unit
-    )  # at least so many: what the noise, which grows with a unit's rows, is up against
+    units = noisy_size // rows_per_unit  # at least so many: what noise, which grows with a unit's rows, is up against
     by_hand = tuple(f.name for f in fields(Shares)) if isinstance(shares, Shares) else tuple(shares or ())
     if not isinstance(shares, Shares):
         chosen = choose_shares(units, epsilon, features)
@@ -230,7 +244,7 @@ def make_plan(
 
     events = events_at(solve_scale(lambda scale: epsilon_of(events_at(scale), delta), epsilon))
     fitting = round(1.3 * math.sqrt(noisy_size / (3.5 * _cell_stddev(events, "relate.pairs"))))
-    bins = max(FEWEST_BINS, min(MOST_BINS, fitting))
+    bins = max(fewest_bins(units, epsilon, features), min(MOST_BINS, fitting))
     return Plan(
         epsilon=epsilon,
         delta=delta,

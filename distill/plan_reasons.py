@@ -6,7 +6,7 @@ The numbers in a line are the plan's own, so a rule of `plan` may change without
 import math
 from dataclasses import asdict, dataclass, fields
 
-from distill.plan import Plan, Shares, target_bins
+from distill.plan import FEWEST_BINS, SCARCE_BINS, Plan, Shares, target_bins
 from distill.schema import Schema
 
 WHAT_FOR = {  # what each share buys
@@ -88,11 +88,12 @@ def _bins(plan: Plan) -> Choice:
     noise = plan.event("relate.pairs").cell_stddev if plan.has("relate.pairs") else None
     if noise is None:
         return Choice("bins", plan.bins, "aimed at for a number; there are no pairs whose cells would need rows")
+    least = "" if plan.bins > FEWEST_BINS else f"; at least {SCARCE_BINS} to {FEWEST_BINS}, which the class head wants"
     return Choice(
         "bins",
         plan.bins,
         f"what pair cells can resolve at this noise: a cell of two such columns holds about {rows:,.3g} rows if all are alike, "
-        f"with noise of {noise:,.3g} rows on it",
+        f"with noise of {noise:,.3g} rows on it{least}",
     )
 
 
