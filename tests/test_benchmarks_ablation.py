@@ -16,7 +16,7 @@ from distill.generator import Generator
 from distill.layout import Layout
 from distill.plan import Plan, make_plan
 from distill.schema import Schema
-from distill.stages import cluster, discriminate, represent, select
+from distill.stages import cluster, discriminate, refine, represent, select
 from distill.tables import canonical_table
 
 HERE = Path(__file__).resolve().parent
@@ -140,6 +140,7 @@ def test_a_variant_reads_all_that_it_planned_and_draws_whole_rows(
     [
         ("no_vae", represent.Autoencoder, "__init__"),
         ("no_vae", cluster, "nearest"),
+        ("no_vae", refine, "start_from_clusters"),
         ("no_clusters", cluster, "nearest"),
         ("no_critic", discriminate.Discriminator, "_critic_gradient"),
         ("no_critic", Generator, "critic_logit"),
@@ -159,6 +160,24 @@ def test_what_a_variant_lacks_is_never_run_and_the_whole_runs_it(
         quick_fit(name, frame, monkeypatch).generator.draw(10, np.random.default_rng(0))
     with pytest.raises(AssertionError, match="a switched-off part ran"):
         quick_fit("whole", frame, monkeypatch).generator.draw(10, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(("name", "listens"), [("whole", True), ("no_critic", False)])
+def test_without_a_critic_the_adversarial_term_weighs_nothing(
+    name: str, listens: bool, frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = []
+    step = refine.Candidates.step
+
+    def noted(self: refine.Candidates, adversarial: Any = None, strength: float = 0.0) -> tuple[float, float]:
+        weights.append(strength)
+        return step(self, adversarial, strength)
+
+    monkeypatch.setattr(refine.Candidates, "step", noted)
+    with variants.VARIANTS[name].running():
+        quick_fit(name, frame, monkeypatch)
+    assert len(weights) > 10
+    assert (max(weights) > 0) == listens
 
 
 def test_the_head_alone_steps_as_it_does_beside_the_critic() -> None:
