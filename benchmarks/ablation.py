@@ -6,12 +6,13 @@
     python benchmarks/ablation.py --quick                                                    a small size of the same
 
 A switched-off stage's budget goes to the others in proportion, so every variant costs what the whole does (`variants.py` says
-how). Each seed splits a table anew, and all variants of a seed see the same split and the same noisy row count; differences to the whole
-are taken seed by seed. Fits run in this process, with seeded noise and without ledger and bundle, so nothing is rounded
-for travel. Scoring reads real rows without noise: only for public data.
+how). Each seed splits a table anew; all variants of a seed see the same split and, read by read, the same draws of noise, so
+that differences to the whole, taken seed by seed, owe less to luck. Fits run in this process, with seeded noise and without
+ledger and bundle, so nothing is rounded for travel. Scoring reads real rows without noise: only for public data.
 """
 
 import argparse
+import hashlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -47,6 +48,24 @@ class Paid:
     """What a ledger would have reserved."""
 
     events: tuple[Event, ...]
+
+
+class SharedLuck(PrivateTable):
+    """A door whose noise follows the seed, the event and the run of the event alone, whatever else is read before or after.
+
+    Variants then differ by what they do and not by which noise they meet; the law of each one's noise is what was planned.
+    """
+
+    def __init__(self, frame: pd.DataFrame, schema: Schema, paid_by: Paid, seed: int) -> None:
+        """`frame`: rows in public terms."""
+        super().__init__(encode_frame(canonical_table(frame, schema), schema), schema, paid_by, NoiseSource(seed))
+        self._seed = seed
+
+    def _pay(self, name: str, mechanism: str, precision: float = 0.0) -> Event:
+        event = super()._pay(name, mechanism, precision)
+        digest = hashlib.sha256(f"{self._seed} {name} {self.reads[name]}".encode()).digest()
+        self._noise = NoiseSource(int.from_bytes(digest[:16]))
+        return event
 
 
 @dataclass(frozen=True)
@@ -156,7 +175,7 @@ def fit(variant: Variant, train: pd.DataFrame, schema: Schema, seed: int, *, eps
     """One variant on rows in public terms, from the row count to the generator; call it while the variant is running."""
     started = time.process_time()
     paid = Paid((size_event(epsilon),))
-    table = PrivateTable(encode_frame(canonical_table(train, schema), schema), schema, paid, NoiseSource(seed))
+    table = SharedLuck(train, schema, paid, seed)
     plan = variant.plan(schema, table.noisy_size("size"), epsilon=epsilon, delta=delta)
     paid.events = plan.events
     made = distil(table, plan, np.random.default_rng(seed)).generator

@@ -1,6 +1,7 @@
 """Variants of the ablation cost what the whole costs, hold and read nothing of what they switch off, and put all of it back."""
 
 import dataclasses
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from distill import distillation, generator
+from distill.accounting import Event
 from distill.demo_tables import demo_schema, mixed_table
 from distill.generator import Generator
 from distill.layout import Layout
@@ -133,6 +135,21 @@ def test_a_variant_reads_all_that_it_planned_and_draws_whole_rows(
     assert isinstance(fitted.generator, variants.OwnClasses) == (name == "no_head")
     if name in ("no_rejection", "no_selection"):
         assert fitted.generator.critic_power == 0
+
+
+def test_a_reads_noise_follows_seed_event_and_run_alone(frame: pd.DataFrame) -> None:
+    steps = [Event(name=n, mechanism="poisson_gaussian", noise_multiplier=1.0, count=3) for n in ("one", "other")]
+
+    def noise(seed: int, *names: str) -> list[np.ndarray]:
+        table = ablation.SharedLuck(frame, demo_schema(), ablation.Paid(tuple(steps)), seed)
+        table.recode([np.zeros_like] * len(demo_schema().columns), target=0)
+        return [table.noisy_gradient(n, lambda batch: np.zeros(50), clip_norm=1.0) for n in names]
+
+    first, second = noise(0, "one", "one")
+    other, again = noise(0, "other", "one")
+    assert np.array_equal(first, again)
+    different = [first, second, other, *noise(1, "one")]
+    assert all(abs(np.corrcoef(a, b)[0, 1]) < 0.8 for a, b in itertools.combinations(different, 2))
 
 
 @pytest.mark.parametrize(
