@@ -83,9 +83,9 @@ def _bars_by_epsilon(axis: Any, part: pd.DataFrame, column: str) -> None:
         groups = part[part["epsilon"] == epsilon].groupby("variant")[column]
         means, low, high = (g.reindex(variants).to_numpy() for g in (groups.mean(), groups.min(), groups.max()))
         places = [i - 0.4 + (k + 0.5) * thick for i in range(len(variants))]
-        grey = str(0.85 - 0.6 * k / max(1, len(epsilons) - 1))
+        grey = str(0.85 - 0.4 * k / max(1, len(epsilons) - 1))
         spans = [means - low, high - means]
-        axis.barh(places, means, xerr=spans, color=grey, ecolor="0.3", height=thick, label=f"{epsilon:g}")
+        axis.barh(places, means, xerr=spans, color=grey, ecolor="0.1", height=thick, label=f"{epsilon:g}")
     axis.axvline(0, color="0.3", linewidth=0.8)
     axis.set_yticks(range(len(variants)), variants, fontsize=7)
     axis.invert_yaxis()
