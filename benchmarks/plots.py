@@ -40,6 +40,23 @@ def plot_speed(results: Results, path: Path) -> None:
     _save(figure, path)
 
 
+def plot_ablation(results: Results, path: Path) -> None:
+    """A line of panels a table: AUC and two-way TVD minus those of the whole, a bar an epsilon; whiskers span the seeds."""
+    frame = pd.DataFrame(list(results))
+    frame = frame[frame["variant"] != "whole"]
+    tables = list(frame["table"].unique())
+    bars = frame[["variant", "epsilon"]].drop_duplicates()
+    figure, axes = _panels(len(tables), 2, width=4.4, height=1.0 + 0.16 * len(bars))
+    for line, table in enumerate(tables):
+        part = frame[frame["table"] == table]
+        for axis, column, title in zip(axes[line], ("d_auc", "d_tvd2"), ("AUC", "2-way TVD"), strict=True):
+            _bars_by_epsilon(axis, part, column)
+            axis.set_title(f"{table}: {title}, minus the whole", fontsize=9)
+    if tables:
+        axes[0][0].legend(fontsize=7, title="epsilon", title_fontsize=7)
+    _save(figure, path)
+
+
 def _scored(results: Results) -> pd.DataFrame:
     """The results that have scores."""
     frame = pd.DataFrame(list(results))
@@ -54,6 +71,23 @@ def _bars(axis: Any, part: pd.DataFrame, column: str) -> None:
     spans = [means - groups.min(), groups.max() - means]
     axis.barh(range(len(means)), means, xerr=spans, color="0.75", ecolor="0.3", height=0.7)
     axis.set_yticks(range(len(means)), [str(name) for name in means.index], fontsize=7)
+    axis.invert_yaxis()
+    axis.tick_params(axis="x", labelsize=7)
+
+
+def _bars_by_epsilon(axis: Any, part: pd.DataFrame, column: str) -> None:
+    """One group of horizontal bars a variant, the first on top; darker for a larger epsilon."""
+    variants, epsilons = list(part["variant"].unique()), sorted(part["epsilon"].unique())
+    thick = 0.8 / max(1, len(epsilons))
+    for k, epsilon in enumerate(epsilons):
+        groups = part[part["epsilon"] == epsilon].groupby("variant")[column]
+        means, low, high = (g.reindex(variants).to_numpy() for g in (groups.mean(), groups.min(), groups.max()))
+        places = [i - 0.4 + (k + 0.5) * thick for i in range(len(variants))]
+        grey = str(0.85 - 0.4 * k / max(1, len(epsilons) - 1))
+        spans = [means - low, high - means]
+        axis.barh(places, means, xerr=spans, color=grey, ecolor="0.1", height=thick, label=f"{epsilon:g}")
+    axis.axvline(0, color="0.3", linewidth=0.8)
+    axis.set_yticks(range(len(variants)), variants, fontsize=7)
     axis.invert_yaxis()
     axis.tick_params(axis="x", labelsize=7)
 
