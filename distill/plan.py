@@ -64,7 +64,7 @@ def choose_shares(noisy_size: int, epsilon: float, features: int) -> Shares:
     return Shares(
         bins=0.08 + 0.20 * scarce**4,
         classes=0.30 + 0.30 * scarce,
-        pairs=0.35 - 0.22 * scarce,
+        pairs=max(0.12, 0.35 - 0.38 * scarce),
         represent=0.06 - 0.02 * scarce,
         discriminate=0.34 - 0.20 * scarce,
     )
