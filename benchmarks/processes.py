@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -72,7 +73,17 @@ def measured(command: Sequence[str], *, timeout: float | None = None, env: Mappi
 
 def distill(*arguments: object) -> Cost:
     """Run one `distill` command in a process of its own; stops the benchmark with its words if it fails."""
+    return _distill(arguments).cost
+
+
+def distill_json(*arguments: object) -> Any:
+    """What one `distill` command prints with --json."""
+    said = _distill([*arguments, "--json"]).output
+    return json.loads(said[said.index("{") :])
+
+
+def _distill(arguments: Sequence[object]) -> Finished:
     done = measured([sys.executable, "-c", "from cli.app import main; main()", *map(str, arguments)])
     if done.code:
         sys.exit(f"`distill {' '.join(map(str, arguments))}` failed:\n{done.output.strip()}")
-    return done.cost
+    return done

@@ -37,14 +37,16 @@ from peer_runs import (
     pairs_of,
     run_peer,
 )
-from processes import Cost, distill
+from processes import Cost, distill, distill_json
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA_FOLDERS = (ROOT / "data", ROOT.parent / "shared" / "data")
 COLUMNS = ("table", "seed", "source", "auc", "hgb_auc", "lr_auc", "mlp_auc", "tvd1", "tvd2", "rows")
 COSTS = ("epsilon", "delta", "fit_seconds", "fit_cpu_seconds", "fit_peak_mb", "bundle_kb", "note")
 QUICK_ROWS = 3000
-OWN_SOURCES = ("real", "ours", "control")
+OWN_SOURCES = ("real", "ours", "more", "model", "control")
+FROM_THE_SAME_BUNDLE = ("ours", "more", "model")
+MORE_ROWS = 50_000  # what `distill bundle export` draws at least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def say(result: dict[str, Any]) -> None:
     """One line a result, as it comes."""
-    scored = f"AUC {result['auc']:.4f}, 2-way TVD {result['tvd2']:.4f}" if "auc" in result else result["note"]
+    known = [f"{word} {result[c]:.4f}" for c, word in (("auc", "AUC"), ("tvd2", "2-way TVD")) if c in result]
+    scored = ", ".join(known) or result["note"]
     print(f"{result['table']} seed {result['seed']} {result['source']}: {scored}", file=sys.stderr, flush=True)
 
 
@@ -263,6 +266,13 @@ def run_table(
         costs = {"fit_seconds": said["seconds"], "fit_cpu_seconds": said["cpu_seconds"], "fit_peak_mb": said["peak_mb"]}
         return scored(label, drawn, fed, **(budget if said["private"] else {}), **costs)
 
+    def from_bundle(source: str, bundle: Path, cost: Cost, test: pd.DataFrame) -> dict[str, Any]:
+        if source == "model":
+            return {"table": name, "seed": seed, "source": "the hub's model", "auc": hub_auc(bundle, test)}
+        label, drawn = ("samples", rows) if source == "ours" else ("more samples", max(rows, MORE_ROWS))
+        return scored(label, export(bundle, drawn), **costs_of([cost], [bundle], settings))
+
+    site: tuple[Path, Cost] | None = None
     with tempfile.TemporaryDirectory(prefix="distill-bench-") as scratch:
         folder = Path(scratch)
         for source in settings.sources:
@@ -271,12 +281,14 @@ def run_table(
             elif source == "ours" and settings.clients > 1:
                 parts = deal(train, schema, seed, settings, yardstick)
                 yield from many_institutions(folder, parts, schema, settings, rows, scored)
-            elif source == "ours":
-                drawn, costs = one_institution(folder / "site", train, schema, settings, rows)
-                yield scored("samples", drawn, **costs)
+            elif source in FROM_THE_SAME_BUNDLE:
+                if site is None:
+                    site = fit(folder / "site", train, schema, settings)
+                yield from_bundle(source, *site, test)
             elif source == "control":
-                drawn, costs = one_institution(folder / "control", shuffled, schema, settings, rows)
-                yield scored("samples, permuted labels", drawn, shuffled, **costs)
+                bundle, cost = fit(folder / "control", shuffled, schema, settings)
+                costs = costs_of([cost], [bundle], settings)
+                yield scored("samples, permuted labels", export(bundle, rows), shuffled, **costs)
             else:
                 feeds = [(train, label_of(source))]
                 if settings.private_controls and source not in NOT_PRIVATE:
@@ -296,12 +308,12 @@ def deal(
 Scored = Callable[..., dict[str, Any]]
 
 
-def one_institution(
-    folder: Path, train: pd.DataFrame, schema: dict[str, Any], settings: Settings, rows: int
-) -> tuple[pd.DataFrame, dict[str, float]]:
-    """The table's owner fits and exports: the samples, and what they cost."""
-    bundle, cost = fit(folder, train, schema, settings)
-    return export(bundle, rows), costs_of([cost], [bundle], settings)
+def hub_auc(bundle: Path, test: pd.DataFrame) -> float:
+    """ROC-AUC on real test rows of the model that a hub trains from one bundle."""
+    rows, model = bundle.with_name("test.parquet"), bundle.with_name("hub")
+    test.to_parquet(rows, index=False)
+    distill("train-global", bundle, "--out", model)
+    return float(distill_json("evaluate", model, rows)["roc_auc"])
 
 
 def many_institutions(

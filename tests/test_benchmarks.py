@@ -159,7 +159,7 @@ def test_permuted_labels_keep_their_number_and_all_other_columns(frame: pd.DataF
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        (["--sources", "mts"], "--sources mts: choose from real, ours, control, independent"),
+        (["--sources", "mts"], "--sources mts: choose from real, ours, more, model, control, independent"),
         (["--peer-python", "mst"], "--peer-python mst: write NAME=PATH"),
         (["--clients", "5", "--sources", "ours", "mst"], "with several institutions there is `real` and `ours` only"),
     ],
@@ -352,11 +352,13 @@ def test_the_quick_size_runs_from_table_to_score(frame: pd.DataFrame, tmp_path: 
     (tmp_path / "loans.schema.json").write_text(json.dumps(SCHEMA))
     out = tmp_path / "results.csv"
     plot = tmp_path / "results.png"
-    sources = ("--sources", "ours", "control", "independent", "naive_bayes")
+    sources = ("--sources", "ours", "more", "model", "control", "independent", "naive_bayes")
     assert utility.main(["--quick", *sources, "--data", str(tmp_path), "--out", str(out), "--plot", str(plot)]) == 0
     results = pd.read_csv(out).set_index("source")
-    assert list(results.index) == ["samples", "samples, permuted labels", "independent columns", "DP naive Bayes"]
+    own = ["samples", "more samples", "the hub's model", "samples, permuted labels"]
+    assert list(results.index) == [*own, "independent columns", "DP naive Bayes"]
     assert results["auc"].between(0, 1, inclusive="neither").all()
+    results = results.drop(index="the hub's model")
     assert (results[["fit_seconds", "fit_cpu_seconds", "fit_peak_mb"]] > 0).all(axis=None)
     assert results.loc["samples", "bundle_kb"] > 0
     assert plot.read_bytes().startswith(b"\x89PNG")
