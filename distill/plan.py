@@ -22,10 +22,8 @@ MIN_ROWS = 200
 ALL_PAIRS_UP_TO = 600
 SCARCE_SIGNAL = 1600.0  # rows * epsilon / columns below which budget moves to the class counts
 FEWEST_BINS, MOST_BINS = 16, 32  # aimed at a number; below 16 the class head loses more than pairs gain (measured)
-SCARCE_BINS, SIGNAL_A_BIN = (
-    8,
-    14.0,
-)  # down to 8, where rows * epsilon / columns / bins falls below 14: bins drown in noise
+SCARCE_BINS = 8  # where signal is so scarce that 16 bins drown in noise
+SIGNAL_A_BIN = 14.0  # rows * epsilon / columns / bins below which they do
 FEWEST_CLASSES, MOST_CLASSES = 8, 12  # aimed at a number that is the target, see `target_bins`
 HEAD_PORTION = 0.75  # of the discriminator's squared clip norm, where there are classes to tell apart
 TARGET_WEIGHT = 4  # blocks that its base-grid counts stand for: half the noise of a feature's
