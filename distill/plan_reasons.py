@@ -88,7 +88,11 @@ def _bins(plan: Plan) -> Choice:
     noise = plan.event("relate.pairs").cell_stddev if plan.has("relate.pairs") else None
     if noise is None:
         return Choice("bins", plan.bins, "aimed at for a number; there are no pairs whose cells would need rows")
-    least = "" if plan.bins > FEWEST_BINS else f"; at least {SCARCE_BINS} to {FEWEST_BINS}, which the class head wants"
+    least = (
+        ""
+        if plan.bins > FEWEST_BINS
+        else f"; not fewer than {FEWEST_BINS} for the class head, with little signal {SCARCE_BINS}"
+    )
     return Choice(
         "bins",
         plan.bins,
