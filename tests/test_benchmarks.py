@@ -173,12 +173,8 @@ def test_peers_stands_for_all_peers_and_by_default_all_sources_run() -> None:
     settings = utility.settings_of(utility.parser().parse_args(["--sources", "ours", "peers", "--peer", "mine=x.py"]))
     peers = ["independent", "naive_bayes", "mst", "aim", "mostlyai", "ctgan", "tvae", "mine"]
     assert list(settings.sources) == ["ours", *peers]
-    assert list(utility.settings_of(utility.parser().parse_args([])).sources) == [
-        "real",
-        "ours",
-        "control",
-        *peers[:-1],
-    ]
+    everything = ["real", "ours", "more", "model", "control", *peers[:-1]]
+    assert list(utility.settings_of(utility.parser().parse_args([])).sources) == everything
     shared = utility.settings_of(utility.parser().parse_args(["--clients", "5", "--no-real"]))
     assert list(shared.sources) == ["ours"]
 
