@@ -193,7 +193,7 @@ def unraked(codes: np.ndarray, weight: np.ndarray, shares: Sequence[np.ndarray])
     return np.asarray(weight / weight.mean())
 
 
-def first_rows(codes: Tensor, starts: Tensor, target: Tensor, n: int) -> np.ndarray:
+def first_rows(codes: Tensor, layout: Layout, target: Tensor, n: int) -> np.ndarray:
     """For `generator.choose_rows`: the first `n` of a pool that is in random order."""
     return np.arange(n)
 

@@ -6,6 +6,7 @@ one-way shares, resample, and keep the rows that together come nearest to what t
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -110,9 +111,10 @@ class Generator:
         points = (np.arange(len(codes)) + rng.random()) * (weight.sum() / len(codes))
         kept = rng.permutation(np.searchsorted(np.cumsum(weight), points).clip(max=len(codes) - 1))
         features = torch.from_numpy(codes[kept, :-1].astype(np.int64))
-        chosen = choose_rows(features, torch.from_numpy(self.layout.starts[:-1]), self.pair_shares(), n)
+        chosen = choose_rows(features, self.layout, self.pair_shares, n)
         return np.asarray(rng.permutation(kept[chosen]))
 
+    @cached_property
     def pair_shares(self) -> Tensor:
         """Share of rows with each two feature values, (feature_width, feature_width), as the soft records have it.
 

@@ -10,16 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill.layout import Layout
+
 BATCHES = 500  # about so many a call; a batch has at least LEAST_BATCH rows
 LEAST_BATCH = 64
 
 
-def choose_rows(codes: Tensor, starts: Tensor, target: Tensor, n: int) -> np.ndarray:
+def choose_rows(codes: Tensor, layout: Layout, target: Tensor, n: int) -> np.ndarray:
     """Indices of `n` rows whose shares of value pairs come close to `target`.
 
     Args:
         codes: The pool in random order, (m, columns) codes, m >= n.
-        starts: First position of each column in a one-hot row, (columns,).
+        layout: Where the columns of `codes`, its first ones, sit in a one-hot row.
         target: Wanted shares of rows with both of two values, symmetric, (width, width); one-way shares on the diagonal.
         n: Rows wanted, at least 1.
 
@@ -33,8 +35,7 @@ def choose_rows(codes: Tensor, starts: Tensor, target: Tensor, n: int) -> np.nda
     for taken in range(0, n, batch):
         now = min(batch, n - taken)
         until = round((taken + now) * len(codes) / n)
-        cells = codes[offered:until] + starts
-        rows = torch.zeros(len(cells), len(target), device=codes.device).scatter_(1, cells, 1.0)
+        rows = layout.one_hot(codes[offered:until])
         missing += target * now
         best = ((rows @ missing) * rows).sum(1).topk(now).indices
         missing -= rows[best].T @ rows[best]

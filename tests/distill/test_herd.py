@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from distill.herd import choose_rows
+from distill.layout import Layout
 
 WIDTHS = (3, 4, 5)
 STARTS = torch.tensor([0, 3, 7])
+LAYOUT = Layout(WIDTHS, 2)
 
 
 def pool_of(rows: int, seed: int) -> torch.Tensor:
@@ -29,7 +31,7 @@ def shares_of(codes: torch.Tensor) -> torch.Tensor:
 def test_herded_rows_are_nearer_to_the_target_than_the_first_ones(seed):
     target = shares_of(pool_of(40_000, seed + 1000))
     pool = pool_of(4000, seed)
-    chosen = choose_rows(pool, STARTS, target, 2000)
+    chosen = choose_rows(pool, LAYOUT, target, 2000)
     assert len(set(chosen.tolist())) == 2000
 
     def gap(codes: torch.Tensor) -> float:
@@ -41,7 +43,7 @@ def test_herded_rows_are_nearer_to_the_target_than_the_first_ones(seed):
 def test_a_target_unlike_the_pool_pulls_the_choice(seed):
     pool = pool_of(4000, seed)
     wanted = pool[(pool[:, 0] == 0) & (pool[:, 1] < 2)]
-    chosen = pool[choose_rows(pool, STARTS, shares_of(wanted), 1000)]
+    chosen = pool[choose_rows(pool, LAYOUT, shares_of(wanted), 1000)]
     alike = ((chosen[:, 0] == 0) & (chosen[:, 1] < 2)).float().mean()
     assert alike > 2 * ((pool[:, 0] == 0) & (pool[:, 1] < 2)).float().mean()
 
@@ -49,5 +51,5 @@ def test_a_target_unlike_the_pool_pulls_the_choice(seed):
 @pytest.mark.parametrize(("pool", "wanted"), [(1, 1), (64, 64), (65, 64), (1000, 999), (130, 1)])
 def test_as_many_rows_as_wanted_also_where_the_pool_is_hardly_larger(pool, wanted):
     codes = pool_of(pool, 0)
-    chosen = choose_rows(codes, STARTS, shares_of(codes), wanted)
+    chosen = choose_rows(codes, LAYOUT, shares_of(codes), wanted)
     assert len(set(chosen.tolist())) == wanted
