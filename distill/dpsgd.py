@@ -76,9 +76,3 @@ def set_gradients(layers: Sequence[nn.Linear], flat: Tensor) -> None:
             if parameter is not None:
                 parameter.grad = flat[offset : offset + parameter.numel()].reshape(parameter.shape).clone()
                 offset += parameter.numel()
-
-
-def one_hot(codes: Tensor, offsets: Tensor, width: int) -> Tensor:
-    """Concatenated one-hot rows scaled to unit norm: (n, d) codes -> (n, width) floats."""
-    rows = torch.zeros(codes.shape[0], width)
-    return rows.scatter_(1, codes + offsets, 1.0 / codes.shape[1] ** 0.5)
