@@ -15,9 +15,9 @@ from urllib.parse import quote
 
 from distill import durable
 from distill.errors import LedgerError, LedgerTamperedError
-from distill.ledger_entries import MAX_ENTRY_BYTES, Entry
+from distill.ledger.entry import MAX_ENTRY_BYTES, Entry
 
-STORE_FORMAT = 1
+STORE_FORMAT = 2
 APPLICATION_ID = 0x44495354  # "DIST"
 BUSY_SECONDS = 30.0
 _TABLES = {
@@ -114,9 +114,14 @@ def check_shape(connection: sqlite3.Connection, path: Path) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > STORE_FORMAT:
         raise LedgerError(f"the ledger {path} was written by a newer version (format {version}); update distill.")
+    if version < STORE_FORMAT:
+        raise LedgerError(
+            f"the ledger {path} is of format {version}, from before the first published version, and cannot be continued. "
+            "Keep it, make a new one with `distill init`, and grant what was left."
+        )
     found = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchmany(len(_SCHEMA) + 1)
     shape = sorted(tuple(b"" if v is None else v for v in row) for row in found)
-    if version != STORE_FORMAT or shape != [tuple(v.encode() for v in row) for row in _SCHEMA]:
+    if shape != [tuple(v.encode() for v in row) for row in _SCHEMA]:
         raise LedgerTamperedError(
             f"{path}: its tables or triggers are not those of a ledger, so entries could have been changed. "
             "Restore the ledger from a backup."
