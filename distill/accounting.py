@@ -1,4 +1,4 @@
-"""Privacy events and what they cost: one small vocabulary, two accountants.
+"""Privacy events and what they cost: one small vocabulary; `distill.recompute` holds the two accountants.
 
 An `Event` is what the ledger stores and the bundle carries. Events of one *round* had their noise, rate and step
 count fixed before the round began, so they compose tightly (one joint privacy loss distribution). A later round's
@@ -8,19 +8,18 @@ Unit: one row (or one entity, where the schema names a `unit`). Neighbours: add 
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-from distill import check
+from distill import check, recompute
 from distill.errors import ConfigError
+from distill.recompute import COARSE, Accountant
+
+__all__ = ["COARSE", "EVENT_FORMAT", "MOST_ROWS_PER_UNIT", "Accountant", "Event", "Mechanism", "epsilon_of"]
 
 Mechanism = Literal["laplace", "gaussian", "poisson_gaussian"]
-Accountant = Literal["pld", "rdp"]
-COARSE, FINE = 1e-3, 1e-4  # discretisation of the privacy loss; pessimistic, so a coarser grid only overstates epsilon
-FINE_BELOW = 0.5  # epsilon under which the coarse grid would waste several percent
 EVENT_FORMAT = 1
 MOST_ROWS_PER_UNIT = 10_000
 
@@ -69,80 +68,13 @@ class Event(BaseModel):
 
 
 def epsilon_of(events: Sequence[Event], delta: float, *, accountant: Accountant = "pld") -> float:
-    """Total epsilon of a release at `delta`: the joint epsilon of each round, added over rounds.
-
-    Delta is spent in the one round that holds Gaussian events; the others must be pure (Laplace).
+    """Total epsilon of a release at `delta`, see `distill.recompute.epsilon`: rounds add up, one round composes jointly.
 
     Raises:
         ConfigError: delta is not in (0, 1), or two rounds hold Gaussian events.
-
-    Source: joint composition by privacy loss distributions, arXiv:2106.08567; across rounds, basic composition
-    (Dwork & Roth 2014, theorem 3.16), which holds for mechanisms chosen adaptively.
     """
     check.positive(delta=delta)
-    rounds: dict[int, list[Event]] = {}
-    for event in events:
-        rounds.setdefault(event.round, []).append(event)
-    noisy = [number for number, members in rounds.items() if any(e.mechanism != "laplace" for e in members)]
-    if len(noisy) > 1:
-        raise ConfigError(f"rounds {noisy} all hold Gaussian events; delta can be spent in one round only.")
-    return sum(_joint_epsilon(members, delta, accountant) for _, members in sorted(rounds.items()))
-
-
-def _joint_epsilon(events: Sequence[Event], delta: float, accountant: Accountant) -> float:
-    """Epsilon of events composed together; exact and free of delta where all are Laplace."""
-    if all(e.mechanism == "laplace" for e in events):
-        return sum(e.count / e.noise_multiplier for e in events)
-    from dp_accounting import NeighboringRelation, pld, rdp
-
-    relation = NeighboringRelation.ADD_OR_REMOVE_ONE
-    if accountant == "rdp":
-        with _without_warnings():
-            return _read(rdp.RdpAccountant(neighboring_relation=relation), events, delta)
-    epsilon = _read(pld.PLDAccountant(relation, value_discretization_interval=COARSE), events, delta)
-    if epsilon < FINE_BELOW:
-        epsilon = _read(pld.PLDAccountant(relation, value_discretization_interval=FINE), events, delta)
-    return epsilon
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Keep the library from telling the terminal of each order whose series it gives up: that order is then left out."""
-    from absl import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
     try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
-def _read(accountant: Any, events: Sequence[Event], delta: float) -> float:
-    """What an accountant of the library makes of the events."""
-    for event, count in _merged(events):
-        accountant.compose(event, count)
-    return float(accountant.get_epsilon(delta))
-
-
-def _merged(events: Iterable[Event]) -> list[tuple[object, int]]:
-    """The library's events; all plain Gaussians become one, which composes to exactly the same loss.
-
-    A sample that every unit joins for certain is no sample: such steps are plain Gaussians too.
-    Gaussians with multipliers s_i compose to one with s = (sum 1/s_i**2)**-0.5: arXiv:1905.02383, corollary 3.3.
-    """
-    from dp_accounting import dp_event
-
-    out: list[tuple[object, int]] = []
-    precision = 0.0
-    for e in events:
-        if e.mechanism == "gaussian" or (e.mechanism == "poisson_gaussian" and e.sampling_rate == 1):
-            precision += e.count / e.noise_multiplier**2
-        elif e.mechanism == "laplace":
-            out.append((dp_event.LaplaceDpEvent(e.noise_multiplier), e.count))
-        else:
-            step = dp_event.PoissonSampledDpEvent(e.sampling_rate, dp_event.GaussianDpEvent(e.noise_multiplier))
-            out.append((step, e.count))
-    if precision:
-        out.append((dp_event.GaussianDpEvent(precision**-0.5), 1))
-    return out
+        return recompute.epsilon([e.model_dump(mode="json") for e in events], delta, accountant)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
