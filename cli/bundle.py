@@ -153,7 +153,7 @@ def _drawn(bundle: "Bundle", rows: int, seed: int) -> Any:
 
 
 def _warning() -> str:
-    from distill.ledger_entries import REHEARSAL
+    from distill.ledger import REHEARSAL
 
     return f"{REHEARSAL}: its noise is repeatable, so it must not leave the institution."
 

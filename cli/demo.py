@@ -124,10 +124,10 @@ def _fit_bank(folder: Path, name: str, epsilon: float) -> "tuple[Receipt, float]
     from distill.schema import load_schema
 
     project = create_project(folder, data=folder / "customers.csv", schema=folder.parent / "schema.json", name=name)
-    key = load_signing_key(project.key)
+    key, officer = load_signing_key(project.key), load_signing_key(project.officer)
     ledger = open_ledger(project.ledger, dataset=project.dataset)
     ledger.grant(
-        epsilon=epsilon, delta=DELTA, reason="demonstration on generated data", actor="privacy officer", key=key
+        epsilon=epsilon, delta=DELTA, reason="demonstration on generated data", actor="privacy officer", key=officer
     )
     request = Request(
         data=project.data,
@@ -140,7 +140,7 @@ def _fit_bank(folder: Path, name: str, epsilon: float) -> "tuple[Receipt, float]
         institutions=len(BANKS),
     )
     receipt = fit(request, ledger, key)
-    verdict = ledger.verify(key.public_hex)
+    verdict = ledger.verify(officer.public_hex, key.public_hex)
     return receipt, verdict.releases[-1].epsilon_pld
 
 

@@ -13,17 +13,25 @@ def init(
     schema: Annotated[Path, typer.Option(help="Its public schema, JSON.", metavar="FILE")],
     folder: Annotated[Path, typer.Argument(help="Folder of the project; made if absent.", metavar="DIR")] = Path(),
     name: Annotated[str | None, typer.Option(help="Name of the institution; else the folder's.")] = None,
+    officer: Annotated[
+        Path | None,
+        typer.Option(
+            help="Public key of the privacy officer, who keeps the private half; else a pair is made here.",
+            metavar="KEY.pub",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace distill.toml; ledger and key are kept.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Set up a project: distill.toml, and a signing key and an empty privacy ledger if absent."""
+    """Set up a project: distill.toml, and the keys of operator and privacy officer and an empty privacy ledger if absent."""
     with reporting(as_json) as report:
         from distill.project import PROJECT_FILE, create_project
         from distill.schema import load_schema
 
-        project = create_project(folder, data=data, schema=schema, name=name, overwrite=force)
+        project = create_project(folder, data=data, schema=schema, name=name, officer=officer, overwrite=force)
         shown = {
-            key: str(getattr(project, key)) for key in ("name", "dataset", "data", "schema", "ledger", "key", "out")
+            key: str(getattr(project, key))
+            for key in ("name", "dataset", "data", "schema", "ledger", "key", "officer", "out")
         }
         described = load_schema(project.schema)
         drafted = any(column.from_data for column in described.columns)
@@ -44,7 +52,7 @@ def _next_steps(path: Path, epsilon: float, delta: float, *, drafted: bool) -> s
     confirm = ["  0. confirm the schema: replace drafted bounds by public ones and delete the `from_data` marks"]
     return "\n".join(
         [
-            f"Wrote {path}, with a signing key and a privacy ledger beside it.",
+            f"Wrote {path}, with the keys of operator and privacy officer and a privacy ledger beside it.",
             f"Next, in {path.parent}:",
             *(confirm if drafted else []),
             f'  1. distill ledger grant --epsilon {epsilon:g} --delta {delta:g} --reason "who allowed this, and why"',

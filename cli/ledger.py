@@ -1,7 +1,7 @@
 """`distill ledger`: grant a budget, read the books, verify them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -11,14 +11,20 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
+    from distill.keys import SigningKey
     from distill.ledger import Entry, Ledger, LedgerSummary, Verification
-    from distill.project import Project
 
 STANDING = (
     "Standing reservations count as spent in full: the run that made one is still going or did not finish, and its rows may "
-    "have been read. They cannot be given back."
+    "have been read. They cannot be given back; once it is certain that the run is dead, an officer closes it with "
+    "`distill ledger resolve`."
 )
 LedgerOption = Annotated[Path | None, typer.Option("--ledger", help="Else the project's.", metavar="FILE")]
+OfficerKeyOption = Annotated[
+    Path | None, typer.Option("--key", help="An officer's signing key; else the project's.", metavar="FILE")
+]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why, in one line; it stays in the ledger.")]
+ActorOption = Annotated[str | None, typer.Option("--actor", help="Who acts; else the user's name.")]
 
 app = typer.Typer(help="The privacy ledger: grants, releases, what is left.", no_args_is_help=True)
 
@@ -28,49 +34,60 @@ def grant(
     epsilon: Annotated[float, typer.Option(help="What all releases together may spend.")],
     delta: Annotated[float, typer.Option(help="Likewise; well below one over the number of rows.")],
     reason: Annotated[str, typer.Option(help="Who allowed this and why, one line.")],
-    actor: Annotated[str | None, typer.Option(help="Who grants; else the user's name.")] = None,
+    filter: Annotated[
+        Literal["basic", "renyi"] | None,
+        typer.Option(
+            help="How releases add up: basic adds epsilons, renyi Renyi DP at one order. Fixed by the first release."
+        ),
+    ] = None,
+    order: Annotated[
+        float | None, typer.Option(help="Of the Renyi filter; else the one at which most releases fit.")
+    ] = None,
+    actor: ActorOption = None,
     ledger: LedgerOption = None,
-    key: Annotated[Path | None, typer.Option("--key", help="Signing key; else the project's.", metavar="FILE")] = None,
+    key: OfficerKeyOption = None,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Set the total budget of the data set. A new grant replaces the one before; it may raise or lower it."""
+    """Set the total budget of the data set, by an officer's signature. A new grant replaces the one before; it may raise or lower it."""
     with reporting(as_json) as report:
-        from distill.keys import load_signing_key, passphrase_from_environment
-        from distill.ledger_entries import acting_user
-
-        opened, settings = _opened(ledger, project, also_needed=key is None)
-        path = key if key is not None or settings is None else settings.key
-        assert path is not None  # without --key there is a project
-        signer = load_signing_key(path, passphrase=passphrase_from_environment())
-        entry = opened.grant(epsilon=epsilon, delta=delta, reason=reason, actor=actor or acting_user(), key=signer)
+        opened, who, signer = officer_of(ledger, project, key, actor)
+        before = opened.summary()
+        entry = opened.grant(
+            epsilon=epsilon, delta=delta, reason=reason, actor=who, key=signer, filter=filter, order=order
+        )
         summary = opened.summary()
+        changed = f" (before: {before.granted_epsilon:g} at {before.granted_delta:g})" if before.granted_epsilon else ""
+        counted = "" if summary.order is None else f" Releases add up by a Renyi filter of order {summary.order:g}."
         report(
-            {"entry": entry.sequence, "hash": entry.hash, **_books(summary)},
+            {"entry": entry.sequence, "hash": entry.hash, **books(summary)},
             f"Granted: all releases together may now spend epsilon {summary.granted_epsilon:g} at delta "
-            f"{summary.granted_delta:g}.\n{_left(summary)}",
+            f"{summary.granted_delta:g}{changed}.{counted}\n{left(summary)}",
         )
 
 
 @app.command()
 def show(ledger: LedgerOption = None, project: ProjectOption = Path(), as_json: JsonOption = False) -> None:
-    """Show every entry, what was spent and what is left."""
+    """Show every entry: who, when, why, what was read, what it cost, and what is left."""
     with reporting(as_json) as report:
-        opened, _ = _opened(ledger, project)
+        opened = opened_ledger(ledger, project)
         entries, summary = opened.entries(), opened.summary()
         rows = _rows(entries)
         standing = [_release(r) for r in summary.standing]
-        payload = {**_books(summary), "standing": standing, "rows": rows, "entries": entries}
+        payload = {**books(summary), "standing": standing, "rows": rows, "entries": entries}
         report(payload, None if as_json else _page(rows, summary))
 
 
 @app.command()
 def verify(
     public_key: Annotated[
-        Path | None, typer.Option(help="Public key (.pub) that must have signed; else the project's.", metavar="FILE")
+        list[Path] | None,
+        typer.Option(
+            help="Public key (.pub) of an officer or operator, from outside; else the project's.", metavar="FILE"
+        ),
     ] = None,
-    bundle: Annotated[
-        list[Path] | None, typer.Option(help="Bundles that this ledger must account for.", metavar="FILE")
+    against: Annotated[
+        list[Path] | None, typer.Option(help="Bundles that this ledger must account for.", metavar="BUNDLE")
     ] = None,
     ledger: LedgerOption = None,
     project: ProjectOption = Path(),
@@ -80,35 +97,107 @@ def verify(
     with reporting(as_json) as report:
         from distill.keys import load_public_key, public_path_of
 
-        opened, settings = _opened(ledger, project)
-        if public_key is None and settings is not None and ledger is None:
-            public_key = public_path_of(settings.key)
-        found = opened.verify(load_public_key(public_key) if public_key is not None else None)
-        accounted = [_accounted(opened, path, found.public_key) for path in bundle or ()]
+        opened = opened_ledger(ledger, project)
+        keys = list(public_key or ())
+        if not keys and ledger is None:
+            settings = project_at(project)
+            keys = [p for p in map(public_path_of, (settings.officer, settings.key)) if p.exists()]
+        found = opened.verify(*map(load_public_key, keys))
+        accounted = [_accounted(opened, path) for path in against or ()]
         report(_verified(found, accounted), None if as_json else _verdict(found, accounted))
 
 
-def _opened(ledger: Path | None, folder: Path, *, also_needed: bool = False) -> "tuple[Ledger, Project | None]":
-    """The ledger that was named, or the project's; the project too where there is need of one."""
+@app.command()
+def resolve(
+    release: Annotated[str, typer.Argument(help="Id of the standing release, or its beginning, as `show` prints it.")],
+    reason: ReasonOption,
+    actor: ActorOption = None,
+    ledger: LedgerOption = None,
+    key: OfficerKeyOption = None,
+    project: ProjectOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Close a release that will not finish: spent in full, or its row count alone where the ledger proves that nothing else was read."""
+    with reporting(as_json) as report:
+        opened, who, signer = officer_of(ledger, project, key, actor)
+        entry = opened.resolve(release, reason=reason, actor=who, key=signer)
+        summary = opened.summary()
+        closed = next(r for r in summary.releases if r.release == entry.body["release"])
+        why = "its plan was on the books, so rows may have been read" if closed.was_planned else "it was never planned"
+        report(
+            {"entry": entry.sequence, "release": closed.release, "epsilon": closed.charged.epsilon, **books(summary)},
+            f"Closed release {closed.release[:8]}: epsilon {closed.charged.epsilon:.4g} is spent on it ({why}).\n{left(summary)}",
+        )
+
+
+@app.command()
+def link(
+    other: Annotated[Path, typer.Argument(help="Ledger of the other data set.", metavar="LEDGER")],
+    reason: ReasonOption,
+    name: Annotated[str | None, typer.Option(help="What the other data set is called; else its folder's name.")] = None,
+    actor: ActorOption = None,
+    ledger: LedgerOption = None,
+    key: OfficerKeyOption = None,
+    project: ProjectOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Declare that another data set holds some of the same customers: for them, what both spend adds up."""
+    with reporting(as_json) as report:
+        from distill.ledger import open_ledger
+
+        opened, who, signer = officer_of(ledger, project, key, actor)
+        known = open_ledger(other)
+        called = name or other.resolve().parent.name
+        entry = opened.link(known.dataset, name=called, reason=reason, actor=who, key=signer)
+        mine, theirs = opened.summary(), known.summary()
+        epsilon, delta = mine.spent_epsilon + theirs.spent_epsilon, mine.spent_delta + theirs.spent_delta
+        report(
+            {
+                "entry": entry.sequence,
+                "dataset": known.dataset,
+                "name": called,
+                "epsilon_sum": epsilon,
+                "delta_sum": delta,
+            },
+            f"Linked to {called} ({known.dataset}): for a customer in both, epsilon {epsilon:.4g} at delta {delta:.3g} is spent so "
+            "far. `distill ledger report --with LEDGER` shows the sum. Declare it in the other ledger too.",
+        )
+
+
+def opened_ledger(ledger: Path | None, folder: Path) -> "Ledger":
+    """The ledger that was named, or the project's."""
     from distill.ledger import open_ledger
 
-    if ledger is not None and not also_needed:
-        return open_ledger(ledger), None
-    settings = project_at(folder)
     if ledger is not None:
-        return open_ledger(ledger), settings
-    return open_ledger(settings.ledger, dataset=settings.dataset), settings
+        return open_ledger(ledger)
+    settings = project_at(folder)
+    return open_ledger(settings.ledger, dataset=settings.dataset)
 
 
-def _books(summary: "LedgerSummary") -> dict[str, Any]:
-    """The summary's figures."""
+def officer_of(
+    ledger: Path | None, folder: Path, key: Path | None, actor: str | None
+) -> "tuple[Ledger, str, SigningKey]":
+    """The ledger, who acts, and the officer's key: the one that was named, or the project's."""
+    from distill.keys import load_signing_key, passphrase_from_environment
+    from distill.ledger import acting_user
+
+    opened = opened_ledger(ledger, folder)
+    path = key if key is not None else project_at(folder).officer
+    return opened, actor or acting_user(), load_signing_key(path, passphrase=passphrase_from_environment())
+
+
+def books(summary: "LedgerSummary") -> dict[str, Any]:
+    """The summary's figures, as JSON shows them."""
     names = ("granted", "spent", "remaining")
     figures = {f"{n}_{what}": getattr(summary, f"{n}_{what}") for n in names for what in ("epsilon", "delta")}
     where = {"dataset": summary.dataset, "unit": summary.unit, "relation": summary.relation}
-    return {**where, "head": summary.head, "public_key": summary.public_key, **figures}
+    counted = {"filter": summary.filter, "order": summary.order}
+    members = [m.model_dump() for m in summary.members]
+    return {**where, "head": summary.head, "public_key": summary.public_key, "members": members, **counted, **figures}
 
 
-def _left(summary: "LedgerSummary") -> str:
+def left(summary: "LedgerSummary") -> str:
+    """What was spent and what is left, in a line."""
     return (
         f"Spent: epsilon {summary.spent_epsilon:.4g} of {summary.granted_epsilon:g}, delta {summary.spent_delta:.3g} of "
         f"{summary.granted_delta:g}. Left: epsilon {summary.remaining_epsilon:.4g}, delta {summary.remaining_delta:.3g}."
@@ -122,13 +211,13 @@ def _release(release: Any) -> dict[str, Any]:
 
 def _rows(entries: "list[Entry]") -> list[dict[str, Any]]:
     """One line an entry: what it did to the books."""
-    from distill.ledger_state import State
+    from distill.ledger.state import State
 
-    books, ended, rows = State(), _ended(entries), []
+    state, ended, rows = State(), _ended(entries), []
     for entry in entries:
-        books.apply(entry)
-        body, (spent_epsilon, spent_delta) = entry.body, books.spent()
-        release = books.releases.get(body.get("release", ""))
+        state.apply(entry)
+        body, (spent_epsilon, spent_delta) = entry.body, state.spent()
+        release = state.releases.get(body.get("release", ""))
         purpose = release.purpose if release else body.get("reason", "")
         rows.append(
             {
@@ -138,20 +227,26 @@ def _rows(entries: "list[Entry]") -> list[dict[str, Any]]:
                 "kind": entry.kind,
                 "purpose": f"{body['warning']}: {purpose}" if body.get("warning") else purpose,
                 "release": release.release if release else None,
-                "epsilon": body.get("epsilon") if entry.kind == "grant" or release is None else release.charged[0],
+                "read": _read(body.get("events", ())),
+                "epsilon": body.get("epsilon") if entry.kind == "grant" or release is None else release.charged.epsilon,
                 "epsilon_release": body.get("epsilon_release"),
                 "epsilon_total": spent_epsilon,
                 "delta_total": spent_delta,
-                "epsilon_remaining": max(0.0, books.granted_epsilon - spent_epsilon),
+                "epsilon_remaining": state.grant.left(state.total)[0],
                 "standing": entry.kind == "reserve" and body["release"] not in ended,
             }
         )
     return rows
 
 
+def _read(events: Any) -> str:
+    """What a reservation or a plan says will be read, in a few words."""
+    return ", ".join(f"{e['name']} ({e['count']} x)" if e["count"] > 1 else e["name"] for e in events)
+
+
 def _ended(entries: "list[Entry]") -> set[str]:
-    """Releases that were committed or abandoned."""
-    return {e.body["release"] for e in entries if e.kind in ("commit", "abandon")}
+    """Releases that are over."""
+    return {e.body["release"] for e in entries if e.kind in ("commit", "abandon", "resolve")}
 
 
 def _page(rows: list[dict[str, Any]], summary: "LedgerSummary") -> "Group":
@@ -159,7 +254,7 @@ def _page(rows: list[dict[str, Any]], summary: "LedgerSummary") -> "Group":
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[Table | Text] = [_table(rows), Text(_left(summary))]
+    parts: list[Table | Text] = [_table(rows), Text(left(summary))]
     if summary.standing:
         parts += [Text(f"{len(summary.standing)} standing. {STANDING}", style="bold yellow")]
     parts.append(Text(f"Unit: {summary.unit}, {summary.relation}. Head: {summary.head}"))
@@ -171,25 +266,32 @@ def _table(rows: list[dict[str, Any]]) -> "Table":
     from rich.text import Text
 
     table = Table(title="Privacy ledger")
-    for name in ("#", "time (UTC)", "who", "kind", "purpose"):
+    for name in ("#", "time (UTC)", "who", "kind", "why", "what is read"):
         table.add_column(name, overflow="fold")
     for name in ("epsilon", "so far", "left"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         kind = f"{row['kind']} (STANDING)" if row["standing"] else row["kind"]
         epsilon = "" if row["epsilon"] is None else f"{row['epsilon']:.4g}"
-        texts = (str(row["sequence"]), row["time"][:19].replace("T", " "), row["actor"], kind, row["purpose"])
+        texts = (
+            str(row["sequence"]),
+            row["time"][:19].replace("T", " "),
+            row["actor"],
+            kind,
+            row["purpose"],
+            row["read"],
+        )
         numbers = (epsilon, f"{row['epsilon_total']:.4g}", f"{row['epsilon_remaining']:.4g}")
         table.add_row(*(Text(t) for t in (*texts, *numbers)), style="bold yellow" if row["standing"] else None)
     return table
 
 
-def _accounted(ledger: "Ledger", path: Path, public_hex: str) -> dict[str, Any]:
-    """A bundle of this ledger: signed by its key, its head known, its release committed with its digest."""
+def _accounted(ledger: "Ledger", path: Path) -> dict[str, Any]:
+    """A bundle of this ledger: its head is in the chain, and its release committed with its digest."""
     from distill.bundle import read_bundle
     from distill.errors import LedgerTamperedError
 
-    found = read_bundle(path, public_hex=public_hex)
+    found = read_bundle(path)
     if not ledger.knows(found.manifest.ledger.head):
         raise LedgerTamperedError(
             f"{ledger.path} does not hold entry {found.manifest.ledger.head}, which the bundle {path} carries as its head: "
@@ -205,7 +307,9 @@ def _verified(found: "Verification", accounted: list[dict[str, Any]]) -> dict[st
     return {
         "verified": True,
         "key_given": found.key_given,
-        **_books(found.summary),
+        "vouched": found.vouched,
+        "strangers": [m.model_dump() for m in found.strangers],
+        **books(found.summary),
         "checks": found.checks,
         "releases": [asdict(r) for r in found.releases],
         "bundles": accounted,
@@ -224,6 +328,8 @@ def _verdict(found: "Verification", accounted: list[dict[str, Any]]) -> str:
     for b in accounted:
         state = f"is release {b['release'][:8]}" if b["release"] else "is of this ledger, but not committed in it"
         lines.append(f"  {b['bundle']} {state}")
-    if not found.key_given:
-        lines.append(f"Signed by {found.public_key}: nobody told which key to expect, so compare it (--public-key).")
-    return "\n".join([*lines, _left(found.summary)])
+    lines += [
+        f"Signed also by {m.role} {m.name}, key {m.public_key}: nobody told to expect it, so compare it (--public-key)."
+        for m in found.strangers
+    ]
+    return "\n".join([*lines, left(found.summary)])

@@ -9,6 +9,7 @@ Unit: one row (or one entity, where the schema names a `unit`). Neighbours: add 
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
@@ -17,7 +18,19 @@ from distill import check, recompute
 from distill.errors import ConfigError
 from distill.recompute import COARSE, Accountant
 
-__all__ = ["COARSE", "EVENT_FORMAT", "MOST_ROWS_PER_UNIT", "Accountant", "Event", "Mechanism", "epsilon_of"]
+__all__ = [
+    "COARSE",
+    "EVENT_FORMAT",
+    "MOST_ROWS_PER_UNIT",
+    "Accountant",
+    "Event",
+    "Mechanism",
+    "RenyiLimit",
+    "cost_of",
+    "epsilon_of",
+    "gaussian_renyi",
+    "renyi_of",
+]
 
 Mechanism = Literal["laplace", "gaussian", "poisson_gaussian"]
 EVENT_FORMAT = 1
@@ -78,3 +91,40 @@ def epsilon_of(events: Sequence[Event], delta: float, *, accountant: Accountant 
         return recompute.epsilon([e.model_dump(mode="json") for e in events], delta, accountant)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+@dataclass(frozen=True)
+class RenyiLimit:
+    """The most that a release may cost as Renyi DP, beside its epsilon, where the grant adds releases up that way."""
+
+    order: float
+    most: float
+
+
+def renyi_of(events: Sequence[Event], order: float) -> float:
+    """Renyi DP of a release at a fixed order, see `distill.recompute.renyi`."""
+    return recompute.renyi([e.model_dump(mode="json") for e in events], order)
+
+
+def gaussian_renyi(epsilon: float, delta: float, order: float) -> float:
+    """Renyi DP at `order` of the single Gaussian that costs exactly `epsilon` at `delta`.
+
+    Source: the exact delta of a Gaussian, arXiv:1805.06530, theorem 8; its Renyi DP, arXiv:1702.07476, proposition 7.
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import norm
+
+    def excess(log_stddev: float) -> float:
+        stddev = math.exp(log_stddev)
+        tail = math.exp(epsilon + norm.logcdf(-1 / (2 * stddev) - epsilon * stddev))
+        return float(norm.cdf(1 / (2 * stddev) - epsilon * stddev) - tail) - delta
+
+    stddev = math.exp(brentq(excess, math.log(1e-3), math.log(1e9), xtol=1e-12))
+    return order / (2 * stddev**2)
+
+
+def cost_of(events: Sequence[Event], delta: float, *, epsilon: float, limit: RenyiLimit | None) -> float:
+    """What a release costs against a reservation of `epsilon`: its epsilon at `delta`, or, if that is more, the part that it
+    takes of the Renyi limit, times `epsilon`. Raises ConfigError as `epsilon_of` does."""
+    cost = epsilon_of(events, delta)
+    return cost if limit is None else max(cost, epsilon * renyi_of(events, limit.order) / limit.most)

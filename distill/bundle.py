@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 from distill import durable
 from distill.bundle_manifest import (
-    LedgerProof,
     Manifest,
     NewerFormatError,
     Privacy,
@@ -36,7 +35,8 @@ from distill.bundle_manifest import (
 from distill.bundle_zip import Container, open_container, pack
 from distill.errors import BundleError, BundleTamperedError, BundleVersionError
 from distill.keys import SigningKey
-from distill.ledger_entries import now, require_public_hex, software
+from distill.ledger.entry import now, require_public_hex, software
+from distill.ledger.proof import LedgerProof, Proven
 from distill.levels import Level
 from distill.schema import Schema
 
@@ -57,7 +57,8 @@ CHECKS = (
     "the SHA-256 of every member is the one in the manifest",
     "the schema's digest matches",
     "epsilon is at least what the events cost by PLD, and RDP does not contradict it",
-    "the ledger's entries are signed by the same key, reserved and planned exactly these events, within the grant",
+    "the ledger's entries, each signed by who may, reserved and planned exactly these events, within the grant",
+    "the chain of the ledger leads through these entries to its head",
     "every sample and tensor has the right type, is finite and fits the schema",
 )
 
@@ -68,6 +69,7 @@ class Bundle:
 
     Attributes:
         manifest: What was released, by whom, at what cost.
+        proven: What the ledger's entries in it say, checked.
         samples: Refined rows in public terms (`tables.to_public`).
         tensors: Group (`statistics`, `heads`, `components`) -> name -> array.
         path: The file, as far as there is one.
@@ -76,6 +78,7 @@ class Bundle:
     """
 
     manifest: Manifest
+    proven: Proven
     samples: "pd.DataFrame"
     tensors: dict[str, dict[str, "np.ndarray"]]
     path: Path
@@ -98,7 +101,7 @@ def write_bundle(
     noisy_rows: int,
     class_prior: Sequence[float],
     generator: Mapping[str, Any],
-    ledger: LedgerProof | Mapping[str, Any],
+    ledger: LedgerProof,
     samples: "pd.DataFrame",
     tensors: Mapping[str, Mapping[str, "np.ndarray"]],
     key: SigningKey,
@@ -116,7 +119,7 @@ def write_bundle(
         path: The pipeline passes a temporary name in the target's folder.
         institution, dataset, schema, noisy_rows, class_prior, generator, rehearsal, level, derived_from: See `Manifest`.
         privacy: Epsilon, delta, unit and all events, as the ledger has them.
-        ledger: `{"head": ledger.head(), "entries": reservation.proof()}`.
+        ledger: Of the release (`Reservation.proof`).
         samples: Rows, canonical or in public terms; none: the member is left out.
         tensors: Group -> name -> finite array; the groups are `statistics`, `heads`, `components`; empty ones are left out.
         key: The one that opened the ledger.
@@ -181,7 +184,7 @@ def parse_bundle(data: bytes, *, path: Path, public_hex: str | None = None) -> B
         _check_signature(container, public_hex)
         manifest = read_manifest(_unpacked(container, MANIFEST))
         files = _checked_files(container, manifest)
-        check_manifest(manifest)
+        proven = check_manifest(manifest)
         samples, tensors = _decoded(files, manifest.schema_)
     except NewerFormatError as error:
         raise BundleVersionError(
@@ -193,7 +196,9 @@ def parse_bundle(data: bytes, *, path: Path, public_hex: str | None = None) -> B
             f"{path}: {problem}. The bundle was altered or damaged: have the institution send it again."
         ) from None
     digest = hashlib.sha256(data).hexdigest()
-    return Bundle(manifest=manifest, samples=samples, tensors=tensors, path=path, digest=digest, size=len(data))
+    return Bundle(
+        manifest=manifest, proven=proven, samples=samples, tensors=tensors, path=path, digest=digest, size=len(data)
+    )
 
 
 def _check_signature(container: Container, public_hex: str | None) -> None:

@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from distill.canonical import canonical, parse_canonical
-from distill.ledger_entries import Delta, Epsilon, Events, Hash, Line, Time, first_problem
-from distill.ledger_proof import MAX_PROOF_ENTRIES, check_proof
-from distill.ledger_state import audited_epsilon, within
+from distill.ledger.audit import audited_epsilon
+from distill.ledger.bodies import Delta, Epsilon, Events, Hash, Line, Time, first_problem
+from distill.ledger.budget import within
+from distill.ledger.proof import LedgerProof, Proven, check_proof
 from distill.levels import Level
 from distill.schema import MAX_CATEGORIES, MAX_COLUMNS, MAX_TARGET_BINS, Schema
 
@@ -46,13 +47,6 @@ class Privacy(_Model):
     def rows_per_unit(self) -> int:
         """Most rows of one unit that were read; its guarantee is for all of them together."""
         return max(e.rows_per_unit for e in self.events)
-
-
-class LedgerProof(_Model):
-    """Signed entries of the institution's ledger that pay for this release, and the ledger's head at the time."""
-
-    head: Hash
-    entries: Annotated[list[dict[str, Any]], Field(max_length=MAX_PROOF_ENTRIES)]
 
 
 class Member(_Model):
@@ -128,8 +122,11 @@ def read_manifest(data: bytes) -> Manifest:
     return manifest
 
 
-def check_manifest(manifest: Manifest) -> None:
-    """The manifest agrees with itself: schema digest, class prior, cost, ledger proof. Raises ValueError."""
+def check_manifest(manifest: Manifest) -> Proven:
+    """The manifest agrees with itself: schema digest, class prior, cost, ledger proof. Returns what the ledger proves.
+
+    Raises ValueError.
+    """
     schema, privacy = manifest.schema_, manifest.privacy
     if schema.digest() != manifest.schema_digest:
         raise ValueError(f"the schema's digest is {schema.digest()}, and the manifest says {manifest.schema_digest}")
@@ -137,7 +134,7 @@ def check_manifest(manifest: Manifest) -> None:
     fewest, most = {"classes": (len(schema.classes),) * 2, "number": (1, MAX_TARGET_BINS), None: (1, 1)}[schema.task]
     if not fewest <= len(prior) <= most or abs(math.fsum(prior) - 1) > 1e-6:
         raise ValueError("the class prior is not one share for each class, adding up to 1")
-    proof = check_proof(manifest.ledger.entries, manifest.public_key)
+    proof = check_proof(manifest.ledger, manifest.public_key)
     stated = {
         "data set": (manifest.dataset, proof.dataset),
         "unit": (privacy.unit, proof.unit),
@@ -152,6 +149,7 @@ def check_manifest(manifest: Manifest) -> None:
     if not within(privacy.epsilon, proof.epsilon):
         raise ValueError(f"it states epsilon {privacy.epsilon:.6g}, and the ledger reserved {proof.epsilon:.6g}")
     audited_epsilon(privacy.events, privacy.delta, stated=min(privacy.epsilon, proof.epsilon_release))
+    return proof
 
 
 def make_manifest(**fields: Any) -> Manifest:

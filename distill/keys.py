@@ -112,6 +112,14 @@ def load_public_key(path: Path) -> str:
     return key.public_bytes_raw().hex()
 
 
+def write_public_key(path: Path, public_hex: str) -> None:
+    """Write a public key as PEM, never over another file. Raises KeyFileError."""
+    pem = _public_pem(Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_hex)))
+    with durable.wrapped("write the public key", path, KeyFileError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        durable.write_whole(path, pem, overwrite=False)
+
+
 def verify_signature(public_hex: str, signature: bytes, data: bytes) -> bool:
     """Whether the owner of `public_hex` made `signature` over `data`; False for malformed keys and signatures."""
     if not is_public_hex(public_hex):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from distill import check, durable
+from distill.accounting import RenyiLimit
 from distill.bundle import write_bundle
 from distill.device import Device, choose_device, used
 from distill.distillation import Distilled, Progress, distil, silent
@@ -106,7 +107,7 @@ def fit(
     Args:
         request: What is asked.
         ledger: The data set's ledger; holds the grant.
-        key: That opened the ledger; signs the bundle.
+        key: Of an operator of the ledger; signs the bundle.
         progress: Called with stage, steps done, steps in all.
         announce: Called with the finished plan before it is carried out.
 
@@ -132,7 +133,7 @@ def fit(
     del rows
     progress("size", 0, 1)
     noisy_size = table.noisy_size("size")
-    plan = plan_or_abandon(reservation, lambda: _plan(request, noisy_size))
+    plan = plan_or_abandon(reservation, lambda: _plan(request, noisy_size, reservation.limit))
     progress("size", 1, 1)
     if announce is not None:
         announce(plan)
@@ -142,7 +143,7 @@ def fit(
     return _write(request, ledger, reservation, key, plan, distilled, table.reads, rng)
 
 
-def _plan(request: Request, noisy_size: int) -> Plan:
+def _plan(request: Request, noisy_size: int, limit: RenyiLimit | None) -> Plan:
     """Decide the rest of the release."""
     return make_plan(
         request.schema,
@@ -152,6 +153,7 @@ def _plan(request: Request, noisy_size: int) -> Plan:
         shares=request.shares,
         institutions=request.institutions,
         rows_per_unit=request.rows_per_unit,
+        limit=limit,
     )
 
 
@@ -186,7 +188,7 @@ def _write(
         noisy_rows=generator.noisy_rows,
         class_prior=generator.class_prior.tolist(),
         generator=settings,
-        ledger={"head": ledger.head(), "entries": reservation.proof()},
+        ledger=reservation.proof(),
         samples=generator.draw(rows, rng),
         tensors=tensors,
         key=key,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from distill import check
-from distill.accounting import MOST_ROWS_PER_UNIT, Event, epsilon_of
+from distill.accounting import MOST_ROWS_PER_UNIT, Event, RenyiLimit, cost_of, epsilon_of
 from distill.errors import BudgetError, ConfigError
 from distill.grid import ColumnGrid, base_grids
 from distill.mechanisms import MIN_COUNT_STDDEV
@@ -206,10 +206,12 @@ def make_plan(
     shares: Shares | Mapping[str, float] | None = None,
     institutions: int = 1,
     rows_per_unit: int = 1,
+    limit: RenyiLimit | None = None,
 ) -> Plan:
     """Decide every later access from the schema, the grant and the noisy row count.
 
-    `shares` may be some of them by name: these are taken as given, in proportion to the others, which are chosen.
+    `shares` may be some of them by name: these are taken as given, in proportion to the others, which are chosen. `limit`, where
+    the ledger sets one, bounds the release beside its epsilon.
 
     Raises:
         ConfigError: units of this schema cannot have `rows_per_unit` rows.
@@ -240,7 +242,7 @@ def make_plan(
         later = _later_events(schema, noisy_size, shares, scale, pairs=pairs, scout=scout)
         return size, *(e.model_copy(update={"rows_per_unit": rows_per_unit}) for e in later)
 
-    events = events_at(solve_scale(lambda scale: epsilon_of(events_at(scale), delta), epsilon))
+    events = events_at(solve_scale(lambda s: cost_of(events_at(s), delta, epsilon=epsilon, limit=limit), epsilon))
     fitting = round(1.3 * math.sqrt(noisy_size / (3.5 * _cell_stddev(events, "relate.pairs"))))
     bins = max(fewest_bins(units, epsilon, features), min(MOST_BINS, fitting))
     return Plan(

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from distill import check
-from distill.accounting import Event, epsilon_of
+from distill.accounting import Event, RenyiLimit, cost_of
 from distill.bins import ColumnBins
 from distill.encoded import encode_frame
 from distill.errors import BudgetError, ConfigError, UnpaidReadError
@@ -122,9 +122,15 @@ class NoisySketch:
 
 
 def make_training_plan(
-    schema: Schema, noisy_size: int, settings: PrivateSteps, *, epsilon: float, delta: float
+    schema: Schema,
+    noisy_size: int,
+    settings: PrivateSteps,
+    *,
+    epsilon: float,
+    delta: float,
+    limit: RenyiLimit | None = None,
 ) -> TrainingPlan:
-    """Decide every later access from public settings, the grant and the noisy row count.
+    """Decide every later access from public settings, the grant, the noisy row count and the ledger's limit, if it sets one.
 
     Raises:
         BudgetError: the noisy row count is lost in its own noise.
@@ -144,7 +150,7 @@ def make_training_plan(
     def events_at(scale: float) -> tuple[Event, ...]:
         return size, *_later_events(schema, noisy_size, settings, scale)
 
-    scale = solve_scale(lambda scale: epsilon_of(events_at(scale), delta), epsilon)
+    scale = solve_scale(lambda s: cost_of(events_at(s), delta, epsilon=epsilon, limit=limit), epsilon)
     return TrainingPlan(
         epsilon=epsilon, delta=delta, noisy_size=noisy_size, events=events_at(scale), bins=BINS, settings=settings
     )
@@ -193,7 +199,12 @@ def begin_training(frame: pd.DataFrame, request: TrainingRequest, ledger: Ledger
     plan = plan_or_abandon(
         reservation,
         lambda: make_training_plan(
-            request.schema, noisy_size, request.settings, epsilon=request.epsilon, delta=request.delta
+            request.schema,
+            noisy_size,
+            request.settings,
+            epsilon=request.epsilon,
+            delta=request.delta,
+            limit=reservation.limit,
         ),
     )
     reservation.plan(plan.events[1:])

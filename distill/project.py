@@ -11,17 +11,21 @@ import secrets
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill import check, durable
 from distill.errors import ConfigError
+
+if TYPE_CHECKING:
+    from distill.keys import SigningKey
 
 PROJECT_FILE = "distill.toml"
 DEFAULT_EPSILON = 2.0
 DEFAULT_DELTA = 1e-5
 LEDGER_FILE = "ledger.db"
 KEY_FILE = "keys/operator.pem"
-_PATHS = ("data", "schema", "ledger", "key", "out")
+OFFICER_FILE = "keys/officer.pem"
+_PATHS = ("data", "schema", "ledger", "key", "officer", "out")
 _TEXTS = ("name", "dataset", *_PATHS)
 _NAME = re.compile(r"[^\W_][\w .-]{0,99}")
 _DATASET = re.compile(r"[0-9a-f]{32}")
@@ -38,7 +42,8 @@ class Project:
         data: The private table, CSV or Parquet.
         schema: The public schema, JSON.
         ledger: The privacy ledger.
-        key: The operator's signing key.
+        key: The operator's signing key; reserves releases and signs bundles.
+        officer: The privacy officer's signing key; grants. It need not be here: only its public half beside it is.
         out: Where `fit` puts the bundle.
         epsilon, delta: Budget of a release unless the command line says otherwise.
     """
@@ -50,6 +55,7 @@ class Project:
     schema: Path
     ledger: Path
     key: Path
+    officer: Path
     out: Path
     epsilon: float = DEFAULT_EPSILON
     delta: float = DEFAULT_DELTA
@@ -113,26 +119,33 @@ def write_project(project: Project, *, overwrite: bool = False) -> Path:
 
 
 def create_project(
-    folder: Path, *, data: Path, schema: Path, name: str | None = None, overwrite: bool = False
+    folder: Path,
+    *,
+    data: Path,
+    schema: Path,
+    name: str | None = None,
+    officer: Path | None = None,
+    overwrite: bool = False,
 ) -> Project:
-    """Set up a project: distill.toml, and a key and an empty ledger where they are absent.
+    """Set up a project: distill.toml, and keys and an empty ledger where they are absent.
 
     Everything is checked before anything is written, and distill.toml comes last. An existing ledger is kept with its
-    data-set id, an existing key too (an encrypted one is opened with the passphrase in DISTILL_KEY_PASSPHRASE).
+    data-set id, existing keys too (an encrypted one is opened with the passphrase in DISTILL_KEY_PASSPHRASE).
 
     Args:
         folder: Made if absent.
         data: The private table; only its presence and its suffix are looked at.
         schema: The public schema; it must load, and may still be a draft.
         name: Of the institution; the folder's name if not given.
+        officer: Public key (PEM) of the privacy officer, who keeps the private half elsewhere; None: make a pair here too.
         overwrite: Replace an existing distill.toml.
 
     Raises:
         ConfigError: distill.toml is there already, or a setting is wrong.
         DataError, SchemaError, KeyFileError, LedgerError: The table, schema, key or ledger cannot be used.
     """
-    from distill.keys import generate_key, load_signing_key, passphrase_from_environment
-    from distill.ledger import create_ledger, open_ledger
+    from distill.keys import load_public_key, passphrase_from_environment
+    from distill.ledger import Member, create_ledger, open_ledger
     from distill.schema import load_schema
     from distill.table_files import check_file
 
@@ -142,6 +155,7 @@ def create_project(
     unit = load_schema(schema).unit or "row"
     name = name if name is not None else folder.name
     ledger, key, passphrase = folder / LEDGER_FILE, folder / KEY_FILE, passphrase_from_environment()
+    brought = load_public_key(officer) if officer is not None else None
     known = open_ledger(ledger) if ledger.exists() else None
     project = Project(
         folder=folder,
@@ -151,16 +165,44 @@ def create_project(
         schema=schema.absolute(),
         ledger=ledger,
         key=key,
+        officer=folder / OFFICER_FILE,
         out=folder / f"{name}.distill",
     )
     with durable.wrapped("make the folder", folder, ConfigError):
         folder.mkdir(parents=True, exist_ok=True)
-    present = key.exists()
-    signing = load_signing_key(key, passphrase=passphrase) if present else generate_key(key, passphrase=passphrase)
+    signing = _pair_at(key, passphrase)
+    public = _officer(project.officer, brought, passphrase)
     if known is None:
-        create_ledger(ledger, dataset=project.dataset, unit=unit, key=signing)
+        members = [
+            Member(role="operator", name="operator", public_key=signing.public_hex),
+            Member(role="officer", name="privacy officer", public_key=public),
+        ]
+        create_ledger(ledger, dataset=project.dataset, unit=unit, key=signing, members=members)
     write_project(project, overwrite=overwrite)
     return project
+
+
+def _pair_at(path: Path, passphrase: bytes | None) -> "SigningKey":
+    """The key at `path`, made if absent."""
+    from distill.keys import generate_key, load_signing_key
+
+    make = load_signing_key if path.exists() else generate_key
+    return make(path, passphrase=passphrase)
+
+
+def _officer(path: Path, brought: str | None, passphrase: bytes | None) -> str:
+    """The officer's public key: the one that was brought, put beside the place of the private one, or a new pair's."""
+    from distill.keys import load_public_key, public_path_of, write_public_key
+
+    beside = public_path_of(path)
+    if brought is None and (path.exists() or not beside.exists()):
+        return _pair_at(path, passphrase).public_hex
+    if brought is not None and not beside.exists():
+        write_public_key(beside, brought)
+    kept = load_public_key(beside)
+    if brought is not None and kept != brought:
+        raise ConfigError(f"{beside} holds another officer's key; remove it, or leave --officer out.")
+    return kept
 
 
 def _require_free(folder: Path, *, overwrite: bool) -> None:
@@ -216,9 +258,11 @@ dataset = {_quoted(project.dataset)}
 data = {shown["data"]}
 schema = {shown["schema"]}
 
-# What was released and what is left: append-only. The key signs its entries and the bundle: keep it secret.
+# What was released and what is left: append-only. The operator's key signs releases and bundles: keep it secret.
 ledger = {shown["ledger"]}
 key = {shown["key"]}
+# The privacy officer's key signs grants. Better kept elsewhere: then `distill ledger grant --key FILE` names it.
+officer = {shown["officer"]}
 
 # Where `distill fit` puts the bundle.
 out = {shown["out"]}

@@ -10,8 +10,7 @@ from typing import Protocol, TypeVar
 from distill import durable
 from distill.errors import BudgetError, BundleError, ConfigError
 from distill.keys import SigningKey
-from distill.ledger import Ledger, Reservation
-from distill.ledger_entries import acting_user
+from distill.ledger import Ledger, Reservation, acting_user
 from distill.plan import ReleasePlan, size_event
 
 TRIAL_BYTES = 1 << 20  # room for a bundle, looked for before anything is charged

@@ -1,7 +1,7 @@
 """What each kind of ledger entry says, and the types that its fields are made of."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -12,9 +12,7 @@ LEDGER_FORMAT = 2
 REHEARSAL = "REHEARSAL, NOT PRIVATE"
 MAX_STEPS = 1_000_000
 
-Kind = Literal[
-    "open", "grant", "enrol", "retire", "rotate", "link", "reserve", "plan", "commit", "abandon", "resolve"
-]
+Kind = Literal["open", "grant", "enrol", "retire", "rotate", "link", "reserve", "plan", "commit", "abandon", "resolve"]
 Role = Literal["officer", "operator"]
 Filter = Literal["basic", "renyi"]
 
@@ -49,7 +47,7 @@ Signature = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 ReleaseId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Epsilon = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]  # beyond that nothing is private
 Delta = Annotated[float, Field(gt=0, lt=1e-2, allow_inf_nan=False)]
-Order = Annotated[float, Field(gt=1, le=1000, allow_inf_nan=False)]
+Order = Annotated[float, Field(gt=1, le=10_000, allow_inf_nan=False)]
 Total = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Events = Annotated[tuple[Event, ...], Field(min_length=1, max_length=100), AfterValidator(_bounded)]
 
@@ -187,6 +185,7 @@ class ResolveBody(_Charge):
 
 ReleaseStep = PlanBody | CommitBody | AbandonBody | ResolveBody
 Body = OpenBody | GrantBody | EnrolBody | RetireBody | RotateBody | LinkBody | ReserveBody | ReleaseStep
+B = TypeVar("B", bound=_Body)
 BODIES: dict[str, type[Body]] = {
     "open": OpenBody,
     "grant": GrantBody,
@@ -207,7 +206,7 @@ def opening(*members: Member) -> OpenBody:
     return OpenBody.model_validate({"format": LEDGER_FORMAT, "event_format": EVENT_FORMAT, "members": members})
 
 
-def make_body(kind: type[Body], **fields: Any) -> Any:
+def make_body(kind: type[B], **fields: Any) -> B:
     """A body of type `kind`; raises ConfigError naming the field that is wrong."""
     try:
         return kind(**fields)

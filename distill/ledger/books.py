@@ -254,7 +254,7 @@ class Ledger:
             strangers=tuple(m for m in state.members.all if m.public_key in signers - set(trusted)),
             summary=summarise(state),
             releases=recompute(self.path, state, progress),
-            checks=checksmake_body(state, vouched=vouched),
+            checks=checks_made(state, vouched=vouched),
         )
 
     def state(self, *, pages: bool = False) -> State:

@@ -5,7 +5,6 @@ nothing of the other entries, but they fix them: two bundles of one data set who
 that was rolled back, copied or written anew.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -74,9 +73,7 @@ class Proven:
 def prove(state: State, release: str) -> LedgerProof:
     """The proof for a release that was planned, with the head of `state`."""
     shown = [
-        e
-        for e in state.entries
-        if e.kind in _SHOWN or (e.kind in ("reserve", "plan") and e.body["release"] == release)
+        e for e in state.entries if e.kind in _SHOWN or (e.kind in ("reserve", "plan") and e.body["release"] == release)
     ]
     return LedgerProof(
         head=state.last.hash,

@@ -108,6 +108,7 @@ def require_role(path: Path, state: State, kind: Kind, key: SigningKey) -> None:
 
 
 def require_dataset(path: Path, state: State, dataset: str) -> None:
+    """Raise LedgerError if the ledger is of another data set."""
     if state.first.dataset != dataset:
         raise LedgerError(
             f"the ledger {path} belongs to data set {state.first.dataset}, not {dataset}. "

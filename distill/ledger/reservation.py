@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from distill.accounting import Event, RenyiLimit, cost_of, epsilon_of, renyi_of
 from distill.errors import BudgetError, ConfigError, LedgerError
 from distill.keys import SigningKey
-from distill.ledger.bodies import AbandonBody, Body, CommitBody, PlanBody, check_rounds, make_body
+from distill.ledger.bodies import AbandonBody, B, Body, CommitBody, PlanBody, check_rounds, make_body
 from distill.ledger.budget import within
 from distill.ledger.entry import Entry
 from distill.ledger.proof import LedgerProof, prove
@@ -96,13 +96,12 @@ class Reservation:
             raise LedgerError(f"{self.ledger.path}: {error}. Nothing was recorded.") from None
 
 
-def charge_body(kind: type[Body], state: State, release: Release, **fields: Any) -> Body:
+def charge_body(kind: type[B], state: State, release: Release, **fields: Any) -> B:
     """The body of an entry that brings `release` onto the books."""
     epsilon_total, delta_total = state.grant.spent(state.total_with(release))
     costs = {"epsilon_release": release.epsilon_release, "renyi_release": release.renyi_release}
     totals = {"epsilon_total": epsilon_total, "delta_total": delta_total}
-    made: Body = make_body(kind, release=release.release, **costs, **totals, **fields)
-    return made
+    return make_body(kind, release=release.release, **costs, **totals, **fields)
 
 
 def checked_rounds(events: Sequence[Event], *, first: bool) -> None:

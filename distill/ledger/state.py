@@ -9,7 +9,6 @@ from distill.ledger.bodies import (
     CommitBody,
     GrantBody,
     LinkBody,
-    OpenBody,
     PlanBody,
     ReleaseStep,
     ReserveBody,
@@ -74,8 +73,6 @@ class State:
         self.members.check(entry)
         self.members.apply(entry)
         match entry.details:
-            case OpenBody():
-                _require(not self.entries, "only the first entry opens a ledger")
             case GrantBody() as body:
                 self._regrant(body)
             case LinkBody() as body:
@@ -139,6 +136,7 @@ class State:
             _require(entry.kind == "open", "the first entry must open the ledger")
             _require(entry.previous == NO_HASH, "the first entry must not follow another")
             return
+        _require(entry.kind != "open", "only the first entry opens a ledger")
         _require(entry.previous == self.last.hash, "it does not follow the entry before it (previous hash differs)")
         for field in ("dataset", "unit"):
             same = getattr(entry, field) == getattr(self.first, field)

@@ -18,6 +18,7 @@ from distill.errors import LedgerError, LedgerTamperedError
 from distill.ledger.entry import MAX_ENTRY_BYTES, Entry
 
 STORE_FORMAT = 2
+OLD_FORMATS = (1,)
 APPLICATION_ID = 0x44495354  # "DIST"
 BUSY_SECONDS = 30.0
 _TABLES = {
@@ -114,14 +115,14 @@ def check_shape(connection: sqlite3.Connection, path: Path) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > STORE_FORMAT:
         raise LedgerError(f"the ledger {path} was written by a newer version (format {version}); update distill.")
-    if version < STORE_FORMAT:
+    if version in OLD_FORMATS:
         raise LedgerError(
             f"the ledger {path} is of format {version}, from before the first published version, and cannot be continued. "
             "Keep it, make a new one with `distill init`, and grant what was left."
         )
     found = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchmany(len(_SCHEMA) + 1)
     shape = sorted(tuple(b"" if v is None else v for v in row) for row in found)
-    if shape != [tuple(v.encode() for v in row) for row in _SCHEMA]:
+    if version != STORE_FORMAT or shape != [tuple(v.encode() for v in row) for row in _SCHEMA]:
         raise LedgerTamperedError(
             f"{path}: its tables or triggers are not those of a ledger, so entries could have been changed. "
             "Restore the ledger from a backup."

@@ -54,19 +54,20 @@ def institution(dealt: Dealt, client: str, out: Path) -> Project:
 
 
 def books(project: Project) -> tuple[Ledger, SigningKey]:
-    """An institution's ledger, and the key that opened it."""
+    """An institution's ledger, and its operator's key."""
     return open_ledger(project.ledger, dataset=project.dataset), load_signing_key(project.key)
 
 
 def grant_another(project: Project, budget: Budget, reason: str) -> tuple[Ledger, SigningKey]:
     """Raise the grant by one release above what is spent; the ledger and its key."""
     ledger, key = books(project)
+    officer = load_signing_key(project.officer)
     spent = ledger.summary()
     ledger.grant(
         epsilon=spent.spent_epsilon + budget.epsilon,
         delta=spent.spent_delta + budget.delta,
         reason=reason,
         actor="comparison",
-        key=key,
+        key=officer,
     )
     return ledger, key

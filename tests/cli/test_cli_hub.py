@@ -107,7 +107,7 @@ def make_bundle(tmp_path, monkeypatch):
             noisy_rows=rows,
             class_prior=(np.bincount(class_codes(of, samples), minlength=len(of.classes)) / rows).tolist(),
             generator={},
-            ledger={"head": ledger.head(), "entries": reservation.proof()},
+            ledger=reservation.proof(),
             samples=samples,
             tensors={},
             key=key,

@@ -83,7 +83,7 @@ def house(tmp_path_factory):
         "noisy_rows": 1234,
         "class_prior": [0.75, 0.25],
         "generator": {"bins": [[0, 1.5]], "name": "soft"},
-        "ledger": {"head": ledger.head(), "entries": reservation.proof()},
+        "ledger": reservation.proof(),
         "samples": FRAME,
         "tensors": TENSORS,
         "key": key,

@@ -13,24 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill import ledger_store
 from distill.accounting import Event, epsilon_of
 from distill.canonical import canonical, parse_canonical
 from distill.errors import BudgetError, ConfigError, KeyFileError, LedgerError, LedgerTamperedError
 from distill.keys import generate_key, load_signing_key
 from distill.ledger import REHEARSAL, create_ledger, open_ledger
-from distill.ledger_entries import (
-    MAX_STEPS,
-    GrantBody,
-    PlanBody,
-    ReserveBody,
-    opening,
-    read_entry,
-    sign_entry,
-    sign_head,
-)
-from distill.ledger_proof import check_proof
-from distill.ledger_state import audited_epsilon
+from distill.ledger import store as ledger_store
+from distill.ledger.audit import audited_epsilon
+from distill.ledger.bodies import MAX_STEPS, GrantBody, Member, PlanBody, ReserveBody, opening
+from distill.ledger.entry import Entry, chain_of, read_entry, sign_entry, sign_head
+from distill.ledger.proof import check_proof
 
 DATASET = "0123456789abcdef0123456789abcdef"
 BUNDLE = "ab" * 32
@@ -258,9 +250,9 @@ def test_texts_are_single_printable_lines(ledger, key, text):
     assert ledger.head() == head
 
 
-def test_only_the_key_that_opened_the_ledger_adds_to_it(ledger, keys):
+def test_only_a_member_adds_to_the_ledger(ledger, keys):
     head = ledger.head()
-    with pytest.raises(KeyFileError, match="was opened with key"):
+    with pytest.raises(KeyFileError, match="is signed by an officer, and the given key is"):
         ledger.grant(epsilon=9.0, delta=1e-5, reason="mine now", actor="stranger", key=keys[1])
     assert ledger.head() == head
 
@@ -331,7 +323,7 @@ def test_a_ledger_of_another_data_set_is_refused(ledger):
 
 def test_a_ledger_from_a_newer_version_is_refused(ledger):
     with raw(ledger.path) as connection:
-        connection.execute("PRAGMA user_version=2")
+        connection.execute("PRAGMA user_version=3")
     with pytest.raises(LedgerError, match="newer version"):
         open_ledger(ledger.path)
 
@@ -426,7 +418,7 @@ def test_an_interrupt_under_the_lock_undoes_the_entry(ledger, key, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("distill.ledger.sign_head", interrupted)
+    monkeypatch.setattr("distill.ledger.books.sign_head", interrupted)
     with pytest.raises(KeyboardInterrupt):
         reserve(ledger, key)
     monkeypatch.undo()
@@ -546,6 +538,8 @@ def _changed(value):
         return not value
     if isinstance(value, int | float):
         return value * 2 + 1
+    if value is None:
+        return 1.0
     return ("f" if value[:1] != "f" else "e") + value[1:]
 
 
@@ -694,9 +688,13 @@ def test_an_older_copy_is_caught_by_a_head_that_left_the_house(ledger, key, tmp_
 # --- a signer who cheats: everything is hashed, signed and sealed properly, and still wrong ---------------------------
 
 
+def opened(public_hex):
+    return opening(*(Member(role=role, name=role, public_key=public_hex) for role in ("officer", "operator")))
+
+
 def forge(path, key, steps):
     """A ledger file with the given (kind, body) entries, all signed with `key`."""
-    entry = sign_entry("open", opening(), after=None, actor="x", dataset=DATASET, unit="row", key=key)
+    entry = sign_entry("open", opened(key.public_hex), after=None, actor="x", dataset=DATASET, unit="row", key=key)
     ledger_store.create(path, entry, sign_head(entry, key))
     for kind, body in steps:
         entry = sign_entry(kind, body, after=entry, actor="x", dataset=DATASET, unit="row", key=key)
@@ -754,7 +752,7 @@ def test_an_honest_forgery_verifies(tmp_path, key):
         ([granted(), plan()], r"entry 3 \(plan\): the release was never reserved"),
         ([granted(), reserved(), plan(), plan()], r"entry 5 \(plan\): the release is already planned"),
         ([granted(), reserved(), plan(epsilon_total=0.9)], r"entry 4 \(plan\): its running totals"),
-        ([granted(), ("open", opening())], r"entry 3 \(open\): only the first entry opens"),
+        ([granted(), ("open", opened("c" * 64))], r"entry 3 \(open\): only the first entry opens"),
     ],
 )
 def test_a_broken_rule_is_noticed_though_everything_is_signed(tmp_path, key, steps, problem):
@@ -793,7 +791,7 @@ def test_an_entry_signed_with_another_key_in_the_middle_is_noticed(tmp_path, key
     entry = sign_entry("grant", granted(9.0)[1], after=last, actor="x", dataset=DATASET, unit="row", key=keys[1])
     with ledger_store.writing(path) as connection:
         ledger_store.append(connection, entry, sign_head(entry, keys[1]))
-    with pytest.raises(LedgerTamperedError, match=r"entry 3 \(grant\): its public_key is not the one"):
+    with pytest.raises(LedgerTamperedError, match=r"entry 3 \(grant\): a grant entry is signed by an officer, and .* is no officer of this ledger"):
         open_ledger(path)
 
 
@@ -821,11 +819,12 @@ def test_the_proof_holds_the_grants_and_this_release_only(busy, key):
     reservation = reserve(busy, key, 0.6)
     reservation.plan(REST)
     proof = reservation.proof()
-    assert [e["kind"] for e in proof] == ["open", "grant", "grant", "reserve", "plan"]
-    assert other.release not in json.dumps(proof)
+    assert [e["kind"] for e in proof.entries] == ["open", "grant", "grant", "reserve", "plan"]
+    assert other.release not in proof.model_dump_json()
     checked = check_proof(proof, key.public_hex)
     assert checked.events == (SIZE, *REST)
-    assert (checked.epsilon, checked.granted_epsilon, checked.dataset) == (0.6, 2.5, DATASET)
+    assert (checked.epsilon, checked.grant.epsilon, checked.dataset) == (0.6, 2.5, DATASET)
+    assert checked.hashes == tuple(e.hash for e in busy.entries())
 
 
 def test_a_proof_with_anything_changed_is_refused(ledger, keys):
@@ -834,21 +833,36 @@ def test_a_proof_with_anything_changed_is_refused(ledger, keys):
     proof = reservation.proof()
     with pytest.raises(ValueError, match="signed by another key"):
         check_proof(proof, keys[1].public_hex)
+    entries = proof.entries
     for wrong in (
-        proof[1:],
-        proof[:-1],
-        proof[::-1],
-        [*proof, proof[-1]],
-        [proof[0], *proof],
-        proof[:1] + proof[2:],
-        [],
+        entries[1:],
+        entries[:-1],
+        entries[::-1],
+        (*entries, entries[-1]),
+        (entries[0], *entries),
+        entries[:1] + entries[2:],
+        (),
     ):
-        with pytest.raises(ValueError, match=r"needed|opens no ledger|order|exceeded|over the grant|follow|plan"):
-            check_proof(wrong, keys[0].public_hex)
-    for number, entry in enumerate(proof):
-        changed = [*proof[:number], entry | {"actor": "nobody"}, *proof[number + 1 :]]
+        with pytest.raises(ValueError, match=r"needed|opens no ledger|order|exceeded|over the grant|belong|plan"):
+            check_proof(proof.model_copy(update={"entries": wrong}), keys[0].public_hex)
+    for number, entry in enumerate(entries):
+        changed = (*entries[:number], entry | {"actor": "nobody"}, *entries[number + 1 :])
         with pytest.raises(ValueError, match=f"entry {number + 1} of the ledger proof: its contents"):
-            check_proof(changed, keys[0].public_hex)
+            check_proof(proof.model_copy(update={"entries": changed}), keys[0].public_hex)
+
+
+def test_the_chain_in_a_proof_cannot_be_shortened_or_changed(ledger, key):
+    reservation = reserve(ledger, key)
+    reservation.plan(REST)
+    proof = reservation.proof()
+    chain = proof.chain
+    for wrong in (chain[:-1], chain[1:], (*chain, "a" * 64), ("b" * 64, *chain[1:]), ()):
+        with pytest.raises(ValueError, match="does not end in its head"):
+            check_proof(proof.model_copy(update={"chain": wrong}), key.public_hex)
+    other = (*chain[:-1], "b" * 64)
+    changed = proof.model_copy(update={"chain": other, "head": chain_of(other)[-1]})
+    with pytest.raises(ValueError, match=r"entry 4 of the ledger proof: it is not in the chain"):
+        check_proof(changed, key.public_hex)
 
 
 # --- units of several rows -------------------------------------------------------------------------------------------
@@ -872,6 +886,6 @@ def test_an_entry_that_spells_out_what_goes_without_saying_is_refused(ledger, ke
     body = json.loads(json.dumps(entry.body))
     body["events"][0]["rows_per_unit"] = 1
     with pytest.raises(ValueError, match="leaves out or adds something"):
-        _ = entry.model_copy(update={"body": body}).details
+        _ = Entry(**entry.model_dump() | {"body": body}).details
     body["events"][0]["rows_per_unit"] = 2
-    assert entry.model_copy(update={"body": body}).details.events[0].rows_per_unit == 2
+    assert Entry(**entry.model_dump() | {"body": body}).details.events[0].rows_per_unit == 2

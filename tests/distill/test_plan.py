@@ -11,7 +11,7 @@ from private_fakes import EVERY_KIND, category, integer, number, schema_of
 
 from distill.accounting import Event, epsilon_of
 from distill.errors import BudgetError, ConfigError
-from distill.ledger_state import audited_epsilon
+from distill.ledger.audit import audited_epsilon
 from distill.mechanisms import NoiseSource
 from distill.plan import MIN_ROWS, MOST_EXPECTED, Plan, Shares, make_plan, size_event, target_bins
 from distill.schema import Schema

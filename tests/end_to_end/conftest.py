@@ -134,7 +134,13 @@ class Bank:
         return read_bundle(self.project.out, public_hex=self.key.public_hex)
 
     def grant(self, epsilon: float = EPSILON, delta: float = DELTA) -> None:
-        self.ledger.grant(epsilon=epsilon, delta=delta, reason="for the tests", actor="officer", key=self.key)
+        self.ledger.grant(
+            epsilon=epsilon,
+            delta=delta,
+            reason="for the tests",
+            actor="officer",
+            key=load_signing_key(self.project.officer),
+        )
 
     def write_schema(self) -> None:
         self.project.schema.write_text(json.dumps(self.schema), encoding="utf-8")

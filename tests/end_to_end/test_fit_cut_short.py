@@ -7,7 +7,9 @@ import sqlite3
 import pytest
 from conftest import DELTA, EPSILON, Bank, distill, full_disk, refusal, result_of
 
-from distill import durable, ledger_entries, ledger_store, pipeline
+from distill import durable, pipeline
+from distill.ledger import entry as ledger_entry
+from distill.ledger import store as ledger_store
 
 
 def nothing_learnt(*_: object) -> None:
@@ -132,7 +134,7 @@ def test_a_user_without_a_name_can_fit(bank, monkeypatch):
     def nameless() -> str:
         raise KeyError("getpwuid(): uid not found: 4711")
 
-    monkeypatch.setattr(ledger_entries.getpass, "getuser", nameless)
+    monkeypatch.setattr(ledger_entry.getpass, "getuser", nameless)
     monkeypatch.setattr(pipeline, "distil", nothing_learnt)
     assert bank.fit().exit_code == 1  # in the stages, which are not there
     assert [e.actor for e in bank.ledger.entries()][-2:] == ["unknown user", "unknown user"]
