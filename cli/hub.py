@@ -67,7 +67,7 @@ def list_keys(hub: HubOption = None, project: ProjectOption = Path(), as_json: J
     """List the trusted keys, and those that no longer are."""
     with reporting(as_json) as report:
         store = hub_store(hub, project)
-        keys = store.keys()
+        keys = store.all_keys()
         report({"hub": store.path, "keys": [_key(k) for k in keys]}, _keys(keys, store.path))
 
 
@@ -154,15 +154,14 @@ def _ledger(seen: "SeenLedger") -> dict[str, Any]:
     return {"dataset": seen.dataset, "entries": seen.entries, "head": seen.head, "releases": releases}
 
 
-def _keys(keys: "tuple[TrustedKey, ...]", path: Path) -> "Table | str":
-    if not keys:
-        return f"No keys in {path}. `distill hub trust add KEY.pub` adds an institution's."
-    table = _plain_table("name", "public key", "since", "by", "note")
+def _keys(keys: "tuple[TrustedKey, ...]", path: Path) -> str:
+    """Two lines a key, so that all of its digits can be read and compared."""
+    lines = [f"{len([k for k in keys if k.removed is None])} trusted key(s) in {path}"]
     for key in keys:
-        gone = [] if key.removed is None else [f"NO LONGER TRUSTED since {key.removed[:10]}"]
-        notes = "; ".join(gone + ([key.note] if key.note else []))
-        table.add_row(*map(_text, (key.name, key.public_key, key.added[:10], key.added_by, notes)))
-    return table
+        note = f"; {key.note}" if key.note else ""
+        gone = f"; NO LONGER TRUSTED since {key.removed[:10]}" if key.removed else ""
+        lines += [f"{key.name}: since {key.added[:10]}, by {key.added_by}{note}{gone}", f"  {key.public_key}"]
+    return "\n".join(lines)
 
 
 def _heads(ledgers: "tuple[SeenLedger, ...]", path: Path) -> "Group | str":
@@ -172,11 +171,10 @@ def _heads(ledgers: "tuple[SeenLedger, ...]", path: Path) -> "Group | str":
         return f"Nothing was seen yet ({path}). `distill train-global` and `distill hub check --remember` remember what they see."
     parts: list[Any] = []
     for seen in ledgers:
-        table = _plain_table("institution", "release", "entry", "epsilon", "delta", "so far", "seen", "file")
+        table = _plain_table("institution", "release", "entry", "epsilon", "so far", "seen", "file")
         for r in seen.releases:
             mark = f"{r.institution} (REHEARSAL)" if r.rehearsal else r.institution
-            so_far = f"{r.epsilon_total:.4g}"
-            numbers = (str(r.sequence), f"{r.epsilon:.4g}", f"{r.delta:.3g}", so_far)
+            numbers = (str(r.sequence), f"{r.epsilon:.4g}", f"{r.epsilon_total:.4g}")
             table.add_row(*map(_text, (mark, r.release[:8], *numbers, r.seen[:10], r.file)))
         parts += [_text(f"data set {seen.dataset}: {seen.entries} ledger entries, head {seen.head}"), table]
     return Group(*parts)

@@ -59,7 +59,7 @@ class HubStore:
         """Whether there is anything to remember yet."""
         return self.path.exists()
 
-    def keys(self) -> tuple[TrustedKey, ...]:
+    def all_keys(self) -> tuple[TrustedKey, ...]:
         """All keys, by name; also those that are trusted no longer."""
         return self._read(_keys)
 
@@ -86,7 +86,7 @@ class HubStore:
 
     def remove_key(self, which: str) -> TrustedKey:
         """Trust a key no longer, named by its hex digits or its name. Raises ConfigError if there is none."""
-        trusted = [k for k in self.keys() if k.removed is None]
+        trusted = [k for k in self.all_keys() if k.removed is None]
         found = next((k for k in trusted if k.public_key == which), None) or next(
             (k for k in trusted if k.name == which), None
         )

@@ -116,7 +116,7 @@ def receive(
         LedgerConflictError, LedgerForkError: a bundle contradicts another one, or what the hub has seen.
         HubFileError: the hub's memory cannot be read or written.
     """
-    signers = Signers(hub.keys() if hub else (), trusted, hub.path if hub else None)
+    signers = Signers(hub.all_keys() if hub else (), trusted, hub.path if hub else None)
     bundles = []
     for done, path in enumerate(paths):
         bundles.append(_verified(path, signers, allow_unknown_signers, allow_rehearsal))
