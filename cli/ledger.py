@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from distill.keys import SigningKey
-    from distill.ledger import Entry, Ledger, LedgerSummary, Verification
+    from distill.ledger import Entry, Ledger, LedgerSummary, Release, Verification
 
 STANDING = (
     "Standing reservations count as spent in full: the run that made one is still going or did not finish, and its rows may "
@@ -218,14 +218,13 @@ def _rows(entries: "list[Entry]") -> list[dict[str, Any]]:
         state.apply(entry)
         body, (spent_epsilon, spent_delta) = entry.body, state.spent()
         release = state.releases.get(body.get("release", ""))
-        purpose = release.purpose if release else body.get("reason", "")
         rows.append(
             {
                 "sequence": entry.sequence,
                 "time": entry.time,
                 "actor": entry.actor,
                 "kind": entry.kind,
-                "purpose": f"{body['warning']}: {purpose}" if body.get("warning") else purpose,
+                "purpose": _why(entry, release),
                 "release": release.release if release else None,
                 "read": _read(body.get("events", ())),
                 "epsilon": body.get("epsilon") if entry.kind == "grant" or release is None else release.charged.epsilon,
@@ -237,6 +236,27 @@ def _rows(entries: "list[Entry]") -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _why(entry: "Entry", release: "Release | None") -> str:
+    """Why an entry was written, and whom or what else it concerns."""
+    body = entry.body
+    match entry.kind:
+        case "open":
+            return ", ".join(f"{m['role']} {m['name']} {m['public_key'][:8]}" for m in body["members"])
+        case "enrol":
+            member = body["member"]
+            return f"{member['role']} {member['name']} {member['public_key'][:8]}: {body['reason']}"
+        case "retire":
+            return f"{body['role']} {body['public_key'][:8]}: {body['reason']}"
+        case "rotate":
+            return f"{entry.public_key[:8]} to {body['new_key'][:8]}: {body['reason']}"
+        case "link":
+            return f"shares customers with {body['name']} ({body['dataset'][:8]}): {body['reason']}"
+        case "grant" | "abandon" | "resolve":
+            return str(body["reason"])
+    purpose = release.purpose if release else ""
+    return f"{body['warning']}: {purpose}" if body.get("warning") else purpose
 
 
 def _read(events: Any) -> str:
@@ -266,21 +286,15 @@ def _table(rows: list[dict[str, Any]]) -> "Table":
     from rich.text import Text
 
     table = Table(title="Privacy ledger")
-    for name in ("#", "time (UTC)", "who", "kind", "why", "what is read"):
+    for name in ("#", "time (UTC)", "who", "kind", "why, and what it reads"):
         table.add_column(name, overflow="fold")
     for name in ("epsilon", "so far", "left"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         kind = f"{row['kind']} (STANDING)" if row["standing"] else row["kind"]
         epsilon = "" if row["epsilon"] is None else f"{row['epsilon']:.4g}"
-        texts = (
-            str(row["sequence"]),
-            row["time"][:19].replace("T", " "),
-            row["actor"],
-            kind,
-            row["purpose"],
-            row["read"],
-        )
+        why = f"{row['purpose']}\nreads {row['read']}" if row["read"] else row["purpose"]
+        texts = (str(row["sequence"]), row["time"][:19].replace("T", " "), row["actor"], kind, why)
         numbers = (epsilon, f"{row['epsilon_total']:.4g}", f"{row['epsilon_remaining']:.4g}")
         table.add_row(*(Text(t) for t in (*texts, *numbers)), style="bold yellow" if row["standing"] else None)
     return table
