@@ -260,8 +260,12 @@ def _why(entry: "Entry", release: "Release | None") -> str:
 
 
 def _read(events: Any) -> str:
-    """What a reservation or a plan says will be read, in a few words."""
-    return ", ".join(f"{e['name']} ({e['count']} x)" if e["count"] > 1 else e["name"] for e in events)
+    """Which stages a reservation or a plan lets read, and in how many training steps."""
+    steps: dict[str, int] = {}
+    for event in events:
+        stage = event["name"].split(".")[0]
+        steps[stage] = steps.get(stage, 0) + (event["count"] if event["mechanism"] == "poisson_gaussian" else 0)
+    return ", ".join(f"{stage} ({count} steps)" if count else stage for stage, count in steps.items())
 
 
 def _ended(entries: "list[Entry]") -> set[str]:
@@ -276,27 +280,30 @@ def _page(rows: list[dict[str, Any]], summary: "LedgerSummary") -> "Group":
 
     parts: list[Table | Text] = [_table(rows), Text(left(summary))]
     if summary.standing:
-        parts += [Text(f"{len(summary.standing)} standing. {STANDING}", style="bold yellow")]
+        ids = ", ".join(f"{r.release[:8]} ({r.status})" for r in summary.standing)
+        parts += [Text(f"{len(summary.standing)} standing: {ids}. {STANDING}", style="bold yellow")]
     parts.append(Text(f"Unit: {summary.unit}, {summary.relation}. Head: {summary.head}"))
     return Group(*parts)
 
 
 def _table(rows: list[dict[str, Any]]) -> "Table":
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title="Privacy ledger")
-    for name in ("#", "time (UTC)", "who", "kind", "why, and what it reads"):
+    table = Table(title="Privacy ledger", box=SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    for name in ("#", "when (UTC), who", "kind", "why, and what it reads"):
         table.add_column(name, overflow="fold")
     for name in ("epsilon", "so far", "left"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        kind = f"{row['kind']} (STANDING)" if row["standing"] else row["kind"]
-        epsilon = "" if row["epsilon"] is None else f"{row['epsilon']:.4g}"
+        when = row["time"][:16].replace("T", " ")
+        kind = f"{row['kind']}\n(STANDING)" if row["standing"] else row["kind"]
         why = f"{row['purpose']}\nreads {row['read']}" if row["read"] else row["purpose"]
-        texts = (str(row["sequence"]), row["time"][:19].replace("T", " "), row["actor"], kind, why)
+        epsilon = "" if row["epsilon"] is None else f"{row['epsilon']:.4g}"
         numbers = (epsilon, f"{row['epsilon_total']:.4g}", f"{row['epsilon_remaining']:.4g}")
-        table.add_row(*(Text(t) for t in (*texts, *numbers)), style="bold yellow" if row["standing"] else None)
+        texts = (str(row["sequence"]), f"{when}\n{row['actor']}", kind, why, *numbers)
+        table.add_row(*(Text(t) for t in texts), style="bold yellow" if row["standing"] else None)
     return table
 
 
