@@ -21,7 +21,6 @@ from distill.ledger.bodies import Body, CommitBody, PlanBody, ReserveBody
 from distill.ledger.entry import Entry, sign_entry, sign_head
 from distill.ledger.releases import Release
 from distill.ledger.reservation import charge_body
-from distill.ledger.state import State
 from distill.plan import make_plan
 from distill.schema import Schema
 
