@@ -72,10 +72,6 @@ def test_the_module_needs_the_standard_library_and_the_accounting_library_only()
     assert found - {"dp_accounting"} <= sys.stdlib_module_names
 
 
-def test_it_can_be_read_in_ten_minutes():
-    assert len(SOURCE.read_text(encoding="utf-8").splitlines()) <= 220
-
-
 # ---- epsilon --------------------------------------------------------------------------------------------------------
 
 
