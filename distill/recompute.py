@@ -69,10 +69,8 @@ def epsilon_from_renyi(order: float, rdp: float, delta: float) -> float:
 
 def renyi_within(order: float, epsilon: float, delta: float) -> float:
     """The largest Renyi DP at `order` that is worth at most (`epsilon`, `delta`). Raises ValueError if none is."""
-    most = _convert(order, epsilon, delta)
-    while most > 0 and epsilon_from_renyi(order, most, delta) > epsilon:
-        most = math.nextafter(most, 0.0)  # rounding must not let more through
-    if not most > 0:
+    most = _convert(order, epsilon, delta) * (1 - 1e-12)  # rounding must not let more through
+    if not (most > 0 and epsilon_from_renyi(order, most, delta) <= epsilon):
         raise ValueError(f"at Renyi order {order:g} nothing fits epsilon {epsilon:g} at delta {delta:g}.")
     return most
 
@@ -83,7 +81,10 @@ def _convert(order: float, epsilon: float, delta: float) -> float:
 
 
 def best_order(epsilon: float, delta: float) -> float:
-    """The order at which most plain Gaussian releases fit (each costs Renyi DP in proportion to the order)."""
+    """The order at which most plain Gaussian releases fit (each costs Renyi DP in proportion to the order).
+
+    Something fits at it whenever epsilon is at least 0.01 and delta at least 1e-15.
+    """
     return float(max(GRANT_ORDERS, key=lambda order: _convert(order, epsilon, delta) / order))
 
 
