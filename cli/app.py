@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 import typer.core
 
-from cli import bundle, federated, hub, keys, ledger, schema
+from cli import bundle, federated, hub, keys, ledger, ledger_members, schema
 from cli.common import EXIT_REFUSED
 from cli.compare import compare
 from cli.demo import demo
@@ -58,6 +58,7 @@ def root(
 
 app.command()(init)
 app.add_typer(schema.app, name="schema")
+keys.app.command()(ledger_members.rotate)
 app.add_typer(keys.app, name="keys")
 app.add_typer(ledger.app, name="ledger")
 app.command()(plan)

@@ -1,4 +1,4 @@
-"""`distill keys`: the pair that signs the ledger and the bundles."""
+"""`distill keys`: the pairs that sign the ledger and the bundles."""
 
 from pathlib import Path
 from typing import Annotated

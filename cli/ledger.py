@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from distill.keys import SigningKey
-    from distill.ledger import Entry, Ledger, LedgerSummary, Verification
+    from distill.ledger import Entry, Ledger, LedgerSummary, Release, Verification
 
 STANDING = (
     "Standing reservations count as spent in full: the run that made one is still going or did not finish, and its rows may "
@@ -218,14 +218,13 @@ def _rows(entries: "list[Entry]") -> list[dict[str, Any]]:
         state.apply(entry)
         body, (spent_epsilon, spent_delta) = entry.body, state.spent()
         release = state.releases.get(body.get("release", ""))
-        purpose = release.purpose if release else body.get("reason", "")
         rows.append(
             {
                 "sequence": entry.sequence,
                 "time": entry.time,
                 "actor": entry.actor,
                 "kind": entry.kind,
-                "purpose": f"{body['warning']}: {purpose}" if body.get("warning") else purpose,
+                "purpose": _why(entry, release),
                 "release": release.release if release else None,
                 "read": _read(body.get("events", ())),
                 "epsilon": body.get("epsilon") if entry.kind == "grant" or release is None else release.charged.epsilon,
@@ -239,9 +238,34 @@ def _rows(entries: "list[Entry]") -> list[dict[str, Any]]:
     return rows
 
 
+def _why(entry: "Entry", release: "Release | None") -> str:
+    """Why an entry was written, and whom or what else it concerns."""
+    body = entry.body
+    match entry.kind:
+        case "open":
+            return ", ".join(f"{m['role']} {m['name']} {m['public_key'][:8]}" for m in body["members"])
+        case "enrol":
+            member = body["member"]
+            return f"{member['role']} {member['name']} {member['public_key'][:8]}: {body['reason']}"
+        case "retire":
+            return f"{body['role']} {body['public_key'][:8]}: {body['reason']}"
+        case "rotate":
+            return f"{entry.public_key[:8]} to {body['new_key'][:8]}: {body['reason']}"
+        case "link":
+            return f"shares customers with {body['name']} ({body['dataset'][:8]}): {body['reason']}"
+        case "grant" | "abandon" | "resolve":
+            return str(body["reason"])
+    purpose = release.purpose if release else ""
+    return f"{body['warning']}: {purpose}" if body.get("warning") else purpose
+
+
 def _read(events: Any) -> str:
-    """What a reservation or a plan says will be read, in a few words."""
-    return ", ".join(f"{e['name']} ({e['count']} x)" if e["count"] > 1 else e["name"] for e in events)
+    """Which stages a reservation or a plan lets read, and in how many training steps."""
+    steps: dict[str, int] = {}
+    for event in events:
+        stage = event["name"].split(".")[0]
+        steps[stage] = steps.get(stage, 0) + (event["count"] if event["mechanism"] == "poisson_gaussian" else 0)
+    return ", ".join(f"{stage} ({count} steps)" if count else stage for stage, count in steps.items())
 
 
 def _ended(entries: "list[Entry]") -> set[str]:
@@ -256,33 +280,30 @@ def _page(rows: list[dict[str, Any]], summary: "LedgerSummary") -> "Group":
 
     parts: list[Table | Text] = [_table(rows), Text(left(summary))]
     if summary.standing:
-        parts += [Text(f"{len(summary.standing)} standing. {STANDING}", style="bold yellow")]
+        ids = ", ".join(f"{r.release[:8]} ({r.status})" for r in summary.standing)
+        parts += [Text(f"{len(summary.standing)} standing: {ids}. {STANDING}", style="bold yellow")]
     parts.append(Text(f"Unit: {summary.unit}, {summary.relation}. Head: {summary.head}"))
     return Group(*parts)
 
 
 def _table(rows: list[dict[str, Any]]) -> "Table":
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title="Privacy ledger")
-    for name in ("#", "time (UTC)", "who", "kind", "why", "what is read"):
+    table = Table(title="Privacy ledger", box=SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    for name in ("#", "when (UTC), who", "kind", "why, and what it reads"):
         table.add_column(name, overflow="fold")
     for name in ("epsilon", "so far", "left"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        kind = f"{row['kind']} (STANDING)" if row["standing"] else row["kind"]
+        when = row["time"][:16].replace("T", " ")
+        kind = f"{row['kind']}\n(STANDING)" if row["standing"] else row["kind"]
+        why = f"{row['purpose']}\nreads {row['read']}" if row["read"] else row["purpose"]
         epsilon = "" if row["epsilon"] is None else f"{row['epsilon']:.4g}"
-        texts = (
-            str(row["sequence"]),
-            row["time"][:19].replace("T", " "),
-            row["actor"],
-            kind,
-            row["purpose"],
-            row["read"],
-        )
         numbers = (epsilon, f"{row['epsilon_total']:.4g}", f"{row['epsilon_remaining']:.4g}")
-        table.add_row(*(Text(t) for t in (*texts, *numbers)), style="bold yellow" if row["standing"] else None)
+        texts = (str(row["sequence"]), f"{when}\n{row['actor']}", kind, why, *numbers)
+        table.add_row(*(Text(t) for t in texts), style="bold yellow" if row["standing"] else None)
     return table
 
 

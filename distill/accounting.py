@@ -16,10 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from distill import check, recompute
 from distill.errors import ConfigError
-from distill.recompute import COARSE, Accountant
+from distill.recompute import Accountant
 
 __all__ = [
-    "COARSE",
     "EVENT_FORMAT",
     "MOST_ROWS_PER_UNIT",
     "Accountant",

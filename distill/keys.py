@@ -112,12 +112,12 @@ def load_public_key(path: Path) -> str:
     return key.public_bytes_raw().hex()
 
 
-def write_public_key(path: Path, public_hex: str) -> None:
-    """Write a public key as PEM, never over another file. Raises KeyFileError."""
+def write_public_key(path: Path, public_hex: str, *, overwrite: bool = False) -> None:
+    """Write a public key as PEM, over another file only if told to. Raises KeyFileError."""
     pem = _public_pem(Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_hex)))
     with durable.wrapped("write the public key", path, KeyFileError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        durable.write_whole(path, pem, overwrite=False)
+        durable.write_whole(path, pem, overwrite=overwrite)
 
 
 def verify_signature(public_hex: str, signature: bytes, data: bytes) -> bool:

@@ -1,17 +1,17 @@
 """Where noise and record sampling come from: one object, private by default.
 
 Every draw that a privacy guarantee rests on goes through a `NoiseSource`. The private one uses OpenDP's exact
-integer samplers (fed by the operating system) for counts, and generators seeded from the operating system for Poisson
-sampling and gradient noise; no seed is kept. A rehearsal draws everything from one given seed and is not private.
+integer samplers (fed by the operating system) for counts, and the operating system's source for Poisson sampling and
+gradient noise; there is no seed. A rehearsal draws everything from one given seed and is not private.
 """
 
 import math
-import secrets
 
 import numpy as np
 
 from distill import check
 from distill.errors import ConfigError
+from distill.system_random import SeededRandom, SystemRandom
 
 MIN_COUNT_STDDEV = 2.0  # below, the discrete Gaussian's loss is no longer that of the continuous one to 30 digits
 
@@ -21,7 +21,8 @@ class NoiseSource:
 
     def __init__(self, seed: int | None = None) -> None:
         self.rehearsal = seed is not None
-        self._rng = np.random.default_rng(secrets.randbits(128) if seed is None else seed)
+        self._rng = np.random.default_rng(seed)  # of a rehearsal
+        self._draws = SystemRandom() if seed is None else SeededRandom(self._rng)
 
     def laplace_count(self, count: int, *, scale: float) -> int:
         """`count` plus discrete Laplace noise; (1 / scale)-DP for a count of sensitivity 1.
@@ -63,13 +64,11 @@ class NoiseSource:
     def gaussian(self, size: int, *, stddev: float) -> np.ndarray:
         """`size` independent N(0, stddev**2) draws, float32; floating point, so see arXiv:2107.10138."""
         check.positive(stddev=stddev)
-        return self._rng.standard_normal(size, dtype=np.float32) * np.float32(stddev)
+        return self._draws.standard_normal(size) * np.float32(stddev)
 
     def poisson_sample(self, size: int, *, rate: float) -> np.ndarray:
         """Indices of a Poisson sample: each of `size` records joins on its own with chance `rate`."""
-        count = int(self._rng.binomial(size, rate))
-        # A binomial number of distinct records, chosen uniformly, is the same law as independent coins.
-        return self._rng.choice(size, count, replace=False, shuffle=False)
+        return self._draws.poisson_sample(size, rate)
 
     def choose_per_group(self, groups: np.ndarray, most: int = 1) -> np.ndarray:
         """Indices of at most `most` members of each group, drawn uniformly; groups in order, each one's members side by side.
@@ -80,7 +79,7 @@ class NoiseSource:
 
         Each group is drawn from on its own, so another group's records neither change nor reveal its draw.
         """
-        shuffled = self._rng.permutation(groups.size)
+        shuffled = self._draws.permutation(groups.size)
         order = shuffled[np.argsort(groups[shuffled], kind="stable")]
         ordered = groups[order]
         starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: groups.size])

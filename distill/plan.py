@@ -119,7 +119,7 @@ class ReleasePlan:
 
     Attributes:
         epsilon, delta: What was granted to this release.
-        noisy_size: Released row count of stage 0 (or, in a preview, an assumed one).
+        noisy_size: Released row count of stage 0 (or, in a preview, an assumed one); of a distillation, to three digits.
         events: All events, the size count of round 0 first.
         bins: Coarse bins aimed at for a number.
     """
@@ -227,6 +227,7 @@ def make_plan(
             f"Pool more rows into one table, or grant more: about epsilon {enough:g} would carry as much signal as 200 rows do here."
         )
     size = size_event(epsilon, rows_per_unit)
+    noisy_size = three_digits(noisy_size)
     features = len(schema.features)
     units = noisy_size // rows_per_unit  # at least so many: what noise, which grows with a unit's rows, is up against
     by_hand = tuple(f.name for f in fields(Shares)) if isinstance(shares, Shares) else tuple(shares or ())
@@ -258,6 +259,12 @@ def make_plan(
         head_portion=HEAD_PORTION if schema.target is not None else 0.0,
         institutions=institutions,
     )
+
+
+def three_digits(noisy_size: int) -> int:
+    """A row count to three digits. Releases of one table then share a few plans, each of which is recomputed only once."""
+    step: int = 10 ** max(0, len(str(noisy_size)) - 3)
+    return round(noisy_size / step) * step
 
 
 def _rounded_up(epsilon: float) -> float:

@@ -54,7 +54,7 @@ def renyi(events: Iterable[Mapping[str, Any]], order: float) -> float:
     """
     if not (1 < order < math.inf):
         raise ValueError(f"a Renyi order must be above 1, not {order!r}.")
-    return _renyi(tuple(map(_read, events)), float(order))
+    return min(_renyi(tuple(map(_read, events)), float(order), float(math.ceil(order))))
 
 
 def epsilon_from_renyi(order: float, rdp: float, delta: float) -> float:
@@ -69,10 +69,8 @@ def epsilon_from_renyi(order: float, rdp: float, delta: float) -> float:
 
 def renyi_within(order: float, epsilon: float, delta: float) -> float:
     """The largest Renyi DP at `order` that is worth at most (`epsilon`, `delta`). Raises ValueError if none is."""
-    most = _convert(order, epsilon, delta)
-    while most > 0 and epsilon_from_renyi(order, most, delta) > epsilon:
-        most = math.nextafter(most, 0.0)  # rounding must not let more through
-    if not most > 0:
+    most = _convert(order, epsilon, delta) * (1 - 1e-12)  # rounding must not let more through
+    if not (most > 0 and epsilon_from_renyi(order, most, delta) <= epsilon):
         raise ValueError(f"at Renyi order {order:g} nothing fits epsilon {epsilon:g} at delta {delta:g}.")
     return most
 
@@ -83,7 +81,10 @@ def _convert(order: float, epsilon: float, delta: float) -> float:
 
 
 def best_order(epsilon: float, delta: float) -> float:
-    """The order at which most plain Gaussian releases fit (each costs Renyi DP in proportion to the order)."""
+    """The order at which most plain Gaussian releases fit (each costs Renyi DP in proportion to the order).
+
+    Something fits at it whenever epsilon is at least 0.01 and delta at least 1e-15.
+    """
     return float(max(GRANT_ORDERS, key=lambda order: _convert(order, epsilon, delta) / order))
 
 
@@ -131,27 +132,28 @@ def _rdp_epsilon(reads: tuple[Read, ...], delta: float) -> float:
     It does not miss: (order - 1) times the epsilon of proposition 12 is convex in the order, so epsilon falls, then rises.
     """
 
-    def at(order: float) -> float:
-        return epsilon_from_renyi(order, _renyi(reads, order), delta)
+    def at(order: float, *more: float) -> float:
+        rdp = _renyi(reads, order, *more)
+        return min(epsilon_from_renyi(o, r, delta) for o, r in zip((order, *more), rdp, strict=True))
 
     low, high = 0, len(WHOLE_ORDERS) - 1
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if at(WHOLE_ORDERS[middle]) <= at(WHOLE_ORDERS[middle + 1]) else (middle + 1, high)
     best = WHOLE_ORDERS[low]
-    tenths = [best + x / 10 for x in range(-9, 10) if x] if best < 11 else []
-    return min(map(at, [best, *tenths]))
+    return at(best, *(best + tenth / 10 for tenth in range(-9, 10) if best < 11))
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def _renyi(reads: tuple[Read, ...], order: float) -> float:
+def _renyi(reads: tuple[Read, ...], *orders: float) -> tuple[float, ...]:
+    """Renyi DP at each order, add or remove one unit; infinite where the library's series does not converge."""
     from dp_accounting.rdp import RdpAccountant
 
-    accountant = RdpAccountant(orders=[order] if order == int(order) else [order, math.ceil(order)])
+    accountant = RdpAccountant(orders=orders)
     with _quietly():
         for event, count in _merged(reads):
             accountant.compose(event, count)
-    return float(min(accountant.rdp))
+    return tuple(map(float, accountant.rdp))
 
 
 @contextmanager

@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.accounting import COARSE, Event, epsilon_of, renyi_of
+from distill.accounting import Event, epsilon_of, renyi_of
 from distill.errors import ConfigError, LedgerTamperedError
 from distill.ledger import store
 from distill.ledger.bodies import Filter, LinkBody, Member, PlanBody, ReserveBody
 from distill.ledger.entry import head_is_sealed, read_entry
 from distill.ledger.releases import Release
 from distill.ledger.state import State
+from distill.recompute import AGREES, contradict
 
-RECOMPUTED = 1e-6  # relative: a recomputed epsilon may differ so much between machines
 Progress = Callable[[int, int], None]  # releases recomputed, releases
 
 
@@ -136,7 +136,7 @@ def recompute(path: Path, state: State, progress: Progress | None = None) -> tup
         release = state.releases[body.release]
         try:
             pld, rdp = audited_epsilon(events[body.release], release.delta, stated=body.epsilon_release)
-            if body.epsilon_release > pld * (1 + RECOMPUTED):
+            if body.epsilon_release > pld * (1 + AGREES):
                 raise ValueError(f"it states epsilon {body.epsilon_release:.9g}, and its events cost {pld:.9g}")
             _check_renyi(events[body.release], state.grant.order, body.renyi_release)
         except ValueError as error:
@@ -172,11 +172,9 @@ def audited_epsilon(events: Sequence[Event], delta: float, *, stated: float) -> 
         pld = epsilon_of(events, delta)
     except (ConfigError, ArithmeticError, MemoryError) as error:
         raise ValueError(f"its events cannot be composed ({error})") from None
-    if not pld <= stated * (1 + RECOMPUTED):
+    if not pld <= stated * (1 + AGREES):
         raise ValueError(f"its events cost epsilon {pld:.9g} at delta {delta:g}, more than the stated {stated:.9g}")
-    # Rounding a privacy loss to the grid adds at most interval**2 / 4 of variance a step; six deviations of that.
-    steps = sum(e.count for e in events if e.mechanism != "laplace")
-    if rdp < pld * 0.999 - 3 * COARSE * math.sqrt(steps) - 1e-6:
+    if contradict([e.model_dump(mode="json") for e in events], pld, rdp):
         raise ValueError(f"the accountants contradict each other: RDP {rdp:.6g} is below PLD {pld:.6g}")
     return pld, rdp
 
@@ -237,5 +235,5 @@ def _check_renyi(events: Sequence[Event], order: float | None, stated: float | N
     if order is None:
         return
     found = renyi_of(events, order)
-    if stated is None or not math.isclose(found, stated, rel_tol=RECOMPUTED):
+    if stated is None or not math.isclose(found, stated, rel_tol=AGREES):
         raise ValueError(f"it states Renyi DP {stated}, and its events cost {found:.9g} at order {order:g}")

@@ -46,7 +46,6 @@ from distill.ledger.refusals import (
     filter_order,
     require_dataset,
     require_file,
-    require_filter_free,
     require_fits,
     require_role,
     standing_release,
@@ -101,7 +100,6 @@ class Ledger:
         def body(state: State) -> Body:
             wanted = filter or ("basic" if state.grant.order is None else "renyi")
             at = filter_order(state, wanted, order, epsilon, delta)
-            require_filter_free(state, at)
             return make_body(GrantBody, epsilon=epsilon, delta=delta, reason=reason, filter=wanted, order=at)
 
         return self.append("grant", body, actor=actor, key=key)

@@ -35,6 +35,8 @@ class Sum:
 
     def add(self, charge: Charge, *, instead_of: Charge | None = None) -> "Sum":
         """Count `charge` (in the place of another); returns itself."""
+        if charge == instead_of:
+            return self
         self._parts = [
             part + Fraction(new) - Fraction(old)
             for part, new, old in zip(self._parts, _numbers(charge), _numbers(instead_of or Charge()), strict=True)

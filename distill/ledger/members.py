@@ -51,7 +51,7 @@ class Members:
         if self.holds(role, key):
             return
         gone = self._gone.get(key, f"is no {role} of this ledger")
-        raise ValueError(f"a {entry.kind} entry is signed by an {role}, and {key[:16]}... {gone}")
+        raise ValueError(f"{entry.kind} entries are signed by an {role}, and {key[:16]}... {gone}")
 
     def apply(self, entry: Entry) -> None:
         """Take note of an entry that changes who may sign; others change nothing. Raises ValueError."""

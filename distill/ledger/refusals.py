@@ -23,27 +23,25 @@ def require_file(path: Path) -> None:
 
 
 def filter_order(state: State, wanted: Filter, order: float | None, epsilon: float, delta: float) -> float | None:
-    """The order of the filter that a grant asks for. Raises ConfigError."""
-    if wanted == "basic":
-        if order is not None:
-            raise ConfigError("an order belongs to a Renyi filter; ask for `--filter renyi`, or leave it out.")
-        return None
-    try:
-        chosen = order or state.grant.order or best_order(epsilon, delta)
-        _ = Grant(epsilon=epsilon, delta=delta, order=chosen).renyi
-    except ValueError as error:
-        raise ConfigError(f"no Renyi filter for epsilon {epsilon:g} at delta {delta:g}: {error}.") from None
-    return chosen
+    """The order of the filter that a grant asks for, None for basic composition.
 
-
-def require_filter_free(state: State, order: float | None) -> None:
-    """Raise ConfigError if the way releases are added up would change after the first of them."""
-    if state.releases and order != state.grant.order:
-        before = "basic composition" if state.grant.order is None else f"a Renyi filter of order {state.grant.order:g}"
+    Raises ConfigError if there is none, or if the way releases are added up would change after the first of them.
+    """
+    before = state.grant.order
+    if wanted == "basic" and order is not None:
+        raise ConfigError("an order belongs to a Renyi filter; ask for `--filter renyi`, or leave it out.")
+    chosen = None if wanted == "basic" else order or before or best_order(epsilon, delta)
+    if state.releases and chosen != before:
+        way = "basic composition" if before is None else f"a Renyi filter of order {before:g}"
         raise ConfigError(
-            f"this ledger adds releases up by {before}, and has done so since its first release; that cannot change now. "
+            f"this ledger adds releases up by {way}, and has done so since its first release; that cannot change now. "
             "Grant without --filter and --order."
         )
+    try:
+        _ = Grant(epsilon=epsilon, delta=delta, order=chosen).renyi
+    except ValueError as error:
+        raise ConfigError(f"no Renyi filter for epsilon {epsilon:g} at delta {delta:g}: {error}") from None
+    return chosen
 
 
 def standing_release(path: Path, state: State, release: str) -> Release:
@@ -102,7 +100,7 @@ def require_role(path: Path, state: State, kind: Kind, key: SigningKey) -> None:
         else f"the ledger's {role or 'operator'}s are: {allowed or 'none'}. An officer can enrol a key with `distill ledger enrol`"
     )
     raise KeyFileError(
-        f"a {kind} entry of the ledger {path} is signed by an {role or 'officer or operator'}, and the given key is "
+        f"{kind} entries of the ledger {path} are signed by an {role or 'officer or operator'}, and the given key is "
         f"{mine[:16]}...; {mend}."
     )
 

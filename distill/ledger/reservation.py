@@ -1,20 +1,30 @@
 """A release under way: reserved, planned, committed. It also tells the private table which reads are paid for."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from distill.accounting import Event, RenyiLimit, cost_of, epsilon_of, renyi_of
 from distill.errors import BudgetError, ConfigError, LedgerError
 from distill.keys import SigningKey
-from distill.ledger.bodies import AbandonBody, B, Body, CommitBody, PlanBody, check_rounds, make_body
+from distill.ledger.bodies import AbandonBody, B, Body, CommitBody, Kind, PlanBody, check_rounds, make_body
 from distill.ledger.budget import within
 from distill.ledger.entry import Entry
 from distill.ledger.proof import LedgerProof, prove
 from distill.ledger.releases import Release
 from distill.ledger.state import State
 
-if TYPE_CHECKING:
-    from distill.ledger.books import Ledger
+
+class Books(Protocol):
+    """The ledger that a reservation is in."""
+
+    path: Path
+
+    def state(self) -> State:
+        """The books, from the file, checked."""
+
+    def append(self, kind: Kind, body: Callable[[State], Body], *, actor: str, key: SigningKey) -> Entry:
+        """Add one entry."""
 
 
 class Reservation:
@@ -28,7 +38,7 @@ class Reservation:
         events: What is planned and so paid for, so far.
     """
 
-    def __init__(self, ledger: "Ledger", release: str, *, actor: str, key: SigningKey) -> None:
+    def __init__(self, ledger: Books, release: str, *, actor: str, key: SigningKey) -> None:
         """Made by `Ledger.reserve`."""
         self.ledger, self.release = ledger, release
         self._actor, self._key = actor, key

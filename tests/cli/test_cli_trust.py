@@ -1,88 +1,16 @@
 """The commands keys, ledger and bundle: what an operator, a privacy officer and a hub type to grant and to check."""
 
-import json
 import stat
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner, Result
+from bank_fakes import GRANT, answer, bank, begin, bundle_of, run
+from typer.testing import CliRunner
 
 from cli.app import app
-from distill.accounting import Event
-from distill.bundle import write_bundle
 from distill.keys import load_signing_key
-from distill.ledger import Reservation, open_ledger
 from distill.project import load_project
-from distill.schema import Schema
-
-SIZE = Event(name="size", mechanism="laplace", noise_multiplier=100.0)
-REST = Event(name="encode", mechanism="gaussian", noise_multiplier=10.0, round=1)
-SCHEMA = {
-    "name": "loans",
-    "target": "default",
-    "columns": [
-        {"name": "age", "kind": "integer", "min": 18, "max": 100},
-        {"name": "default", "kind": "categorical", "categories": [0, 1]},
-    ],
-}
-GRANT = ("--epsilon", "2", "--delta", "1e-4", "--reason", "board of March")
-
-
-def run(*arguments: str | Path, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    assert result.exit_code == code, result.output
-    return result
-
-
-def answer(*arguments: str | Path) -> dict[str, Any]:
-    """The JSON object that a command prints."""
-    found: dict[str, Any] = json.loads(run(*arguments, "--json").stdout)
-    return found
-
-
-@pytest.fixture
-def bank(tmp_path: Path) -> Path:
-    """A project folder as `init` leaves it."""
-    (tmp_path / "loans.csv").write_text("age,default\n" + "30,0\n" * 10)
-    (tmp_path / "loans.json").write_text(json.dumps(SCHEMA))
-    run("init", tmp_path / "bank", "--data", tmp_path / "loans.csv", "--schema", tmp_path / "loans.json")
-    return tmp_path / "bank"
-
-
-def begin(bank: Path, *, rehearsal: bool = False) -> Reservation:
-    """Reserve and plan a release in the project's ledger."""
-    project = load_project(bank)
-    ledger, key = open_ledger(project.ledger), load_signing_key(project.key)
-    reservation = ledger.reserve(
-        epsilon=0.5, delta=1e-5, purpose="scores", actor="operator", events=[SIZE], key=key, rehearsal=rehearsal
-    )
-    reservation.plan([REST])
-    return reservation
-
-
-def bundle_of(bank: Path, reservation: Reservation, name: str = "b.distill") -> Path:
-    """A bundle of that release, committed."""
-    project = load_project(bank)
-    digest = write_bundle(
-        bank / name,
-        institution="bank",
-        dataset=project.dataset,
-        schema=Schema.model_validate(SCHEMA),
-        privacy={"epsilon": 0.5, "delta": 1e-5, "unit": "row", "events": list(reservation.events)},
-        noisy_rows=10,
-        class_prior=[0.5, 0.5],
-        generator={},
-        ledger=reservation.proof(),
-        samples=pd.DataFrame({"age": [20, 30], "default": [0, 1]}),
-        tensors={"heads": {"w": np.ones(2)}},
-        key=load_signing_key(project.key),
-        rehearsal=reservation.rehearsal,
-    )
-    reservation.commit(digest)
-    return bank / name
 
 
 def test_keys_new_makes_a_private_and_a_public_file(tmp_path):
@@ -93,6 +21,9 @@ def test_keys_new_makes_a_private_and_a_public_file(tmp_path):
     refused = run("keys", "new", "--key", tmp_path / "k.pem", code=2)
     assert "already exists and is kept" in refused.stderr
     assert answer("keys", "new", "--key", tmp_path / "k.pem", "--overwrite")["public_key"] != found["public_key"]
+
+
+__all__ = ["bank"]  # a fixture
 
 
 def test_keys_new_can_ask_for_a_passphrase(tmp_path):
@@ -111,7 +42,7 @@ def test_a_grant_is_recorded_with_who_and_why(bank):
 
 
 def test_a_grant_with_an_exposed_key_is_refused_with_the_mend(bank):
-    load_project(bank).key.chmod(0o644)
+    load_project(bank).officer.chmod(0o644)
     assert "chmod 600" in run("ledger", "grant", *GRANT, "--project", bank, code=2).stderr
 
 
@@ -140,7 +71,7 @@ def test_show_marks_a_rehearsal(bank):
 def test_ledger_verify_says_what_it_checked_and_recomputed(bank):
     run("ledger", "grant", *GRANT, "--project", bank)
     file = bundle_of(bank, begin(bank))
-    found = answer("ledger", "verify", "--project", bank, "--bundle", file)
+    found = answer("ledger", "verify", "--project", bank, "--against", file)
     assert found["verified"]
     assert found["key_given"]
     assert found["releases"][0]["epsilon_pld"] == pytest.approx(found["releases"][0]["epsilon_release"])
@@ -148,7 +79,7 @@ def test_ledger_verify_says_what_it_checked_and_recomputed(bank):
     text = run("ledger", "verify", "--ledger", bank / "ledger.db").stdout
     assert "ok  5 hashes and signatures match" in text
     assert "PLD" in text
-    assert "nobody told which key to expect" in text
+    assert "nobody told to expect it" in text
 
 
 def test_ledger_verify_refuses_a_tampered_or_rolled_back_ledger(bank):
@@ -158,7 +89,7 @@ def test_ledger_verify_refuses_a_tampered_or_rolled_back_ledger(bank):
     file = bundle_of(bank, begin(bank))
     after = ledger.read_bytes()
     ledger.write_bytes(before)
-    assert "rolled back" in run("ledger", "verify", "--project", bank, "--bundle", file, code=2).stderr
+    assert "rolled back" in run("ledger", "verify", "--project", bank, "--against", file, code=2).stderr
     place = after.index(b"board of March")
     ledger.write_bytes(after[:place] + b"B" + after[place + 1 :])
     assert "entry 2: its contents do not match its hash" in run("ledger", "verify", "--project", bank, code=2).stderr

@@ -3,12 +3,14 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import torch
 
 from distill import distillation
@@ -26,6 +28,26 @@ from distill.statistics import ClassCounts, PairCounts
 from distill.tables import canonical_table
 
 FALSE_ALARM = 1e-6  # chance that correct code fails a statistical test on one fresh seed
+
+
+def discrete_laplace(scale: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Weights of the law of a noisy row count: arXiv:0811.2841."""
+    return lambda k: np.exp(-np.abs(k) / scale)
+
+
+def discrete_gaussian(stddev: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Weights of the law of noise on counts: arXiv:2004.00010, definition 1."""
+    return lambda k: np.exp(-np.square(k) / (2 * stddev**2))
+
+
+def assert_follows(draws: np.ndarray, weight_of: Callable[[np.ndarray], np.ndarray], reach: int) -> None:
+    """Chi-square test of integer draws against weights on -reach..reach, the ends standing for the tails."""
+    support = np.arange(-20 * reach, 20 * reach + 1)
+    weights = weight_of(support.astype(float))
+    expected = np.bincount(np.clip(support, -reach, reach) + reach, weights / weights.sum()) * draws.size
+    observed = np.bincount(np.clip(draws, -reach, reach) + reach, minlength=2 * reach + 1)
+    assert expected.min() > 10  # else the chi-square law would not hold
+    assert scipy.stats.chisquare(observed, expected * (observed.sum() / expected.sum())).pvalue > FALSE_ALARM
 
 
 @dataclass

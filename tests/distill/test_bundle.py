@@ -283,7 +283,7 @@ def test_privacy_that_the_ledger_does_not_bear_out_is_not_written(where, fields,
 
 
 def test_the_ledgers_key_must_sign(where, house, fields):
-    with pytest.raises(BundleError, match="entry 1 of the ledger proof: it is signed by another key"):
+    with pytest.raises(BundleError, match="entry 3 of the ledger proof: it is signed by another key"):
         write_bundle(where, **(fields | {"key": house[1]}))
 
 

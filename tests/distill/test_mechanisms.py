@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import scipy.stats
-from private_fakes import FALSE_ALARM
+from private_fakes import FALSE_ALARM, assert_follows, discrete_gaussian, discrete_laplace
 
 from distill.errors import ConfigError
 from distill.mechanisms import MIN_COUNT_STDDEV, NoiseSource
@@ -23,16 +23,6 @@ def binomial_bounds(trials: int, chance: float, tests: int = 1) -> tuple[float, 
     """A range that a binomial count leaves less than FALSE_ALARM / tests of the time."""
     tail = FALSE_ALARM / tests / 2
     return scipy.stats.binom.ppf(tail, trials, chance), scipy.stats.binom.isf(tail, trials, chance)
-
-
-def assert_follows(draws: np.ndarray, weight_of, reach: int) -> None:
-    """Chi-square test of integer draws against weights on -reach..reach, the ends standing for the tails."""
-    support = np.arange(-20 * reach, 20 * reach + 1)
-    weights = weight_of(support.astype(float))
-    expected = np.bincount(np.clip(support, -reach, reach) + reach, weights / weights.sum()) * draws.size
-    observed = np.bincount(np.clip(draws, -reach, reach) + reach, minlength=2 * reach + 1)
-    assert expected.min() > 10  # else the chi-square law would not hold
-    assert scipy.stats.chisquare(observed, expected * (observed.sum() / expected.sum())).pvalue > FALSE_ALARM
 
 
 def assert_spread(noise: np.ndarray, stddev: float) -> None:
@@ -51,9 +41,28 @@ def test_noise_on_counts_has_the_stated_spread_and_is_whole(source):
     assert_spread(noise.ravel().astype(float), 20.0)
 
 
-def test_private_noise_on_counts_is_the_discrete_gaussian():
-    draws = NoiseSource().gaussian_counts(np.zeros(30_000, dtype=np.int64), stddev=2.5)
-    assert_follows(draws, lambda k: np.exp(-np.square(k) / (2 * 2.5**2)), reach=7)
+@pytest.mark.parametrize(("stddev", "reach"), [(2.0, 6), (2.5, 7), (11.3, 34)])
+def test_private_noise_on_counts_is_the_discrete_gaussian(stddev, reach):
+    """Every value up to three deviations out, and each tail beyond as a whole."""
+    draws = NoiseSource().gaussian_counts(np.zeros(30_000, dtype=np.int64), stddev=stddev)
+    assert_follows(draws, discrete_gaussian(stddev), reach)
+
+
+def test_rehearsed_noise_on_counts_is_the_normal_law_rounded(seed):
+    draws = NoiseSource(seed).gaussian_counts(np.zeros(100_000, dtype=np.int64), stddev=2.5)
+    cdf = scipy.stats.norm(scale=2.5).cdf
+    assert_follows(draws, lambda k: cdf(k + 0.5) - cdf(k - 0.5), reach=8)
+
+
+@pytest.mark.parametrize("deviations", [2.5, 3.5])
+def test_the_tails_of_gaussian_noise_are_neither_cut_nor_fat(source, deviations):
+    """Each tail by itself; a normal law cut at four deviations would still pass, one cut at three would not."""
+    whole = source.gaussian_counts(np.zeros(60_000, dtype=np.int64), stddev=10.0)
+    floating = source.gaussian(1_000_000, stddev=10.0)
+    for noise, edge in ((whole, 10 * deviations + 0.5), (floating, 10 * deviations)):
+        low, high = binomial_bounds(noise.size, scipy.stats.norm.sf(edge / 10), tests=4)
+        assert low <= (noise > edge).sum() <= high
+        assert low <= (noise < -edge).sum() <= high
 
 
 def test_noise_is_added_to_the_counts_cell_by_cell(source):
@@ -82,9 +91,10 @@ def test_the_least_noise_survives_the_rounding_of_a_plan(source):
         assert source.gaussian_counts(np.zeros(1, dtype=np.int64), stddev=stddev).shape == (1,)
 
 
-def test_the_noisy_row_count_is_discrete_laplace(source):
-    draws = np.array([source.laplace_count(1000, scale=2.0) for _ in range(6000)]) - 1000
-    assert_follows(draws, lambda k: np.exp(-np.abs(k) / 2.0), reach=9)
+@pytest.mark.parametrize(("scale", "reach"), [(0.7, 3), (2.0, 7), (20.0, 20)])
+def test_the_noisy_row_count_is_discrete_laplace(source, scale, reach):
+    draws = np.array([source.laplace_count(1000, scale=scale) for _ in range(2500)]) - 1000
+    assert_follows(draws, discrete_laplace(scale), reach)
 
 
 @pytest.mark.parametrize("scale", [0.1, 50.0, 1000.0])

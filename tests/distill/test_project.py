@@ -36,7 +36,7 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
 
 
 def project_in(folder: Path, **settings: object) -> Project:
-    paths = {name: folder / name for name in ("data", "schema", "ledger", "key", "out")}
+    paths = {name: folder / name for name in ("data", "schema", "ledger", "key", "officer", "out")}
     known: dict[str, object] = {"folder": folder, "name": "bank", "dataset": DATASET, **paths}
     return Project(**(known | settings))  # type: ignore[arg-type]
 
@@ -52,6 +52,7 @@ data = "a.csv"
 schema = "s.json"
 ledger = "ledger.db"
 key = "keys/k.pem"
+officer = "keys/o.pem"
 out = "/elsewhere/b.distill"
 """
 

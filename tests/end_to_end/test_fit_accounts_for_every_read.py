@@ -149,7 +149,7 @@ def test_verify_recomputes_the_epsilon_and_it_is_at_most_what_was_reserved(watch
     assert audited.epsilon_pld == pytest.approx(watched.receipt["epsilon"], rel=1e-6)
     assert 0.98 * EPSILON < audited.epsilon_pld <= EPSILON
     assert audited.epsilon_pld <= audited.epsilon_rdp
-    told = result_of("ledger", "verify", "--project", watched.bank.folder, "--bundle", watched.bank.project.out)
+    told = result_of("ledger", "verify", "--project", watched.bank.folder, "--against", watched.bank.project.out)
     assert told["verified"] is True
     assert told["bundles"][0]["release"] == watched.receipt["release"]
     assert told["spent_epsilon"] == EPSILON

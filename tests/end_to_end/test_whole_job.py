@@ -95,7 +95,7 @@ def test_a_second_fit_is_refused_because_nothing_is_left(job):
 
 def test_the_officer_verifies_ledger_and_bundle(job):
     for name in NAMES:
-        said = result_of("ledger", "verify", "--project", job.folder(name), "--bundle", job.bundle(name))
+        said = result_of("ledger", "verify", "--project", job.folder(name), "--against", job.bundle(name))
         assert said["verified"] is True
         assert said["key_given"] is True
         (release,) = said["releases"]

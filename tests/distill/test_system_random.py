@@ -1,0 +1,84 @@
+"""The operating system's draws follow the laws that they claim; each test fails sound code with a chance of 1e-6 at most."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from distill.system_random import SeededRandom, SystemRandom
+
+FALSE_ALARM = 1e-6
+SOURCE = SystemRandom()
+
+
+def within(statistic, law):
+    """Inside the central part of `law` that sound code leaves once in a million draws."""
+    low, high = law.ppf([FALSE_ALARM / 2, 1 - FALSE_ALARM / 2])
+    return low <= statistic <= high
+
+
+def test_uniform_numbers_fill_the_open_unit_interval_evenly():
+    draws = SOURCE.uniform(200_000)
+    assert 0 < draws.min() < draws.max() < 1
+    assert scipy.stats.kstest(draws, "uniform").pvalue > FALSE_ALARM
+    assert np.all(draws * 2.0**53 % 2 == 1)  # the odd multiples: 0 and 1 are out of reach
+
+
+def test_normal_numbers_are_normal_also_in_their_tails():
+    """Kolmogorov-Smirnov for the body, and the number beyond each of two far points against its binomial law."""
+    draws = SOURCE.standard_normal(400_000)
+    assert draws.dtype == np.float32
+    assert np.isfinite(draws).all()
+    assert scipy.stats.kstest(draws.astype(float), "norm").pvalue > FALSE_ALARM
+    for far in (3.0, 4.0):
+        law = scipy.stats.binom(draws.size, 2 * scipy.stats.norm.sf(far))
+        assert within((np.abs(draws) > far).sum(), law)
+
+
+def test_numbers_in_a_row_are_uncorrelated():
+    draws = SOURCE.standard_normal(400_000).astype(float)
+    for lag in (1, 2, 7):
+        assert within((draws[lag:] * draws[:-lag]).sum() / np.sqrt(draws.size - lag), scipy.stats.norm)
+
+
+@pytest.mark.parametrize("source", [SOURCE, SeededRandom(np.random.default_rng(7))], ids=["system", "seeded"])
+@pytest.mark.parametrize("rate", [0.001, 0.05, 0.7])
+def test_every_record_joins_as_often_as_the_rate_says_and_on_its_own(source, rate):
+    """Sizes follow the binomial law, every third of the places gets its part, neighbours join independently."""
+    size, rounds = 3000, 400
+    joined = np.zeros((rounds, size), dtype=bool)
+    for number in range(rounds):
+        sample = source.poisson_sample(size, rate)
+        assert np.unique(sample).size == sample.size
+        joined[number, sample] = True
+    for part in (joined, joined[:, :1000], joined[:, 2000:], joined[:, :1], joined[:, -1:]):
+        assert within(part.sum(), scipy.stats.binom(part.size, rate))
+    spread = joined.sum(axis=1)
+    chi = ((spread - size * rate) ** 2).sum() / (size * rate * (1 - rate))
+    low, high = scipy.stats.chi2.ppf([1e-9, 1 - 1e-9], rounds)  # the binomial is a little off the normal it stands for
+    assert low < chi < high
+    both = (joined[:, 1:] & joined[:, :-1]).sum()
+    expected, count = rate**2, rounds * (size - 1)
+    deviation = np.sqrt(count * (expected * (1 - expected) + 2 * (rate**3 - rate**4)))
+    assert abs(both - count * expected) < 6 * deviation + 6
+
+
+def test_rates_at_the_ends_take_everyone_or_nearly_nobody():
+    assert np.array_equal(SOURCE.poisson_sample(50, 1.0), np.arange(50))
+    assert SOURCE.poisson_sample(0, 0.5).size == 0
+    assert SOURCE.poisson_sample(1000, 1e-300).size == 0
+
+
+def test_a_permutation_puts_every_number_everywhere_alike():
+    rounds, size = 4000, 8
+    seen = np.zeros((size, size))
+    for _ in range(rounds):
+        order = SOURCE.permutation(size)
+        assert sorted(order) == list(range(size))
+        seen[np.arange(size), order] += 1
+    chi = ((seen - rounds / size) ** 2).sum() / (rounds / size)
+    assert within(chi, scipy.stats.chi2((size - 1) ** 2))
+
+
+def test_nothing_repeats():
+    assert not np.array_equal(SOURCE.uniform(8), SOURCE.uniform(8))
+    assert not np.array_equal(SystemRandom().standard_normal(8), SystemRandom().standard_normal(8))
