@@ -204,10 +204,10 @@ def _checked(intake: "Intake", *, remembered: bool) -> dict[str, Any]:
 def _verdict(intake: "Intake", *, remembered: bool) -> "Group":
     from rich.console import Group
 
-    table = _plain_table("institution", "file", "epsilon", "so far", "ledger entries", "signer")
+    table = _plain_table("institution", "file", "epsilon", "so far", "entries", "signer")
     for r in intake.received:
-        proven, signer = r.bundle.proven, r.manifest.public_key[:16]
-        vouched = f"{signer}... (NOT VOUCHED FOR)" if r.voucher is None else f"{signer}..."
+        proven, signer = r.bundle.proven, f"{r.manifest.public_key[:8]}..."
+        vouched = f"{signer} (NOT VOUCHED FOR)" if r.voucher is None else signer
         numbers = (f"{proven.epsilon:.4g}", f"{proven.epsilon_total:.4g}", str(len(proven.hashes)))
         table.add_row(*map(_text, (r.name, r.bundle.path.name, *numbers, vouched)))
     said = "All would be taken" + (", and they are remembered." if remembered else "; nothing was recorded.")
