@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from distill.canonical import canonical, parse_canonical
+from distill.errors import BundleVersionError
 from distill.ledger_entries import Delta, Epsilon, Events, Hash, Line, Time, first_problem
 from distill.ledger_proof import MAX_PROOF_ENTRIES, check_proof
 from distill.ledger_state import audited_epsilon, within
@@ -14,10 +15,6 @@ from distill.schema import MAX_CATEGORIES, MAX_COLUMNS, MAX_TARGET_BINS, Schema
 
 FORMAT_VERSION = 1
 MAX_NOISY_ROWS = 10**12
-
-
-class NewerFormatError(ValueError):
-    """The manifest says that it is of a later format; becomes a BundleVersionError."""
 
 
 class _Model(BaseModel):
@@ -111,13 +108,13 @@ class Manifest(_Model):
 
 
 def read_manifest(data: bytes) -> Manifest:
-    """The manifest from its bytes; only its form is checked. Raises NewerFormatError, ValueError."""
+    """The manifest from its bytes; only its form is checked. Raises BundleVersionError, ValueError."""
     raw = parse_canonical(data)
     if not isinstance(raw, dict):
         raise ValueError("the manifest is not an object")
     version = raw.get("format_version")
     if type(version) is int and version > FORMAT_VERSION:
-        raise NewerFormatError(f"format {version}; this software reads up to {FORMAT_VERSION}")
+        raise BundleVersionError(f"format {version}; this software reads up to {FORMAT_VERSION}")
     _check_breadth(raw.get("schema"))
     try:
         manifest = Manifest.model_validate(raw)
