@@ -18,7 +18,7 @@ import pandas as pd
 
 from distill.parquet_footer import check_footer
 from distill.schema import Column, Schema
-from distill.tables import OTHER, to_public
+from distill.tables import OTHER, public_column
 
 MAX_CELLS = 50_000_000
 FREE_CELLS = 1_000_000  # the largest level stores no more; beyond it a run-length code must not make rows from nothing
@@ -72,8 +72,7 @@ def decode_samples(data: bytes, schema: Schema) -> pd.DataFrame:
     arrays = _read_parquet(data, schema)
     columns = {}
     for c in schema.columns:  # one at a time, so that a large table is never held in two forms
-        frame = pd.DataFrame({c.name: _decoded(arrays.pop(0), c)}, copy=False)
-        columns[c.name] = to_public(frame, schema)[c.name]
+        columns[c.name] = public_column(pd.Series(_decoded(arrays.pop(0), c)), c)
     return pd.DataFrame(columns, copy=False)
 
 
