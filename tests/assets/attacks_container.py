@@ -80,6 +80,12 @@ def zip64(house: House) -> bytes:
 
 
 @attack(BundleLayoutError)
+def later_zip_version(house: House) -> bytes:
+    """A member needs a later version of zip."""
+    return changed(house, version=63, listed={"version": 20})
+
+
+@attack(BundleLayoutError)
 def method_lzma(house: House) -> bytes:
     """A member is packed by a method that the format does not have."""
     return changed(house, method=14)

@@ -400,6 +400,12 @@ def tensors_with_a_gap(house: House) -> bytes:
 
 
 @attack(BundleTensorError)
+def tensors_with_a_rest(house: House) -> bytes:
+    """Bytes behind the last tensor."""
+    return with_tensors(house, described(), bytes(24))
+
+
+@attack(BundleTensorError)
 def tensors_beyond_the_end(house: House) -> bytes:
     """A tensor that ends behind the file."""
     return with_tensors(house, described(shape=[1 << 30], data_offsets=[0, 1 << 33]))
