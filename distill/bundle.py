@@ -1,14 +1,15 @@
 """The bundle: the one file that leaves an institution.
 
 A zip of `manifest.json`, `samples.parquet`, up to three safetensors files and a signature over all of it; never a pickle.
-Everything inside is post-processing of what the ledger paid for. `read_bundle` trusts nothing: it checks, in order,
+Everything inside is post-processing of what the ledger paid for. `read_bundle` trusts nothing: it checks, in order, with
+an error class for each (`errors` lists them),
 
  1. the file: its kind and size;
  2. the container: every byte is where the format puts it, names and counts are right (`bundle_zip`);
  3. the signature over all members, and the signer if a key is given;
- 4. the format version, so that a file from the future is told from a forged one;
+ 4. the format version, so that a file from the future is told from a forged one, and the manifest's form;
  5. that exactly the known members are there, their sizes (before unpacking), and their SHA-256;
- 6. the manifest: schema digest, class prior, epsilon recomputed from the events, and the ledger's signed entries;
+ 6. what the manifest claims: schema digest, class prior, epsilon recomputed from the events, the ledger's signed entries;
  7. samples and tensors, value by value, against the schema.
 
 Without a key from outside, a bundle only vouches for itself: compare `manifest.public_key` with what the institution
@@ -18,7 +19,8 @@ says its key is.
 import hashlib
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,14 +28,24 @@ from typing import TYPE_CHECKING, Any
 from distill import durable
 from distill.bundle_manifest import (
     Manifest,
-    NewerFormatError,
     Privacy,
     check_manifest,
     make_manifest,
     read_manifest,
 )
 from distill.bundle_zip import Container, open_container, pack
-from distill.errors import BundleError, BundleTamperedError, BundleVersionError
+from distill.errors import (
+    BundleClaimError,
+    BundleDigestError,
+    BundleError,
+    BundleManifestError,
+    BundleMemberError,
+    BundleSamplesError,
+    BundleSignatureError,
+    BundleTamperedError,
+    BundleTensorError,
+    BundleVersionError,
+)
 from distill.keys import SigningKey
 from distill.ledger.entry import now, require_public_hex, software
 from distill.ledger.proof import LedgerProof, Proven
@@ -50,7 +62,9 @@ MANIFEST, SAMPLES = "manifest.json", "samples.parquet"
 GROUPS = ("statistics", "heads", "components")
 MEMBERS = (MANIFEST, SAMPLES, *(f"{group}.safetensors" for group in GROUPS))  # all but the manifest only where needed
 MAX_FILE = 256 << 20
-MAX_UNPACKED = {MANIFEST: 8 << 20, SAMPLES: 512 << 20} | {f"{group}.safetensors": 128 << 20 for group in GROUPS}
+MAX_UNPACKED = {MANIFEST: 8 << 20, SAMPLES: 512 << 20} | {f"{group}.safetensors": 64 << 20 for group in GROUPS}
+DAMAGED = "The bundle was altered or damaged: have the institution send it again."
+MADE_SO = "Whoever signed the bundle made it so: do not use it, and ask the institution for one that is made anew."
 CHECKS = (
     "every byte is where the format puts it; members, sizes and names are the known ones",
     "the signature covers all of it",
@@ -167,7 +181,7 @@ def read_bundle(path: Path, *, public_hex: str | None = None) -> Bundle:
 
     Raises:
         BundleError: There is no such file, or it is not a bundle.
-        BundleTamperedError: Bytes, digests, signature, signer or contents disagree.
+        BundleTamperedError: Bytes, digests, signature, signer or contents disagree; the subclass says which.
         BundleVersionError: It was written by a newer version.
     """
     return parse_bundle(_read_file(path), path=path, public_hex=public_hex)
@@ -179,60 +193,71 @@ def parse_bundle(data: bytes, *, path: Path, public_hex: str | None = None) -> B
         require_public_hex(public_hex)
     if not data.startswith(b"PK\x03\x04"):
         raise BundleError(f"{path} is not a bundle{': it is empty' if not data else ''}. Name a file that `fit` wrote.")
+    mend = DAMAGED
     try:
         container = open_container(data)
         _check_signature(container, public_hex)
-        manifest = read_manifest(_unpacked(container, MANIFEST))
+        mend = MADE_SO
+        with _failing_as(BundleManifestError):
+            manifest = read_manifest(_unpacked(container, MANIFEST))
         files = _checked_files(container, manifest)
-        proven = check_manifest(manifest)
+        with _failing_as(BundleClaimError):
+            proven = check_manifest(manifest)
         samples, tensors = _decoded(files, manifest.schema_)
-    except NewerFormatError as error:
-        raise BundleVersionError(
-            f"{path} was written by a newer version of distill ({error}); update distill."
-        ) from None
+    except BundleVersionError as error:
+        raise BundleVersionError(f"{path} {error}.") from None
     except Exception as error:  # whatever a stranger's bytes set off, the reader gets one of our errors
-        problem = error if isinstance(error, ValueError) else f"it cannot be read ({type(error).__name__})"
-        raise BundleTamperedError(
-            f"{path}: {problem}. The bundle was altered or damaged: have the institution send it again."
-        ) from None
+        if not isinstance(error, BundleTamperedError):
+            error = BundleTamperedError(f"it cannot be read ({type(error).__name__})")
+        raise type(error)(f"{path}: {error}. {mend}") from None
     digest = hashlib.sha256(data).hexdigest()
     return Bundle(
         manifest=manifest, proven=proven, samples=samples, tensors=tensors, path=path, digest=digest, size=len(data)
     )
 
 
+@contextmanager
+def _failing_as(kind: type[BundleTamperedError]) -> Iterator[None]:
+    """What a check refuses with a ValueError in a few words becomes an error of this kind."""
+    try:
+        yield
+    except ValueError as error:
+        raise kind(str(error)) from None
+
+
 def _check_signature(container: Container, public_hex: str | None) -> None:
     """The signature holds, and the signer is the expected one."""
     if not container.signature_holds():
-        raise ValueError("the signature does not match the contents")
+        raise BundleSignatureError("the signature does not match the contents")
     if public_hex is not None and container.public_key != public_hex:
-        raise ValueError(f"it is signed by key {container.public_key}, and {public_hex} was expected")
+        raise BundleSignatureError(f"it is signed by key {container.public_key}, and {public_hex} was expected")
 
 
 def _checked_files(container: Container, manifest: Manifest) -> dict[str, bytes]:
     """Unpack the members, which are known ones in their order, with the sizes and digests of the manifest."""
     if manifest.public_key != container.public_key:
-        raise ValueError("the manifest names another key than the one that signed")
+        raise BundleSignatureError("the manifest names another key than the one that signed")
     unknown = sorted(set(container.members) - set(MEMBERS))
     missing = sorted(set(manifest.members) - set(container.members))
     if unknown or missing or tuple(container.members) != tuple(m for m in MEMBERS if m in container.members):
-        raise ValueError(f"its members are not those of a bundle (unknown: {unknown}, missing: {missing})")
+        raise BundleMemberError(f"its members are not those of a bundle (unknown: {unknown}, missing: {missing})")
     if set(manifest.members) != set(container.members) - {MANIFEST}:
-        raise ValueError("the manifest does not list the members that are there")
+        raise BundleMemberError("the manifest does not list the members that are there")
     files = {}
     for name, member in manifest.members.items():
-        if container.members[name].size != member.size:
-            raise ValueError(f"{name} has {container.members[name].size} bytes, and the manifest says {member.size}")
+        size = container.members[name].size
+        if size != member.size:
+            raise BundleDigestError(f"{name} has {size} bytes, and the manifest says {member.size}")
         files[name] = _unpacked(container, name)
         digest = hashlib.sha256(files[name]).hexdigest()
         if digest != member.sha256:
-            raise ValueError(f"{name} has SHA-256 {digest}, and the manifest says {member.sha256}")
+            raise BundleDigestError(f"{name} has SHA-256 {digest}, and the manifest says {member.sha256}")
     return files
 
 
 def _unpacked(container: Container, name: str) -> bytes:
     if name not in container.members:
-        raise ValueError(f"{name} is missing")
+        raise BundleMemberError(f"{name} is missing")
     return container.members[name].unpack(MAX_UNPACKED[name])
 
 
@@ -254,8 +279,10 @@ def _decoded(files: Mapping[str, bytes], schema: Schema) -> "tuple[pd.DataFrame,
     from distill.bundle_parts import decode_samples, decode_tensors, no_samples
 
     places = {group: f"{group}.safetensors" for group in GROUPS}
-    tensors = {group: decode_tensors(files[place]) if place in files else {} for group, place in places.items()}
-    return decode_samples(files[SAMPLES], schema) if SAMPLES in files else no_samples(schema), tensors
+    with _failing_as(BundleTensorError):
+        tensors = {group: decode_tensors(files[place]) if place in files else {} for group, place in places.items()}
+    with _failing_as(BundleSamplesError):
+        return decode_samples(files[SAMPLES], schema) if SAMPLES in files else no_samples(schema), tensors
 
 
 def _read_file(path: Path) -> bytes:

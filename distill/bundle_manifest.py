@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from distill.canonical import canonical, parse_canonical
+from distill.errors import BundleVersionError
 from distill.ledger.audit import audited_epsilon
 from distill.ledger.bodies import Delta, Epsilon, Events, Hash, Line, Time, first_problem
 from distill.ledger.budget import within
@@ -13,12 +14,9 @@ from distill.ledger.proof import LedgerProof, Proven, check_proof
 from distill.levels import Level
 from distill.schema import MAX_CATEGORIES, MAX_COLUMNS, MAX_TARGET_BINS, Schema
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+OLD_FORMATS = (1,)
 MAX_NOISY_ROWS = 10**12
-
-
-class NewerFormatError(ValueError):
-    """The manifest says that it is of a later format; becomes a BundleVersionError."""
 
 
 class _Model(BaseModel):
@@ -81,7 +79,7 @@ class Manifest(_Model):
         members: SHA-256 and size of each other file.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     software: Line
     created: Time
     institution: Line
@@ -105,13 +103,19 @@ class Manifest(_Model):
 
 
 def read_manifest(data: bytes) -> Manifest:
-    """The manifest from its bytes; only its form is checked. Raises NewerFormatError, ValueError."""
+    """The manifest from its bytes; only its form is checked. Raises BundleVersionError, ValueError."""
     raw = parse_canonical(data)
     if not isinstance(raw, dict):
         raise ValueError("the manifest is not an object")
     version = raw.get("format_version")
     if type(version) is int and version > FORMAT_VERSION:
-        raise NewerFormatError(f"format {version}; this software reads up to {FORMAT_VERSION}")
+        raise BundleVersionError(
+            f"was written by a newer version of distill (format {version}; this one reads {FORMAT_VERSION}); update distill"
+        )
+    if type(version) is int and version in OLD_FORMATS:
+        raise BundleVersionError(
+            f"is of format {version}, from before the first published version; have the institution fit again"
+        )
     _check_breadth(raw.get("schema"))
     try:
         manifest = Manifest.model_validate(raw)

@@ -18,9 +18,11 @@ import pandas as pd
 
 from distill.parquet_footer import check_footer
 from distill.schema import Column, Schema
-from distill.tables import OTHER, to_public
+from distill.tables import OTHER, public_column
 
 MAX_CELLS = 50_000_000
+FREE_CELLS = 1_000_000  # the largest level stores no more; beyond it a run-length code must not make rows from nothing
+CELLS_A_BYTE = 200
 MAX_WHOLE = 2**53  # beyond it a double no longer holds every whole number
 MAX_TENSORS = 2_000
 MAX_HEADER = 1 << 20
@@ -67,11 +69,11 @@ def encode_samples(frame: pd.DataFrame, schema: Schema) -> bytes:
 
 def decode_samples(data: bytes, schema: Schema) -> pd.DataFrame:
     """Rows in public terms; columns, categories, bounds and missing values fit the schema. Raises ValueError if not."""
-    columns = _read_parquet(data, schema)
-    frame = pd.DataFrame(
-        {c.name: _decoded(values, c) for c, values in zip(schema.columns, columns, strict=True)}, copy=False
-    )
-    return to_public(frame, schema)
+    arrays = _read_parquet(data, schema)
+    columns = {}
+    for c in schema.columns:  # one at a time, so that a large table is never held in two forms
+        columns[c.name] = public_column(pd.Series(_decoded(arrays.pop(0), c)), c)
+    return pd.DataFrame(columns, copy=False)
 
 
 def no_samples(schema: Schema) -> pd.DataFrame:
@@ -161,7 +163,8 @@ def _read_parquet(data: bytes, schema: Schema) -> list[Any]:
 
     kinds = {"categorical": "int16", "integer": "int64", "continuous": "double"}
     columns = [(c.name, kinds[c.kind]) for c in schema.columns]
-    rows = check_footer(data, columns, max_rows=MAX_CELLS // len(columns))
+    cells = min(MAX_CELLS, max(FREE_CELLS, CELLS_A_BYTE * len(data)))
+    rows = check_footer(data, columns, max_rows=cells // len(columns))
     try:
         with pq.ParquetFile(pa.BufferReader(data)) as file:
             table = file.read(use_threads=False)

@@ -6,7 +6,7 @@ added or missing byte is noticed, and any zip tool can still open the file. This
 the format.
 
 Reading is for an enemy: names, counts and sizes are checked before anything is unpacked, and unpacking stops at the
-stated size. Problems are ValueErrors in a few words; the caller adds the file.
+stated size. Problems are BundleTamperedErrors in a few words; the caller adds the file.
 """
 
 import re
@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from distill.canonical import canonical, parse_canonical
+from distill.errors import BundleBombError, BundleLayoutError, BundleMemberError, BundleSignatureError
 from distill.keys import SigningKey, verify_signature
 
 MAX_MEMBERS = 16
@@ -56,14 +57,14 @@ class Packed:
         return _CENTRAL.pack(*head, *sizes, len(name), 0, 0, 0, 0, _MODE, offset) + name
 
     def unpack(self, limit: int) -> bytes:
-        """The contents. Raises ValueError, before unpacking, if they are larger than `limit` or packed too well."""
+        """The contents. Raises BundleBombError, before unpacking, if they are larger than `limit` or packed too well."""
         if self.size > limit:
-            raise ValueError(f"{self.name} says it unpacks to {self.size} bytes, over the limit of {limit}")
+            raise BundleBombError(f"{self.name} says it unpacks to {self.size} bytes, over the limit of {limit}")
         if self.size > 1 << 20 and self.size > MAX_RATIO * len(self.data):
-            raise ValueError(f"{self.name} says it unpacks to more than {MAX_RATIO} times its packed size")
+            raise BundleBombError(f"{self.name} says it unpacks to more than {MAX_RATIO} times its packed size")
         contents = self._inflated() if self.method == _DEFLATED else self.data
         if len(contents) != self.size or zlib.crc32(contents) != self.crc:
-            raise ValueError(f"{self.name} does not unpack to what its header says")
+            raise BundleBombError(f"{self.name} does not unpack to what its header says")
         return contents
 
     def _inflated(self) -> bytes:
@@ -71,9 +72,9 @@ class Packed:
         try:
             contents = unpacker.decompress(self.data, self.size + 1)  # one byte more would show that it goes on
         except zlib.error:
-            raise ValueError(f"{self.name} is not packed properly") from None
+            raise BundleBombError(f"{self.name} is not packed properly") from None
         if not unpacker.eof or unpacker.unused_data or unpacker.unconsumed_tail:
-            raise ValueError(f"{self.name} does not end where its header says")
+            raise BundleBombError(f"{self.name} does not end where its header says")
         return contents
 
 
@@ -102,50 +103,63 @@ def pack(members: Mapping[str, bytes], key: SigningKey) -> bytes:
 
 
 def open_container(data: bytes) -> Container:
-    """Read the layout of `data`; unpacks nothing but the small signature. Raises ValueError."""
+    """Read the layout of `data`; unpacks nothing but the small signature.
+
+    Raises:
+        BundleLayoutError, BundleMemberError, BundleBombError, BundleSignatureError: In a few words, what is wrong.
+    """
     packed: list[Packed] = []
     offset = 0
     while not packed or packed[-1].name != SIGNATURE:
         start = offset
         member, offset = _member_at(data, offset)
         if any(member.name == p.name for p in packed):
-            raise ValueError(f"member {member.name} is there twice")
+            raise BundleMemberError(f"member {member.name} is there twice")
         packed.append(member)
         if len(packed) > MAX_MEMBERS:
-            raise ValueError(f"it holds more than {MAX_MEMBERS} members")
+            raise BundleMemberError(f"it holds more than {MAX_MEMBERS} members")
     if data[start:] != _tail(packed):
-        raise ValueError("the bytes after the last member are not what the members imply")
-    seal = parse_canonical(packed[-1].unpack(1024))
+        raise BundleLayoutError("the bytes after the last member are not what the members imply")
+    if packed[-1].method != _STORED:  # else whoever carries the file could pack its end in another way
+        raise BundleLayoutError("the signature is packed, which this software does not do")
+    public_key, signature = _seal(packed[-1].unpack(1024))
+    return Container(
+        members={p.name: p for p in packed[:-1]}, public_key=public_key, signature=signature, signed=data[:start]
+    )
+
+
+def _seal(contents: bytes) -> tuple[str, bytes]:
+    """Public key and signature from the contents of the last member."""
+    wrong = BundleSignatureError("the signature is not in the form of a signature")
+    try:
+        seal = parse_canonical(contents)
+    except ValueError:
+        raise wrong from None
     fields = {"kind", "public_key", "signature"}
     if not isinstance(seal, dict) or set(seal) != fields or not all(isinstance(v, str) for v in seal.values()):
-        raise ValueError("the signature is not in the form of a signature")
+        raise wrong
     if seal["kind"] != _SIGNATURE_KIND or not re.fullmatch(r"[0-9a-f]{128}", seal["signature"]):
-        raise ValueError("the signature is not in the form of a signature")
-    return Container(
-        members={p.name: p for p in packed[:-1]},
-        public_key=seal["public_key"],
-        signature=bytes.fromhex(seal["signature"]),
-        signed=data[:start],
-    )
+        raise wrong
+    return seal["public_key"], bytes.fromhex(seal["signature"])
 
 
 def _member_at(data: bytes, offset: int) -> tuple[Packed, int]:
     """The member whose header starts at `offset`, and where it ends."""
     if offset + _LOCAL.size > len(data):
-        raise ValueError("it is cut short")
+        raise BundleLayoutError("it is cut short")
     magic, *fixed, crc, packed_size, size, name_size, extra = _LOCAL.unpack_from(data, offset)
     method = fixed[2]
     if magic != b"PK\x03\x04":
-        raise ValueError("it holds something that is not a member, or the signature is missing")
+        raise BundleLayoutError("it holds something that is not a member, or the signature is missing")
     if [*fixed, extra] != [_VERSION, _FLAGS, method, _TIME, _DATE, 0] or method not in (_STORED, _DEFLATED):
-        raise ValueError("a member's header is not one that this software writes")
+        raise BundleLayoutError("a member's header is not one that this software writes")
     begin = offset + _LOCAL.size + name_size
     end = begin + packed_size
     if end > len(data):
-        raise ValueError("it is cut short")
+        raise BundleLayoutError("it is cut short")
     name = data[offset + _LOCAL.size : begin].decode("latin-1")
     if not _NAME.fullmatch(name):
-        raise ValueError("a member's name is not a plain file name")
+        raise BundleMemberError("a member's name is not a plain file name")
     return Packed(name=name, method=method, crc=crc, size=size, data=data[begin:end]), end
 
 

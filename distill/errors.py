@@ -10,8 +10,17 @@ DistillError
  ├ LedgerError      the ledger is missing, belongs elsewhere or is in use
  │  └ LedgerTamperedError    the chain of entries does not verify
  ├ BundleError      a bundle cannot be read
- │  ├ BundleTamperedError    bytes, digests or signature disagree
- │  ├ BundleVersionError     written by a newer version
+ │  ├ BundleTamperedError    not what an institution's own software wrote; one class for each kind of attack:
+ │  │  ├ BundleLayoutError     bytes that the format does not put there, or that are gone
+ │  │  ├ BundleMemberError     path tricks; unknown, missing, doubled or too many members
+ │  │  ├ BundleBombError       unpacks to too much, or to something else than it says
+ │  │  ├ BundleSignatureError  not signed, or by another key than expected
+ │  │  ├ BundleManifestError   the manifest is not in the form of one
+ │  │  ├ BundleDigestError     a member has another size or digest than the manifest says
+ │  │  ├ BundleClaimError      the manifest claims what its events or the ledger's entries do not bear out
+ │  │  ├ BundleSamplesError    hostile Parquet, or rows that do not fit the schema
+ │  │  └ BundleTensorError     hostile safetensors, or values that are not finite
+ │  ├ BundleVersionError     written in another version of the format
  │  ├ BundleMismatchError    bundles (or a bundle and a model) describe different schemas
  │  ├ RehearsalBundleError   a rehearsal is offered where a private release is needed
  │  ├ UntrustedSignerError   nobody vouched for the key that signed
@@ -65,11 +74,47 @@ class BundleError(DistillError):
 
 
 class BundleTamperedError(BundleError):
-    """Bytes, digests or the signature of a bundle disagree."""
+    """A bundle is not what an institution's own software wrote; its subclasses say in what way."""
+
+
+class BundleLayoutError(BundleTamperedError):
+    """Bytes before, between or after the members, a foreign header (links, directories, encryption), or a cut."""
+
+
+class BundleMemberError(BundleTamperedError):
+    """A member's name plays with paths, or members are unknown, missing, doubled, misplaced or too many."""
+
+
+class BundleBombError(BundleTamperedError):
+    """A member is too large, is packed too well, or unpacks to something else than its header says."""
+
+
+class BundleSignatureError(BundleTamperedError):
+    """The signature does not match the contents, or is by another key than expected."""
+
+
+class BundleManifestError(BundleTamperedError):
+    """The manifest is not canonical JSON, or has not the fields and types of a manifest."""
+
+
+class BundleDigestError(BundleTamperedError):
+    """A member has another size or SHA-256 than the manifest says."""
+
+
+class BundleClaimError(BundleTamperedError):
+    """What the manifest claims disagrees with itself, with the cost of its events or with the ledger's entries."""
+
+
+class BundleSamplesError(BundleTamperedError):
+    """The samples are no plain Parquet file of the stated columns, or a value does not fit the schema."""
+
+
+class BundleTensorError(BundleTamperedError):
+    """A tensor file's header does not describe its bytes, or a value is not finite."""
 
 
 class BundleVersionError(BundleError):
-    """The bundle was written by a newer version of this software."""
+    """The bundle is of a newer or an older format than this software reads."""
 
 
 class BundleMismatchError(BundleError):

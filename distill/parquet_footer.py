@@ -39,7 +39,9 @@ def check_footer(data: bytes, columns: Sequence[tuple[str, str]], *, max_rows: i
     if min(rows, default=1) < 1 or sum(rows) != _int(footer, 3):
         raise ValueError("the samples do not say how many rows they hold")
     if sum(rows) > max_rows:
-        raise ValueError(f"the samples hold more than {max_rows} rows of {len(columns)} columns")
+        raise ValueError(
+            f"the samples hold more than {max_rows} rows of {len(columns)} columns, the most for their size"
+        )
     for group in groups:
         chunks = _list(group, 1)
         if len(chunks) != len(columns):

@@ -111,12 +111,12 @@ def to_public(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
     Integers are int64 (Int64 where some are missing), continuous columns float64, categories the schema's own integers
     or texts; a column whose integers may be joined by OTHER is all text. Missing is NA, NaN or None.
     """
-    columns = {c.name: _public_column(frame[c.name], c) for c in schema.columns if c.name in frame.columns}
+    columns = {c.name: public_column(frame[c.name], c) for c in schema.columns if c.name in frame.columns}
     return pd.DataFrame(columns, index=frame.index)
 
 
-def _public_column(values: "pd.Series[Any]", column: Column) -> "pd.Series[Any]":
-    """One column in its public type."""
+def public_column(values: "pd.Series[Any]", column: Column) -> "pd.Series[Any]":
+    """One canonical column in its public type, as in `to_public`."""
     if column.kind == "continuous":
         return values.astype("float64")
     if column.kind == "integer":

@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 import zipfile
-import zlib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,50 +20,55 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill import bundle_zip
-from distill.accounting import Event, epsilon_of
-from distill.bundle import GROUPS, MEMBERS, SAMPLES, parse_bundle, read_bundle, write_bundle
-from distill.bundle_parts import MAX_CELLS, decode_samples, decode_tensors, encode_samples, encode_tensors
-from distill.bundle_zip import open_container, pack
+from distill.accounting import epsilon_of
+from distill.bundle import GROUPS, MANIFEST, MEMBERS, SAMPLES, parse_bundle, read_bundle, write_bundle
+from distill.bundle_parts import (
+    CELLS_A_BYTE,
+    FREE_CELLS,
+    MAX_CELLS,
+    decode_samples,
+    decode_tensors,
+    encode_samples,
+    encode_tensors,
+)
+from distill.bundle_zip import pack
 from distill.canonical import canonical
-from distill.errors import BundleError, BundleTamperedError, BundleVersionError
+from distill.errors import (
+    BundleBombError,
+    BundleClaimError,
+    BundleDigestError,
+    BundleError,
+    BundleLayoutError,
+    BundleManifestError,
+    BundleMemberError,
+    BundleSamplesError,
+    BundleSignatureError,
+    BundleTensorError,
+    BundleVersionError,
+)
 from distill.keys import generate_key
-from distill.ledger import create_ledger
 from distill.schema import Schema
 from distill.tables import OTHER
 
-DATASET = "0123456789abcdef0123456789abcdef"
-SIZE = Event(name="size", mechanism="laplace", noise_multiplier=100.0)
-REST = (Event(name="encode", mechanism="gaussian", noise_multiplier=10.0, blocks=5, round=1),)
-SCHEMA = Schema.model_validate(
-    {
-        "name": "credit",
-        "target": "default",
-        "columns": [
-            {"name": "age", "kind": "integer", "min": 18, "max": 100},
-            {"name": "income", "kind": "continuous", "min": 0, "max": 1e6, "nullable": True},
-            {"name": "job", "kind": "categorical", "categories": ["clerk", "nurse"], "nullable": True, "other": True},
-            {"name": "cards", "kind": "integer", "min": 0, "max": 9, "nullable": True},
-            {"name": "grade", "kind": "categorical", "categories": [1, 2, 3]},
-            {"name": "default", "kind": "categorical", "categories": [0, 1]},
-        ],
-    }
+sys.path.append(str(Path(__file__).resolve().parents[1] / "assets"))
+
+from attacks_contents import described, parquet, stored_samples
+from forge import (
+    FRAME,
+    REST,
+    SCHEMA,
+    SIZE,
+    TENSORS,
+    contents,
+    edited,
+    part,
+    parts_of,
+    release_fields,
+    sealed,
+    signed,
+    tensor_file,
+    with_file,
 )
-FRAME = pd.DataFrame(
-    {
-        "age": np.array([18, 44, 100], dtype="int64"),
-        "income": [0.0, np.nan, 123.456789],
-        "job": np.array(["nurse", None, OTHER], dtype=object),
-        "cards": pd.array([None, 9, 0], dtype="Int64"),
-        "grade": np.array([3, 1, 2], dtype="int64"),
-        "default": np.array([0, 1, 0], dtype="int64"),
-    }
-)
-TENSORS = {
-    "statistics": {"counts": np.arange(6, dtype=np.float32).reshape(2, 3)},
-    "heads": {"weight": np.full((2, 2), 0.5), "bias": np.array(0.25)},
-    "components": {"codes": np.array([1, 2, 3], dtype=np.uint8), "none": np.zeros((0, 4))},
-}
 
 
 @pytest.fixture(scope="module")
@@ -71,24 +76,7 @@ def house(tmp_path_factory):
     """A key, another key, and what a release hands to `write_bundle`."""
     folder = tmp_path_factory.mktemp("house")
     key, other = generate_key(folder / "a.pem"), generate_key(folder / "b.pem")
-    ledger = create_ledger(folder / "ledger.db", dataset=DATASET, unit="row", key=key)
-    ledger.grant(epsilon=2.0, delta=1e-4, reason="first year", actor="officer", key=key)
-    reservation = ledger.reserve(epsilon=1.5, delta=1e-5, purpose="p", actor="operator", events=[SIZE], key=key)
-    reservation.plan(REST)
-    fields = {
-        "institution": "First Bank",
-        "dataset": DATASET,
-        "schema": SCHEMA,
-        "privacy": {"epsilon": 1.5, "delta": 1e-5, "unit": "row", "events": list(reservation.events)},
-        "noisy_rows": 1234,
-        "class_prior": [0.75, 0.25],
-        "generator": {"bins": [[0, 1.5]], "name": "soft"},
-        "ledger": reservation.proof(),
-        "samples": FRAME,
-        "tensors": TENSORS,
-        "key": key,
-    }
-    return key, other, fields
+    return key, other, release_fields(folder, key)
 
 
 @pytest.fixture(scope="module")
@@ -118,22 +106,7 @@ def parse(data, where, **options):
     return parse_bundle(data, path=where, **options)
 
 
-def contents(data):
-    """Manifest (as plain JSON) and files of a good bundle."""
-    files = {name: member.unpack(1 << 30) for name, member in open_container(data).members.items()}
-    return json.loads(files.pop("manifest.json")), files
-
-
-def signed(manifest, files, key, *, fresh=True):
-    """A bundle around any contents, signed like a real one; `fresh` puts the manifest's digests right."""
-    if fresh:
-        manifest = manifest | {
-            "members": {n: {"sha256": hashlib.sha256(c).hexdigest(), "size": len(c)} for n, c in files.items()}
-        }
-    return pack({"manifest.json": canonical(manifest), **files}, key)
-
-
-def refused(data, where, match, kind=BundleTamperedError):
+def refused(data, where, match, kind):
     with pytest.raises(kind, match=match) as caught:
         parse(data, where)
     assert str(where) in str(caught.value)
@@ -331,7 +304,7 @@ def test_what_is_not_a_bundle_is_told_apart(tmp_path, where):
 def test_an_ordinary_zip_is_not_a_bundle(where):
     with zipfile.ZipFile(where, "w") as archive:
         archive.writestr("manifest.json", "{}")
-    with pytest.raises(BundleTamperedError, match="header is not one that this software writes"):
+    with pytest.raises(BundleLayoutError, match="header is not one that this software writes"):
         read_bundle(where)
 
 
@@ -345,10 +318,11 @@ def test_a_file_larger_than_a_bundle_may_be_is_not_read(where):
 # --- reading: damage ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mask", [0x01, 0x80, 0xFF])
-def test_a_flip_of_any_byte_is_noticed(data, where, mask):
+@pytest.mark.parametrize("bit", range(8))
+def test_a_flip_of_any_bit_is_noticed(data, where, bit):
+    """No byte of a bundle is without meaning: all 8 bits of all of them."""
     for place in range(len(data)):
-        broken = data[:place] + bytes([data[place] ^ mask]) + data[place + 1 :]
+        broken = data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :]
         with pytest.raises(BundleError):
             parse(broken, where)
 
@@ -366,14 +340,12 @@ def test_anything_before_between_or_after_is_noticed(data, where, key):
         with pytest.raises(BundleError):
             parse(extra + data, where)
     comment = data[:-2] + b"\x05\x00hello"
-    refused(comment, where, "bytes after the last member")
+    refused(comment, where, "bytes after the last member", BundleLayoutError)
 
 
 @given(place=st.integers(0, 1 << 20), cut=st.integers(0, 40), put=st.binary(max_size=40))
 @settings(max_examples=200, deadline=None)
 def test_any_splice_is_noticed(data, place, cut, put):
-    from pathlib import Path
-
     place %= len(data)
     spliced = data[:place] + put + data[place + cut :]
     if spliced != data:
@@ -386,101 +358,56 @@ def test_any_splice_is_noticed(data, place, cut, put):
 
 def test_another_signer_is_noticed_when_the_key_is_known(data, where, house):
     parse(data, where, public_hex=house[0].public_hex)
-    with pytest.raises(BundleTamperedError, match=f"signed by key {house[0].public_hex}, and {house[1].public_hex}"):
+    with pytest.raises(BundleSignatureError, match=f"signed by key {house[0].public_hex}, and {house[1].public_hex}"):
         parse(data, where, public_hex=house[1].public_hex)
 
 
 def test_a_bundle_signed_anew_with_another_key_is_refused(data, where, house):
     manifest, files = contents(data)
-    refused(signed(manifest, files, house[1]), where, "names another key than the one that signed")
-    refused(signed(manifest | {"public_key": house[1].public_hex}, files, house[1]), where, "signed by another key")
+    refused(signed(manifest, files, house[1]), where, "names another key than the one that", BundleSignatureError)
+    forged = signed(manifest | {"public_key": house[1].public_hex}, files, house[1])
+    refused(forged, where, "signed by another key", BundleClaimError)
 
 
 def test_a_bundle_of_a_newer_version_is_told_from_a_forged_one(data, where, key):
     manifest, files = contents(data)
-    newer = signed(manifest | {"format_version": 2, "news": True}, files | {"extra.bin": b"new"}, key)
-    refused(newer, where, r"newer version of distill \(format 2.*update distill", BundleVersionError)
+    newer = signed(manifest | {"format_version": 3, "news": True}, files | {"extra.bin": b"new"}, key)
+    refused(newer, where, r"newer version of distill \(format 3.*update distill", BundleVersionError)
     forged = newer[:500] + bytes([newer[500] ^ 1]) + newer[501:]
-    refused(forged, where, "the signature does not match the contents")
+    refused(forged, where, "the signature does not match the contents", BundleSignatureError)
 
 
 @pytest.mark.parametrize("version", [0, -1, "2", 1.5, None, True, [2]])
 def test_a_version_that_is_none_is_refused(data, where, key, version):
     manifest, files = contents(data)
-    refused(signed(manifest | {"format_version": version}, files, key), where, "manifest")
+    refused(signed(manifest | {"format_version": version}, files, key), where, "manifest", BundleManifestError)
 
 
 def test_extra_missing_doubled_and_swapped_members_are_refused(data, where, key):
     manifest, files = contents(data)
-    refused(signed(manifest, files | {"extra.bin": b"x"}, key), where, r"unknown: \['extra.bin'\]")
+    refused(signed(manifest, files | {"extra.bin": b"x"}, key), where, r"unknown: \['extra.bin'\]", BundleMemberError)
     fewer = {name: content for name, content in files.items() if name != "heads.safetensors"}
-    refused(signed(manifest, fewer, key, fresh=False), where, r"missing: \['heads.safetensors'\]")
-    refused(signed(manifest, dict(reversed(files.items())), key), where, "members are not those of a bundle")
-    refused(pack(files, key), where, "manifest.json is missing")
+    refused(signed(manifest, fewer, key, fresh=False), where, r"missing: \['heads.safetensors'\]", BundleMemberError)
+    refused(signed(manifest, dict(reversed(files.items())), key), where, "members are not those", BundleMemberError)
+    refused(pack(files, key), where, "manifest.json is missing", BundleMemberError)
     swapped = files | {"heads.safetensors": files["statistics.safetensors"]}
-    refused(signed(manifest, swapped, key, fresh=False), where, "heads.safetensors has")
+    refused(signed(manifest, swapped, key, fresh=False), where, "heads.safetensors has", BundleDigestError)
     same_size = files | {"heads.safetensors": files["heads.safetensors"][:-1] + b"\x7f"}
-    refused(signed(manifest, same_size, key, fresh=False), where, "heads.safetensors has SHA-256")
-
-
-class _Pairs(dict):
-    """Members whose names may repeat."""
-
-    def __init__(self, pairs):
-        super().__init__()
-        self._pairs = pairs
-
-    def items(self):
-        return self._pairs
+    refused(signed(manifest, same_size, key, fresh=False), where, "heads.safetensors has SHA-256", BundleDigestError)
 
 
 def test_a_member_that_is_there_twice_is_refused(data, where, key):
-    manifest, files = contents(data)
-    twice = _Pairs([("manifest.json", canonical(manifest)), *files.items(), ("samples.parquet", b"other")])
-    refused(pack(twice, key), where, "member samples.parquet is there twice")
-    refused(pack(_Pairs([(f"m{chr(97 + i)}", b"") for i in range(20)]), key), where, "more than 16 members")
+    twice = sealed([*parts_of(data), part("samples.parquet", b"other")], key)
+    refused(twice, where, "member samples.parquet is there twice", BundleMemberError)
+    many = sealed([part(f"m{chr(97 + i)}", b"") for i in range(20)], key)
+    refused(many, where, "more than 16 members", BundleMemberError)
 
 
 @pytest.mark.parametrize(
     "name", ["../evil", "/etc/passwd", "a/b", "..", ".", "", "A", "con\\x", "x\x00y", "ä", "manifest.json ", "a" * 400]
 )
-def test_names_that_play_with_paths_are_refused(data, where, key, name, monkeypatch):
-    manifest, files = contents(data)
-    monkeypatch.setattr(bundle_zip.Packed, "local_header", _latin(bundle_zip.Packed.local_header))
-    monkeypatch.setattr(bundle_zip.Packed, "central_header", _latin(bundle_zip.Packed.central_header))
-    refused(signed(manifest, files | {name: b"x"}, key), where, "name is not a plain file name")
-
-
-def _latin(method):
-    """Header writers that do not mind a name that is not ASCII."""
-
-    class Name(str):
-        def encode(self, *_):
-            return str.encode(self, "latin-1")
-
-    def lenient(self, *arguments):
-        object.__setattr__(self, "name", Name(self.name))
-        return method(self, *arguments)
-
-    return lenient
-
-
-def _with_size(data, name, size):
-    """Change what the header of member `name` says about its unpacked size."""
-    start = data.index(name.encode()) - 30
-    return data[: start + 22] + struct.pack("<L", size) + data[start + 26 :]
-
-
-def _claiming(files, key, name, size, monkeypatch):
-    """A signed container in which one member claims to unpack to `size`."""
-    original = bundle_zip._deflated
-
-    def claiming(member, content):
-        packed = original(member, content)
-        return bundle_zip.Packed(**(vars(packed) | {"size": size})) if member == name else packed
-
-    monkeypatch.setattr(bundle_zip, "_deflated", claiming)
-    return pack(files, key)
+def test_names_that_play_with_paths_are_refused(data, where, key, name):
+    refused(sealed([*parts_of(data), part(name, b"x")], key), where, "name is not a plain file name", BundleMemberError)
 
 
 @pytest.mark.parametrize(
@@ -492,11 +419,13 @@ def _claiming(files, key, name, size, monkeypatch):
         (10_000, "does not unpack to what its header says"),
     ],
 )
-def test_a_member_that_unpacks_to_something_else_than_it_says_is_refused(data, where, key, size, problem, monkeypatch):
+def test_a_member_that_unpacks_to_something_else_than_it_says_is_refused(data, where, key, size, problem):
     manifest, files = contents(data)
-    manifest["members"]["samples.parquet"]["size"] = size
-    members = {"manifest.json": canonical(manifest), **files}
-    refused(_claiming(members, key, "samples.parquet", size, monkeypatch), where, problem)
+    manifest["members"][SAMPLES]["size"] = size
+    claims = {SAMPLES: {"size": size}}
+    members = {MANIFEST: canonical(manifest), **files}
+    claiming = sealed([part(name, content, **claims.get(name, {})) for name, content in members.items()], key)
+    refused(claiming, where, problem, BundleBombError)
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(data, where, key):
@@ -505,50 +434,55 @@ def test_a_bomb_is_refused_before_it_is_unpacked(data, where, key):
     packed = signed(manifest, bomb, key)
     assert len(packed) < 1 << 20
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    refused(packed, where, "heads.safetensors says it unpacks to more than 200 times its packed size")
+    refused(packed, where, "heads.safetensors says it unpacks to more than 200 times its packed", BundleBombError)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000, "kilobytes"
-    refused(
-        pack({"manifest.json": b" " * (9 << 20)}, key), where, "manifest.json says it unpacks to 9437184 bytes, over"
-    )
-
-
-def _edited(data, key, edit):
-    manifest, files = contents(data)
-    edit(manifest)
-    return signed(manifest, files, key)
+    large = pack({"manifest.json": b" " * (9 << 20)}, key)
+    refused(large, where, "manifest.json says it unpacks to 9437184 bytes, over", BundleBombError)
 
 
 @pytest.mark.parametrize(
-    ("edit", "problem"),
+    ("edit", "problem", "kind"),
     [
-        (lambda m: m["schema"].update(target="grade"), "the schema's digest is"),
-        (lambda m: m["schema"]["columns"][0].update(max=101.0), "the schema's digest is"),
-        (lambda m: m.update(schema_digest="0" * 64), "and the manifest says 0000"),
-        (lambda m: m["schema"].update(more=1), "holds something that this format does not"),
-        (lambda m: m.update(more=1), "the manifest is wrong .*more"),
-        (lambda m: m.pop("software"), "the manifest is wrong .*software"),
-        (lambda m: m["privacy"].update(epsilon=0.2), "its events cost epsilon"),
-        (lambda m: m["privacy"].update(epsilon=1), "holds something that this format does not"),
-        (lambda m: m["privacy"].update(accountant="guess"), "accountant"),
-        (lambda m: m["privacy"].update(relation="replace one"), "relation"),
-        (lambda m: m["privacy"]["events"][1].update(noise_multiplier=99.0), "its events are not those"),
-        (lambda m: m["privacy"]["events"].pop(), "its events are not those"),
-        (lambda m: m["ledger"]["entries"].pop(), "are needed"),
-        (lambda m: m["ledger"]["entries"][1]["body"].update(epsilon=9.0), "entry 2 of the ledger proof: its contents"),
-        (lambda m: m["ledger"]["entries"].insert(0, 7), "the manifest is wrong"),
-        (lambda m: m["ledger"].update(head="zz"), "head"),
-        (lambda m: m.update(rehearsal=True), "its rehearsal mark is True"),
-        (lambda m: m.update(dataset="another"), "its data set is 'another'"),
-        (lambda m: m.update(class_prior=[1.0, 1.0]), "class prior"),
-        (lambda m: m.update(created="yesterday"), "created"),
-        (lambda m: m.update(institution="\x1b[31mBank"), "institution"),
-        (lambda m: m["schema"].update(columns=m["schema"]["columns"] * 30), "at most 100"),
-        (lambda m: m["schema"]["columns"][2].update(categories=["a", "a"] * 50_000), "more than 1000 categories"),
-        (lambda m: m.update(schema=[1]), "does not list its columns"),
+        (lambda m: m["schema"].update(target="grade"), "the schema's digest is", BundleClaimError),
+        (lambda m: m["schema"]["columns"][0].update(max=101.0), "the schema's digest is", BundleClaimError),
+        (lambda m: m.update(schema_digest="0" * 64), "and the manifest says 0000", BundleClaimError),
+        (lambda m: m["schema"].update(more=1), "holds something that this format does not", BundleManifestError),
+        (lambda m: m.update(more=1), "the manifest is wrong .*more", BundleManifestError),
+        (lambda m: m.pop("software"), "the manifest is wrong .*software", BundleManifestError),
+        (lambda m: m["privacy"].update(epsilon=0.2), "its events cost epsilon", BundleClaimError),
+        (lambda m: m["privacy"].update(epsilon=1), "holds something that this format does not", BundleManifestError),
+        (lambda m: m["privacy"].update(accountant="guess"), "accountant", BundleManifestError),
+        (lambda m: m["privacy"].update(relation="replace one"), "relation", BundleManifestError),
+        (
+            lambda m: m["privacy"]["events"][1].update(noise_multiplier=99.0),
+            "its events are not those",
+            BundleClaimError,
+        ),
+        (lambda m: m["privacy"]["events"].pop(), "its events are not those", BundleClaimError),
+        (lambda m: m["ledger"]["entries"].pop(), "are needed", BundleClaimError),
+        (
+            lambda m: m["ledger"]["entries"][1]["body"].update(epsilon=9.0),
+            "entry 2 of the ledger proof: its contents",
+            BundleClaimError,
+        ),
+        (lambda m: m["ledger"]["entries"].insert(0, 7), "the manifest is wrong", BundleManifestError),
+        (lambda m: m["ledger"].update(head="zz"), "head", BundleManifestError),
+        (lambda m: m.update(rehearsal=True), "its rehearsal mark is True", BundleClaimError),
+        (lambda m: m.update(dataset="another"), "its data set is 'another'", BundleClaimError),
+        (lambda m: m.update(class_prior=[1.0, 1.0]), "class prior", BundleClaimError),
+        (lambda m: m.update(created="yesterday"), "created", BundleManifestError),
+        (lambda m: m.update(institution="\x1b[31mBank"), "institution", BundleManifestError),
+        (lambda m: m["schema"].update(columns=m["schema"]["columns"] * 30), "at most 100", BundleManifestError),
+        (
+            lambda m: m["schema"]["columns"][2].update(categories=["a", "a"] * 50_000),
+            "more than 1000 categories",
+            BundleManifestError,
+        ),
+        (lambda m: m.update(schema=[1]), "does not list its columns", BundleManifestError),
     ],
 )
-def test_a_manifest_that_lies_is_refused(data, where, key, edit, problem):
-    refused(_edited(data, key, edit), where, problem)
+def test_a_manifest_that_lies_is_refused(data, where, key, edit, problem, kind):
+    refused(edited(data, key, edit), where, problem, kind)
 
 
 @pytest.mark.parametrize(
@@ -556,19 +490,12 @@ def test_a_manifest_that_lies_is_refused(data, where, key, edit, problem):
     [b"[" * 200_000, b"{", b"\xff\xfe", b"null", b'{"a":1,"a":2}', b'{"format_version": 1}', b"1e999", b'"\\ud800"'],
 )
 def test_a_manifest_that_is_no_json_is_refused(data, where, key, text):
-    refused(pack({"manifest.json": text, **contents(data)[1]}, key), where, "JSON|canonical|not an object")
-
-
-def _with_file(data, key, name, content):
-    manifest, files = contents(data)
-    return signed(manifest, files | {name: content}, key)
-
-
-def _parquet(table, **options):
-    sink = io.BytesIO()
-    settings = {"compression": "NONE", "store_schema": False} | options
-    pq.write_table(table, sink, **settings)
-    return sink.getvalue()
+    refused(
+        pack({"manifest.json": text, **contents(data)[1]}, key),
+        where,
+        "JSON|canonical|not an object",
+        BundleManifestError,
+    )
 
 
 def _annotated(table):
@@ -580,21 +507,8 @@ def _annotated(table):
     return sink.getvalue()
 
 
-def _samples(**changes):
-    """The good samples as the format stores them, with some columns replaced."""
-    columns = {
-        "age": pa.array([18, 44, 100], pa.int64()),
-        "income": pa.array([0.0, None, 123.456789], pa.float64()),
-        "job": pa.array([1, None, 2], pa.int16()),
-        "cards": pa.array([None, 9, 0], pa.int64()),
-        "grade": pa.array([2, 0, 1], pa.int16()),
-        "default": pa.array([0, 1, 0], pa.int16()),
-    }
-    return pa.table(columns | changes)
-
-
 def test_the_stored_samples_are_what_the_tests_below_start_from(data, where, key):
-    bundle = parse(_with_file(data, key, SAMPLES, _parquet(_samples())), where)
+    bundle = parse(with_file(data, key, SAMPLES, parquet(stored_samples())), where)
     pd.testing.assert_frame_equal(bundle.samples, FRAME, check_exact=True)
 
 
@@ -616,7 +530,7 @@ def test_the_stored_samples_are_what_the_tests_below_start_from(data, where, key
     ],
 )
 def test_samples_that_do_not_fit_the_schema_are_refused(data, where, key, changes, problem):
-    refused(_with_file(data, key, SAMPLES, _parquet(_samples(**changes))), where, problem)
+    refused(with_file(data, key, SAMPLES, parquet(stored_samples(**changes))), where, problem, BundleSamplesError)
 
 
 @pytest.mark.parametrize(
@@ -625,17 +539,23 @@ def test_samples_that_do_not_fit_the_schema_are_refused(data, where, key, change
         (b"", "not a readable Parquet file"),
         (b"PAR1", "not a readable Parquet file"),
         (b"PAR1" + b"\xff" * 100 + b"PAR1", "not a readable Parquet file"),
-        (_parquet(_samples(), compression="zstd"), "packed inside"),
-        (_parquet(_samples(), store_schema=True), "metadata"),
-        (_annotated(_samples()), "metadata"),
-        (_parquet(_samples().drop_columns(["age"])), "columns are not those"),
-        (_parquet(_samples().select(["income", "age", "job", "cards", "grade", "default"])), "columns are not those"),
-        (_parquet(_samples().rename_columns(["age", "age", "job", "cards", "grade", "default"])), "columns are not"),
+        (parquet(stored_samples(), compression="zstd"), "packed inside"),
+        (parquet(stored_samples(), store_schema=True), "metadata"),
+        (_annotated(stored_samples()), "metadata"),
+        (parquet(stored_samples().drop_columns(["age"])), "columns are not those"),
+        (
+            parquet(stored_samples().select(["income", "age", "job", "cards", "grade", "default"])),
+            "columns are not those",
+        ),
+        (
+            parquet(stored_samples().rename_columns(["age", "age", "job", "cards", "grade", "default"])),
+            "columns are not",
+        ),
     ],
     ids=range(9),
 )
 def test_a_hostile_parquet_file_is_refused(data, where, key, content, problem):
-    refused(_with_file(data, key, SAMPLES, content), where, problem)
+    refused(with_file(data, key, SAMPLES, content), where, problem, BundleSamplesError)
 
 
 def test_a_parquet_file_with_more_cells_than_allowed_is_refused_by_its_footer():
@@ -646,11 +566,15 @@ def test_a_parquet_file_with_more_cells_than_allowed_is_refused_by_its_footer():
             "columns": [{"name": f"c{i}", "kind": "categorical", "categories": [0, 1]} for i in range(100)],
         }
     )
-    zeros = pa.array(np.zeros(MAX_CELLS // 100 + 1, dtype=np.int16))
-    content = _parquet(pa.table({f"c{i}": zeros for i in range(100)}))
-    assert len(content) < 1 << 20
+    bits = pa.array(np.arange(MAX_CELLS // 100 + 1, dtype=np.int16) % 2)
     with pytest.raises(ValueError, match="more than 500000 rows of 100 columns"):
-        decode_samples(content, schema)
+        decode_samples(parquet(pa.table({f"c{i}": bits for i in range(100)})), schema)
+    zeros = pa.table({f"c{i}": np.zeros(100_000, dtype=np.int16) for i in range(100)})
+    most = CELLS_A_BYTE * len(parquet(zeros)) // 100
+    assert FREE_CELLS // 100 < most < 100_000
+    with pytest.raises(ValueError, match=f"more than {most} rows of 100 columns, the most for their size"):
+        decode_samples(parquet(zeros), schema)
+    assert len(decode_samples(parquet(zeros.slice(length=FREE_CELLS // 100)), schema)) == FREE_CELLS // 100
 
 
 def test_no_damage_to_a_parquet_file_escapes_as_a_foreign_error(data):
@@ -677,15 +601,6 @@ def test_no_splice_of_a_parquet_file_escapes_as_a_foreign_error(data):
             decode_samples(bytes(broken), SCHEMA)
 
 
-def _tensor_file(header, body=b""):
-    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(raw)) + raw + body
-
-
-def _one(**changes):
-    return {"w": {"dtype": "F64", "shape": [2], "data_offsets": [0, 16]} | changes}
-
-
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
@@ -693,35 +608,35 @@ def _one(**changes):
         (b"\xff" * 8, "header is larger than it may be"),
         (struct.pack("<Q", 1 << 62) + b"{}", "header is larger than it may be"),
         (struct.pack("<Q", 100) + b"{}", "header is larger than it may be"),
-        (_tensor_file(b"{"), "not valid JSON"),
-        (_tensor_file(b"[" * 100_000), "not valid JSON"),
-        (_tensor_file(b"[]"), "not a list of tensors"),
-        (_tensor_file({"__metadata__": {"a": "b"}}), "described wrongly"),
-        (_tensor_file(b'{"w":1,"w":2}'), "not valid JSON"),
-        (_tensor_file(_one(), b"\0" * 15), "do not fill"),
-        (_tensor_file(_one(), b"\0" * 17), "do not fill"),
-        (_tensor_file(_one(dtype="F99"), b"\0" * 16), "a type that a bundle does not hold"),
-        (_tensor_file(_one(dtype=["F64"]), b"\0" * 16), "a type that a bundle does not hold"),
-        (_tensor_file(_one(shape=[3]), b"\0" * 16), "not as long as its shape says"),
-        (_tensor_file(_one(shape=[1 << 39, 1 << 39]), b"\0" * 16), "not as long as its shape says"),
-        (_tensor_file(_one(shape=[-2]), b"\0" * 16), "described wrongly"),
-        (_tensor_file(_one(shape=[2.0]), b"\0" * 16), "described wrongly"),
-        (_tensor_file(_one(shape=[True, 2]), b"\0" * 16), "described wrongly"),
-        (_tensor_file(_one(shape=[1] * 9 + [2]), b"\0" * 16), "described wrongly"),
-        (_tensor_file(_one(data_offsets=[8, 24]), b"\0" * 24), "does not begin where"),
-        (_tensor_file(_one(data_offsets=[16, 0]), b"\0" * 16), "not as long as"),
-        (_tensor_file(_one() | {"v": _one()["w"]}, b"\0" * 16), "does not begin where"),
-        (_tensor_file(_one(more=1), b"\0" * 16), "described wrongly"),
-        (_tensor_file({"\x1b[2J": _one()["w"]}, b"\0" * 16), "name is not printable"),
-        (_tensor_file(_one(), np.array([1.0, np.nan]).tobytes()), "tensor w holds a value that is not finite"),
-        (_tensor_file(_one(), np.array([1.0, -np.inf]).tobytes()), "not finite"),
-        (_tensor_file(_one(dtype="BOOL", shape=[1], data_offsets=[0, 1]), b"\x07"), "neither 0 nor 1"),
-        (_tensor_file({f"t{i}": _one()["w"] for i in range(3000)}), "not a list of tensors"),
+        (tensor_file(b"{"), "not valid JSON"),
+        (tensor_file(b"[" * 100_000), "not valid JSON"),
+        (tensor_file(b"[]"), "not a list of tensors"),
+        (tensor_file({"__metadata__": {"a": "b"}}), "described wrongly"),
+        (tensor_file(b'{"w":1,"w":2}'), "not valid JSON"),
+        (tensor_file(described(), b"\0" * 15), "do not fill"),
+        (tensor_file(described(), b"\0" * 17), "do not fill"),
+        (tensor_file(described(dtype="F99"), b"\0" * 16), "a type that a bundle does not hold"),
+        (tensor_file(described(dtype=["F64"]), b"\0" * 16), "a type that a bundle does not hold"),
+        (tensor_file(described(shape=[3]), b"\0" * 16), "not as long as its shape says"),
+        (tensor_file(described(shape=[1 << 39, 1 << 39]), b"\0" * 16), "not as long as its shape says"),
+        (tensor_file(described(shape=[-2]), b"\0" * 16), "described wrongly"),
+        (tensor_file(described(shape=[2.0]), b"\0" * 16), "described wrongly"),
+        (tensor_file(described(shape=[True, 2]), b"\0" * 16), "described wrongly"),
+        (tensor_file(described(shape=[1] * 9 + [2]), b"\0" * 16), "described wrongly"),
+        (tensor_file(described(data_offsets=[8, 24]), b"\0" * 24), "does not begin where"),
+        (tensor_file(described(data_offsets=[16, 0]), b"\0" * 16), "not as long as"),
+        (tensor_file(described() | {"v": described()["w"]}, b"\0" * 16), "does not begin where"),
+        (tensor_file(described(more=1), b"\0" * 16), "described wrongly"),
+        (tensor_file({"\x1b[2J": described()["w"]}, b"\0" * 16), "name is not printable"),
+        (tensor_file(described(), np.array([1.0, np.nan]).tobytes()), "tensor w holds a value that is not finite"),
+        (tensor_file(described(), np.array([1.0, -np.inf]).tobytes()), "not finite"),
+        (tensor_file(described(dtype="BOOL", shape=[1], data_offsets=[0, 1]), b"\x07"), "neither 0 nor 1"),
+        (tensor_file({f"t{i}": described()["w"] for i in range(3000)}), "not a list of tensors"),
     ],
     ids=range(28),
 )
 def test_a_hostile_tensor_file_is_refused(data, where, key, content, problem):
-    refused(_with_file(data, key, "heads.safetensors", content), where, problem)
+    refused(with_file(data, key, "heads.safetensors", content), where, problem, BundleTensorError)
 
 
 def test_tensors_of_every_allowed_type_survive():
@@ -751,13 +666,8 @@ def test_nothing_is_unpickled_when_a_bundle_is_read(data, where):
     assert done.stdout.strip() == "3", done.stderr
 
 
-def test_a_stored_member_is_allowed_but_must_say_its_size(data, where, key, monkeypatch):
+def test_a_stored_member_is_allowed(data, where, key):
     manifest, files = contents(data)
-    monkeypatch.setattr(
-        bundle_zip,
-        "_deflated",
-        lambda name, content: bundle_zip.Packed(
-            name=name, method=0, crc=zlib.crc32(content), size=len(content), data=content
-        ),
-    )
-    parse(signed(manifest, files, key), where)
+    members = {MANIFEST: canonical(manifest), **files}
+    plain = [part(name, content, data=content, method=0) for name, content in members.items()]
+    assert len(parse(sealed(plain, key), where).samples) == len(FRAME)

@@ -1,0 +1,48 @@
+"""Make the hostile bundles that the tests read: `python tests/assets/make_bundles.py` from the repository's root.
+
+Run it again when the format or the ledger's entries change. Keys are new each time, so every file changes; the table in
+README.md stays unless an attack is added. What the files are is written in `attacks_*.py`, one short function each.
+"""
+
+import sys
+from pathlib import Path
+
+import attacks_container
+import attacks_contents
+import attacks_manifest
+from forge import ATTACKS, House, make_house
+
+HERE = Path(__file__).resolve().parent
+BUNDLES = HERE / "bundles"
+MODULES = (attacks_container, attacks_manifest, attacks_contents)
+START, END = "<!-- made by make_bundles.py -->\n", "<!-- end -->\n"
+
+
+def table() -> str:
+    """What README.md says of each file."""
+    lines = ["| file | attack | refused with |", "|---|---|---|"]
+    lines += [f"| `{a.name}.distill` | {a.what} | `{a.expected.__name__}` |" for a in ATTACKS.values()]
+    return "\n".join(lines) + "\n"
+
+
+def make(house: House, folder: Path) -> None:
+    """Write every attack into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for attack in ATTACKS.values():
+        (folder / f"{attack.name}.distill").write_bytes(attack.make(house))
+
+
+def main() -> int:
+    for old in BUNDLES.glob("*.distill"):
+        old.unlink()
+    make(make_house(), BUNDLES)
+    readme = HERE / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    head, tail = text.partition(START)[0], text.partition(END)[2]
+    readme.write_text(head + START + table() + END + tail, encoding="utf-8")
+    print(f"{len(ATTACKS)} bundles, {sum(p.stat().st_size for p in BUNDLES.iterdir()) / 1000:.0f} kB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
