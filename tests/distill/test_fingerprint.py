@@ -1,6 +1,6 @@
 """Copies of a table are noticed under other names and in another order; other tables are not taken for copies."""
 
-from collections.abc import Callable
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,6 @@ COLUMNS: list[dict[str, Any]] = [
     {"name": "home", "kind": "categorical", "categories": ["own", "rent", "family"]},
     {"name": "default", "kind": "categorical", "categories": [0, 1]},
 ]
-Change = Callable[[pd.DataFrame, list[dict[str, Any]]], tuple[pd.DataFrame, list[dict[str, Any]]]]
 
 
 def rows_of(rows: int, seed: int) -> pd.DataFrame:
@@ -117,6 +116,20 @@ def test_another_file_and_format_have_the_same_fingerprint(frame, tmp_path):
 def test_a_schema_that_words_single_values_otherwise_is_no_disguise(frame, columns):
     target = "default" if columns[-1]["kind"] == "categorical" else "home"
     assert printed(frame).copy_of(printed(frame, columns, target))
+
+
+@pytest.mark.parametrize(
+    "order", [o for o in permutations(["own", "rent", "family"]) if o != ("own", "rent", "family")]
+)
+def test_categories_in_another_order_have_the_same_fingerprint(frame, order):
+    assert same(printed(frame), printed(frame, altered("home", categories=list(order))))
+
+
+def test_a_small_part_of_a_large_table_is_a_copy():
+    """Also where neither sketch holds every row of its table."""
+    large = rows_of(200_000, seed=5)
+    assert printed(large.head(5000)).copy_of(printed(large))
+    assert not printed(rows_of(5000, seed=6)).copy_of(printed(large))
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.65, 1.0])
@@ -214,6 +227,13 @@ def test_another_key_makes_another_fingerprint(frame):
     for a, b in zip(one.sketches, two.sketches, strict=True):
         assert not np.isin(a.hashes, b.hashes).any()
     assert not one.copy_of(two)
+
+
+def test_hashes_are_mixed_as_splitmix64_does():
+    """Its first numbers from the seed 1234567, as published with many implementations of it."""
+    counter = (1234567 + module._STRIDE * np.arange(1, 4).astype(object)) % (1 << 64)
+    expected = [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    assert module._mixed(counter.astype(np.uint64)).tolist() == expected
 
 
 def test_hashes_are_spread_evenly(frame):
