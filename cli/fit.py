@@ -158,6 +158,7 @@ def _receipt(receipt: "Receipt") -> "Group":
     from rich.console import Group
     from rich.text import Text
 
+    linked = [f"  linked     to {', '.join(receipt.linked)}: for customers in both, budgets add up"]
     lines = [
         "privacy receipt"
         + ("  REHEARSAL, NOT PRIVATE: this bundle must not leave the house" if receipt.rehearsal else ""),
@@ -166,11 +167,7 @@ def _receipt(receipt: "Receipt") -> "Group":
         f"  rows       about {receipt.noisy_rows:,} (noisy; the exact count was not released)",
         f"  bundle     {receipt.bundle}  ({receipt.size / 1000:,.0f} kB, SHA-256 {receipt.digest[:16]}...)",
         f"  ledger     release {receipt.release[:8]}, head {receipt.head[:16]}...",
-        *(
-            [f"  linked     to {', '.join(receipt.linked)}: for customers in both, budgets add up"]
-            if receipt.linked
-            else []
-        ),
+        *(linked if receipt.linked else []),
         "next: send the bundle to the hub; `distill ledger verify` recomputes every epsilon",
     ]
     return Group(*(Text(line) for line in lines))

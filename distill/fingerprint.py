@@ -7,7 +7,7 @@ Five sketches are kept: of whole rows, and of rows without one of four groups of
 Noticed: another file or format, other names of columns, another order of rows or of columns, other categories or bounds
 of columns whose cells are single values, rows added or removed, and a column added or dropped, where the other columns
 still tell rows apart. Not noticed: other bounds of a number on a fine grid (its cells move), values rounded or changed
-throughout, several columns added or dropped, the same customers described by other columns.
+throughout, several columns added or dropped, the same customers described by other columns, and tables in which rows repeat.
 
 A fingerprint is as private as its table: whoever has it and the secret can test whether a row that they know is in it.
 """
@@ -23,7 +23,7 @@ from distill.grid import ColumnGrid, base_grids
 from distill.schema import Schema
 
 GROUPS = 4  # a changed column spoils the sketches that hold it, not that of the rows without its group
-SIZES = (4096, *[1024] * GROUPS)  # hashes kept; of whole rows more, since a pilot on 1 % of a table is a copy, too
+SIZES = (4096, *[1024] * GROUPS)  # hashes kept; of whole rows more, to know a fiftieth of a table from its whole
 # A copy is what shares half of the smaller table's rows beyond chance; five disjoint parts of real tables share at most .006.
 COPIED = 0.5
 # Beyond this, rows repeat so often that one in common says little; and at least so many hashes of the smaller table to judge
