@@ -20,6 +20,7 @@ from distill.encoded import read_encoded
 from distill.errors import BundleError
 from distill.generator_parts import parts_of
 from distill.keys import SigningKey
+from distill.known_tables import remembered
 from distill.ledger import Ledger, Reservation
 from distill.levels import LEVELS, Level
 from distill.mechanisms import NoiseSource
@@ -48,6 +49,8 @@ class Request:
         rehearsal: Seed of a repeatable run that is NOT PRIVATE; None for a real release.
         overwrite: Whether a bundle at `out` may be replaced.
         device: Where networks and candidates are optimised; `auto` takes a GPU where there is one.
+        known_tables: Folder of what is known of tables on this machine (see `known_tables`): a copy of one that has another
+            ledger is refused. None: neither checked nor remembered; so it is with every rehearsal.
     """
 
     data: Path
@@ -66,6 +69,7 @@ class Request:
     rehearsal: int | None = None
     overwrite: bool = False
     device: Device = "auto"
+    known_tables: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +84,7 @@ class Receipt:
         noisy_rows: Released row count.
         release, head: The release's id and the ledger's head after the commit.
         rehearsal: Whether the run was NOT PRIVATE.
+        linked: Names of the data sets that the ledger declares to hold some of the same units.
     """
 
     bundle: Path
@@ -92,6 +97,7 @@ class Receipt:
     release: str
     head: str
     rehearsal: bool
+    linked: tuple[str, ...] = ()
 
 
 def fit(
@@ -115,9 +121,10 @@ def fit(
         SchemaError, DataError: The table does not fit; nothing was charged.
         BudgetError: The grant does not cover the release (nothing was charged), or the noisy row count is too small
             for a plan (only the count was charged).
+        CopiedTableError: A copy of the table has another ledger; nothing was charged.
         ConfigError: The request's numbers do not fit the schema or its device is not there (nothing was charged), or the
             budget is too small to calibrate any noise for (only the count was charged).
-        LedgerError, KeyFileError, BundleError: As their names say; if the reservation was made, it stands.
+        LedgerError, KeyFileError, BundleError, StateError: As their names say; if the reservation was made, it stands.
     """
     check.positive(institutions=request.institutions)
     check_rows_per_unit(request.schema, request.rows_per_unit)
@@ -128,7 +135,9 @@ def fit(
     noise = NoiseSource(request.rehearsal)
     rng = np.random.default_rng(request.rehearsal)
     most = request.rows_per_unit
-    reservation = reserve_release(request, ledger, key, rehearsal=noise.rehearsal, rows_per_unit=most)
+    known = None if noise.rehearsal else request.known_tables
+    with remembered(known, rows, request.schema, ledger, request.name):
+        reservation = reserve_release(request, ledger, key, rehearsal=noise.rehearsal, rows_per_unit=most)
     table = PrivateTable(rows, request.schema, reservation, noise, rows_per_unit=most)
     del rows
     progress("size", 0, 1)
@@ -218,4 +227,5 @@ def _write(
         release=reservation.release,
         head=ledger.head(),
         rehearsal=reservation.rehearsal,
+        linked=tuple(link.name for link in ledger.state().links.values()),
     )
