@@ -74,8 +74,18 @@ def run(rows: int, clients: int, budget: tuple[Any, ...], seed: int) -> dict[str
         parts = np.array_split(np.arange(rows), clients)
         bundles = [fit(scratch / f"site_{i}", train.iloc[part], budget, clients) for i, part in enumerate(parts)]
         pool, model, real = scratch / "pool.parquet", scratch / "model", scratch / "test.parquet"
-        distill("train-global", *bundles, "--out", model)
-        distill("train-global", *bundles, "--out", scratch / "other", "--export-pool", pool, "--rows", rows)
+        distill("train-global", "--allow-unknown-signers", *bundles, "--out", model)
+        distill(
+            "train-global",
+            "--allow-unknown-signers",
+            *bundles,
+            "--out",
+            scratch / "other",
+            "--export-pool",
+            pool,
+            "--rows",
+            rows,
+        )
         test.to_parquet(real, index=False)
         return {
             "oracle: the law itself": r2(test, np.exp(law(test) + NOISE**2 / 2)),

@@ -24,7 +24,11 @@ DistillError
  │  │  └ BundleTensorError     hostile safetensors, or values that are not finite
  │  ├ BundleVersionError     written in another version of the format
  │  ├ BundleMismatchError    bundles (or a bundle and a model) describe different schemas
- │  └ RehearsalBundleError   a rehearsal is offered where a private release is needed
+ │  ├ RehearsalBundleError   a rehearsal is offered where a private release is needed
+ │  ├ UntrustedSignerError   nobody vouched for the key that signed
+ │  └ LedgerConflictError    bundles of one data set contradict each other: budget may have been spent twice
+ │     └ LedgerForkError     their ledgers part ways
+ ├ HubFileError     the hub's memory cannot be used
  └ ModelError       a trained model cannot be read or does not fit the data
 
 Messages name what, where and the mend. They quote public values (names, bounds, budgets), never a record.
@@ -129,6 +133,22 @@ class BundleMismatchError(BundleError):
 
 class RehearsalBundleError(BundleError):
     """A rehearsal (not private) is offered where a private release is needed."""
+
+
+class UntrustedSignerError(BundleError):
+    """Nobody vouched for the key that signed a bundle."""
+
+
+class LedgerConflictError(BundleError):
+    """A bundle contradicts another one of its data set: budget may have been spent twice."""
+
+
+class LedgerForkError(LedgerConflictError):
+    """Bundles of one data set come from ledgers that part ways: rolled back, copied or made anew."""
+
+
+class HubFileError(DistillError):
+    """The file that holds the hub's memory is damaged, in use or cannot be written."""
 
 
 class ModelError(DistillError):

@@ -17,8 +17,12 @@ for bank in "${banks[@]}"; do
   bundles+=("$folder/$bank.distill")
 done
 
-# At the hub: bundles in, a model and a report out.
-distill train-global "${bundles[@]}" --out "$folder/hub"
+# At the hub: whose bundles it takes (each bank says its key by another way), then bundles in, a model and a report out.
+for bank in "${banks[@]}"; do
+  distill hub trust add "$folder/$bank/keys/operator.pub" --name "$bank" --project "$folder"
+done
+distill train-global "${bundles[@]}" --out "$folder/hub" --project "$folder"
+distill hub heads --project "$folder" # what the hub has seen of each bank's ledger; an older copy would be refused
 distill evaluate "$folder/hub" "$folder/held_out.parquet"
 
 # The privacy officer of each bank: does every epsilon follow from the recorded noise?

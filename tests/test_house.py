@@ -27,9 +27,11 @@ HUB_MAY_IMPORT = {
     "distill.generator",
     "distill.generator_parts",
     "distill.grid",  # base grids, from the public schema alone
+    "distill.ledger.budget",  # whether a sum of budgets is within another
     "distill.levels",
     "distill.schema",
     "distill.simplex",
+    "distill.sqlite_file",
     "distill.table_files",
     "distill.tables",
     "distill.threads",

@@ -389,7 +389,7 @@ def test_a_crash_leaves_the_reservation_standing_and_it_counts(tmp_path):
 
 
 def test_a_locked_ledger_is_told_and_nothing_is_recorded(ledger, key, monkeypatch):
-    monkeypatch.setattr(ledger_store, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("distill.sqlite_file.BUSY_SECONDS", 0.05)
     head = ledger.head()
     with raw(ledger.path) as other:
         other.execute("BEGIN IMMEDIATE")
