@@ -198,16 +198,16 @@ def _write(
             level=request.level,
         )
 
-    digest, size = commit_and_place(request.out, write, reservation, overwrite=request.overwrite)
+    placed = commit_and_place(request.out, write, reservation, overwrite=request.overwrite)
     return Receipt(
         bundle=request.out,
-        digest=digest,
-        size=size,
+        digest=placed.digest,
+        size=placed.size,
         plan=plan,
         epsilon=plan.joint_epsilon,
         reads=dict(reads),
         noisy_rows=generator.noisy_rows,
         release=reservation.release,
-        head=ledger.head(),
+        head=placed.head,  # not asked for anew: whatever happens to the disk now, this release is done
         rehearsal=reservation.rehearsal,
     )

@@ -17,6 +17,15 @@ from distill.ledger import Ledger, Release, Reservation
 
 
 @dataclass(frozen=True, kw_only=True)
+class Placed:
+    """A bundle that is committed and in place: its SHA-256, its bytes, and the hash of the entry that committed it."""
+
+    digest: str
+    size: int
+    head: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recovered:
     """What was found of runs that died.
 
@@ -29,10 +38,8 @@ class Recovered:
     removed: tuple[Path, ...]
 
 
-def commit_and_place(
-    out: Path, write: Callable[[Path], str], reservation: Reservation, *, overwrite: bool
-) -> tuple[str, int]:
-    """Have a bundle written beside `out`, commit its digest, and move it to `out`; returns the digest and its bytes.
+def commit_and_place(out: Path, write: Callable[[Path], str], reservation: Reservation, *, overwrite: bool) -> Placed:
+    """Have a bundle written beside `out`, commit its digest, and move it to `out`.
 
     Whatever interrupts this, Ctrl-C too: a bundle that was committed ends in its place, one that was not is removed; where neither
     can be done, it stays for `recover`.
@@ -53,7 +60,7 @@ def commit_and_place(
         try:
             digest = write(temporary)
             size = temporary.stat().st_size
-            reservation.commit(digest)
+            entry = reservation.commit(digest)
             _move(temporary, out, overwrite=overwrite)
         except BaseException:
             with contextlib.suppress(LedgerError, OSError):  # the first error is the one to tell
@@ -62,7 +69,7 @@ def commit_and_place(
                 else:
                     temporary.unlink(missing_ok=True)
             raise
-    return digest, size
+    return Placed(digest=digest, size=size, head=entry.hash)
 
 
 def recover(out: Path, ledger: Ledger) -> Recovered:

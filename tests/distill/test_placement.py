@@ -73,7 +73,8 @@ def stopped(*_, **__):
 
 
 def test_a_bundle_is_committed_and_in_place(reservation, ledger, out):
-    assert commit_and_place(out, write, reservation, overwrite=False) == (DIGEST, len(BUNDLE))
+    placed = commit_and_place(out, write, reservation, overwrite=False)
+    assert (placed.digest, placed.size, placed.head) == (DIGEST, len(BUNDLE), ledger.head())
     assert out.read_bytes() == BUNDLE
     assert names(out) == ["bank.distill"]
     assert [r.bundle for r in ledger.summary().releases] == [DIGEST]
