@@ -48,7 +48,7 @@ WINDOWS: dict[str, tuple[Any, str]] = {
 STATES = ("nothing", "reserved", "planned", "committed")
 FAULTS = ("uncommitted bundles", "unpaid reads", "corrupt ledgers", "next fits wrong", "left behind")
 ANSWERS = ("noisy_size", "noisy_counts", "noisy_gradient")
-QUICK_RANDOM, QUICK_EVERY = 3, 200
+QUICK_RANDOM, QUICK_EVERY = 2, 1000
 AGAIN = 10  # after one kill in so many, a whole further fit under a raised grant
 
 
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for kind in [*options.windows, *["random"] * bool(options.random)]:
             tally = tallies[kind] = Tally()
             for home in kills_of(kind, fresh, place, options):
-                check = functools.partial(examined, home, further=tally.kills % AGAIN == 0)
+                check = functools.partial(examined, home, further=tally.kills % AGAIN == AGAIN - 1)
                 found = warm.answer_of(check)
                 tally.add(found)
                 if found["faults"] or options.verbose:

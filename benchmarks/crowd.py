@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("own places", "one place"):
             rounds = [crowd(Path(folder) / f"{kind}{n}", one_place=kind == "one place") for n in range(options.rounds)]
-            rows.append({"kind": kind, **{name: sum(r[name] for r in rounds) for name in rounds[0]}})
+            rows.append({"kind": kind, **{name: round(sum(r[name] for r in rounds), 1) for name in rounds[0]}})
     if options.out:
         pd.DataFrame(rows).to_csv(options.out, index=False)
     print(markdown(rows))
