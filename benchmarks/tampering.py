@@ -151,11 +151,11 @@ def content_of(path: Path) -> tuple[Content, bool]:
         return content, True
 
 
-def outcome(path: Path, content: Content, older: Sequence[Content] = ()) -> str:
-    """What is made of a changed file, where `content` is what it said before.
+def outcome(path: Path, story: Story, content: Content, older: Sequence[Content] = ()) -> str:
+    """What is made of a changed file, where `content` is what it says unchanged.
 
     Entries, books and verification follow from the content and from SQLite's check of the pages alone: where both are as
-    they were, nothing needs to be verified twice.
+    they were, nothing needs to be verified twice. Where the content is another and the door lets it in, all are compared.
     """
     try:
         found, pages_in_order = content_of(path)
@@ -166,12 +166,21 @@ def outcome(path: Path, content: Content, older: Sequence[Content] = ()) -> str:
     except Exception:  # whatever it is: what counts is what the door makes of it
         found = None
     try:
-        open_ledger(path)  # the door of every command
+        opened = open_ledger(path)  # the door of every command
+        if found in older:
+            return OLDER
+        return MEANINGLESS if says_the_same(opened, story) else DIFFERENT
     except LedgerError:
         return DETECTED
     except Exception:
         return UNTOLD
-    return OLDER if found in older else DIFFERENT
+
+
+def says_the_same(changed: Ledger, story: Story) -> bool:
+    """Whether all doors of a changed ledger answer as those of the unchanged one."""
+    here, there = verified(story), changed.verify(story.key.public_hex)
+    same = (there.summary, there.releases, there.checks) == (here.summary, here.releases, here.checks)
+    return same and changed.entries() == story.ledger.entries() and changed.summary() == here.summary
 
 
 def put(path: Path, data: bytes | bytearray) -> None:
@@ -197,7 +206,7 @@ def flipped_bits(story: Story, stride: int) -> dict[str, Counter[str]]:
     meaningless = []
     for bit in range(0, 8 * len(data), stride):
         put(target, flipped(data, bit))
-        found = outcome(target, content)
+        found = outcome(target, story, content)
         counted[regions[bit // 8]][found] += 1
         if found == MEANINGLESS:
             meaningless.append(bit)
@@ -224,10 +233,8 @@ def verified(story: Story) -> Verification:
 
 def looked_at_in_full(path: Path, story: Story) -> Counter[str]:
     """Nothing, if a meaningless change really has no meaning: all doors say the same, and a further entry is safe."""
-    changed, public = open_ledger(path), story.key.public_hex
-    before, here, there = story.ledger.entries(), verified(story), changed.verify(public)
-    same = changed.entries() == before and changed.summary() == here.summary
-    same = same and (there.summary, there.releases, there.checks) == (here.summary, here.releases, here.checks)
+    changed, public, before = open_ledger(path), story.key.public_hex, story.ledger.entries()
+    same = says_the_same(changed, story)
     try:
         changed.grant(epsilon=3.0, delta=1e-4, reason="after the change", actor="officer", key=story.key)
         same = same and changed.verify(public).summary.granted_epsilon == 3.0 and changed.entries()[:-1] == before
@@ -244,7 +251,7 @@ def cut_short(story: Story, stride: int) -> dict[str, Counter[str]]:
     counted: Counter[str] = Counter()
     for length in range(0, len(data), stride):
         put(target, data[:length])
-        counted[outcome(target, content, older)] += 1
+        counted[outcome(target, story, content, older)] += 1
     return {"cut short, to every length": counted}
 
 
@@ -270,7 +277,7 @@ def with_entries(story: Story, changes: dict[int, bytes]) -> str:
     with meddling(target) as connection:
         for sequence, text in changes.items():
             connection.execute("UPDATE entries SET entry = ? WHERE sequence = ?", (text.decode(), sequence))
-    return outcome(target, content_of(story.ledger.path)[0])
+    return outcome(target, story, content_of(story.ledger.path)[0])
 
 
 def swapped(story: Story) -> Counter[str]:
@@ -317,7 +324,7 @@ def log_of_a_killed_writer(story: Story, stride: int) -> dict[str, Counter[str]]
     for bit in range(0, 8 * len(log), stride):
         put(target, main_file)
         Path(f"{target}-wal").write_bytes(flipped(log, bit))
-        counted[outcome(target, after, [before])] += 1
+        counted[outcome(target, story, after, [before])] += 1
     return {"bit: write-ahead log after kill -9": counted}
 
 
