@@ -32,7 +32,10 @@ STAGES = {
     "refine": "5 refine: candidates, critic",
     "select": "6 select: quality control",
 }
-INTERRUPTED = "If the release was reserved already, its reservation stands and counts as spent in full: see `distill ledger show`."
+INTERRUPTED = (
+    "If the release was reserved already, its reservation stands and counts as spent in full: see `distill ledger show`. If it was "
+    "committed already, its bundle is in place."
+)
 
 
 def fit(
