@@ -12,6 +12,7 @@ pooled synthetic rows (as many as the real ones), and the hub's model (`distill 
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -110,7 +111,9 @@ def distill(*arguments: object) -> dict[str, Any]:
     """What one command prints, run in a process of its own; stops the benchmark with its words if it fails."""
     words = [*map(str, arguments), "--json"]
     command = [sys.executable, "-c", "from cli.app import main; main()", *words]
-    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory() as state:  # what is known of tables is the user's
+        env = {**os.environ, "DISTILL_STATE": state}
+        done = subprocess.run(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"`distill {' '.join(words)}` failed:\n{done.stderr.strip()}")
     return dict(json.loads(done.stdout))

@@ -5,10 +5,12 @@ DistillError
  ├ SchemaError      the public schema is wrong or not confirmed
  ├ DataError        a table cannot be read or does not fit its schema
  ├ BudgetError      a release would cost more than was granted, or less than is useful
+ │  └ CopiedTableError       the table has a budget under another ledger already
  ├ UnpaidReadError  private rows were asked for without a reserved event that pays
  ├ KeyFileError     a signing or verifying key is missing, unreadable or the wrong one
  ├ LedgerError      the ledger is missing, belongs elsewhere or is in use
  │  └ LedgerTamperedError    the chain of entries does not verify
+ ├ StateError       what is kept on this machine of known tables cannot be used
  ├ BundleError      a bundle cannot be read
  │  ├ BundleTamperedError    not what an institution's own software wrote; one class for each kind of attack:
  │  │  ├ BundleLayoutError     bytes that the format does not put there, or that are gone
@@ -53,6 +55,10 @@ class BudgetError(DistillError):
     """A release would cost more than was granted, or the budget is too small for the table."""
 
 
+class CopiedTableError(BudgetError):
+    """The table has a budget under another ledger already, and no officer declared the two linked."""
+
+
 class UnpaidReadError(DistillError):
     """Private rows were asked for without a reserved event that pays for the read."""
 
@@ -67,6 +73,10 @@ class LedgerError(DistillError):
 
 class LedgerTamperedError(LedgerError):
     """The ledger's chain, a signature or an epsilon does not verify."""
+
+
+class StateError(DistillError):
+    """What is kept on this machine of known tables cannot be read or written, or others can read it."""
 
 
 class BundleError(DistillError):
