@@ -117,12 +117,17 @@ def _joint_epsilon(reads: tuple[Read, ...], delta: float, accountant: Accountant
 
 
 def _pld_epsilon(reads: Sequence[Read], delta: float, interval: float) -> float:
+    return float(_pld(tuple(reads), interval).get_epsilon(delta))
+
+
+@functools.lru_cache(maxsize=8)  # one composition serves every delta of a curve
+def _pld(reads: tuple[Read, ...], interval: float) -> Any:
     from dp_accounting.pld import PLDAccountant
 
     accountant = PLDAccountant(value_discretization_interval=interval)
     for event, count in _merged(reads):
         accountant.compose(event, count)
-    return float(accountant.get_epsilon(delta))
+    return accountant
 
 
 def _rdp_epsilon(reads: tuple[Read, ...], delta: float) -> float:
