@@ -4,9 +4,8 @@ A release has no single epsilon: its noise gives one for every delta, and the le
 reserved. All figures come from `distill.recompute`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from distill import recompute
@@ -54,33 +53,31 @@ def curves_of(releases: Sequence[Release], *, order: float | None, delta: float)
     real = [r for r in releases if not r.rehearsal]
     if not real:
         return Curves(deltas=DELTAS, releases=(), counted=None, joint=None, joint_epsilon=None)
-    curves = Curves(
-        deltas=DELTAS,
-        releases=tuple(_curve(r.release[:8], partial(recompute.epsilon, _stored(r))) for r in real),
-        counted=_curve("counted", partial(_counted, real, order)),
-        joint=None,
-        joint_epsilon=None,
-    )
+    own = tuple(Curve(name=r.release[:8], epsilons=_along(r)) for r in real)
+    curves = Curves(deltas=DELTAS, releases=own, counted=_counted(real, order), joint=None, joint_epsilon=None)
     if len(real) > MOST_TOGETHER:
         return curves
-    joint = partial(recompute.epsilon, [event | {"round": 0} for r in real for event in _stored(r)])
+    together = [event | {"round": 0} for r in real for event in _stored(r)]
+    joint = Curve(name="joint", epsilons=tuple(recompute.epsilon(together, d) for d in DELTAS))
     # Where no delta is spent, all reads are Laplace: their epsilon is the same at every delta.
-    return replace(curves, joint=_curve("joint", joint), joint_epsilon=joint(delta or DELTAS[0]))
+    return replace(curves, joint=joint, joint_epsilon=recompute.epsilon(together, delta or DELTAS[0]))
 
 
-def _counted(releases: Sequence[Release], order: float | None, delta: float) -> float:
-    """All releases at `delta`, by the filter: under basic composition each gets its share of delta, as the books count it."""
+def _counted(releases: Sequence[Release], order: float | None) -> Curve:
+    """All releases, by the filter: under basic composition each gets its share of delta, as the books count it."""
     if order is not None:
         total = sum(recompute.renyi(_stored(r), order) for r in releases)
-        return recompute.epsilon_from_renyi(order, total, delta)
-    charged = [r.charged.delta for r in releases]
-    # Where no delta is charged, all reads are Laplace and cost the same at every delta.
-    shares = [delta * own / sum(charged) if own else delta for own in charged]
-    return sum(recompute.epsilon(_stored(r), share) for r, share in zip(releases, shares, strict=True))
+        return Curve(name="counted", epsilons=tuple(recompute.epsilon_from_renyi(order, total, d) for d in DELTAS))
+    charged = sum(r.charged.delta for r in releases)
+    # A release that is charged no delta has Laplace reads only, which cost the same at every delta.
+    costs = [_along(r, r.charged.delta / charged if r.charged.delta else 1.0) for r in releases]
+    return Curve(name="counted", epsilons=tuple(map(sum, zip(*costs, strict=True))))
 
 
-def _curve(name: str, epsilon_at: Callable[[float], float]) -> Curve:
-    return Curve(name=name, epsilons=tuple(epsilon_at(delta) for delta in DELTAS))
+def _along(release: Release, share: float = 1.0) -> tuple[float, ...]:
+    """What the release costs at this share of each of `DELTAS`; one composition serves them all."""
+    events = _stored(release)
+    return tuple(recompute.epsilon(events, delta * share) for delta in DELTAS)
 
 
 def _stored(release: Release) -> list[dict[str, Any]]:

@@ -64,13 +64,13 @@ def delta_text(value: float) -> str:
 
 def most_percent(share: float) -> str:
     """An upper bound in per cent, rounded up, so that it stays one."""
-    return f"{math.ceil(round(share * 1000, 6)) / 10:.1f} %"
+    return f"{math.ceil(share * 1000 - 1e-9) / 10:.1f} %"
 
 
 def least_percent(share: float) -> str:
-    """A lower bound in per cent, rounded down; below 0.1 % to its first digit."""
-    digits = 1 if share >= 0.001 or not share else -math.floor(math.log10(share * 100))
-    return f"{math.floor(round(share * 100 * 10**digits, 5)) / 10**digits:.{digits}f} %"
+    """A lower bound in per cent, rounded down; below 0.1 % to its first digit, if there is one among the first six."""
+    digits = 1 if share >= 0.001 or share < 1e-8 else -math.floor(math.log10(share * 100))
+    return f"{math.floor(share * 100 * 10**digits + 1e-9) / 10**digits:.{digits}f} %"
 
 
 def day_text(time: str) -> str:

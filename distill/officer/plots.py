@@ -78,6 +78,8 @@ def spending(books: Sequence[Moment]) -> str:
     _steps(axes, times, [m.granted_epsilon for m in books], AMBER, "granted")
     _steps(axes, times, [m.spent_epsilon for m in books], TEAL, "spent")
     axes.fill_between(times, [m.spent_epsilon for m in books], step="post", color=TEAL, alpha=0.16, lw=0)
+    margin = max(0.03 * (times[-1] - times[0]), 1 / 1440)  # in days: at least a minute, however soon all of it happened
+    axes.set_xlim(times[0] - margin, times[-1] + margin)
     locator = with_dates.AutoDateLocator(maxticks=7)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(with_dates.ConciseDateFormatter(locator))

@@ -22,6 +22,8 @@ TO_FILL = {
     "deployment.basic.description": "what the data product is, in two sentences",
     "deployment.basic.intended_use": "what it may be used for",
     "deployment.basic.data_product_region": "where the data subjects live",
+    "deployment.basic.data_product_sector": "for instance Finance",
+    "deployment.deployment_model.data_source_type": "Static, or Dynamic where rows are added between releases",
     "deployment.dp_variant.data_domain": "what a table may look like: from the public schema",
     "deployment.implementation.justification": "why this epsilon and delta: see the reasons of the grants in privacy_parameters_details",
     "deployment.administrative.evidence_sources": "where the deployment is described in public",
@@ -48,22 +50,15 @@ def registry_entry(ledger: Ledger, *trusted: str, institution: str | None = None
     notes = TO_FILL | (
         {} if institution else {"deployment.basic.data_curators[0].data_curator_name": "the institution"}
     )
-    entry = {
-        "url_slug": None,
-        "deployment": {
-            "basic": _basic(institution, published),
-            "dp_variant": _variant(found.summary),
-            "privacy_loss": _loss(found, committed),
-            "deployment_model": _model(committed),
-            "implementation": _implementation(found.summary, committed),
-        },
+    deployment = {
+        "basic": _basic(institution, published),
+        "dp_variant": _variant(found.summary),
+        "privacy_loss": _loss(found, committed),
+        "deployment_model": _model(committed),
+        "implementation": _implementation(found.summary, committed),
+        "administrative": {"evidence_sources": None, "status": "Draft", "registry_authors": None, "tier": None},
     }
-    entry["deployment"]["administrative"] = {  # type: ignore[index]
-        "evidence_sources": None,
-        "status": "Draft",
-        "registry_authors": None,
-        "tier": None,
-    }
+    entry = {"url_slug": None, "deployment": deployment}
     return {"registry": REGISTRY, "entry": entry, "to_fill": notes}
 
 
@@ -75,7 +70,7 @@ def _basic(institution: str | None, published: str) -> dict[str, Any]:
         "intended_use": None,
         "data_product_type": "Synthetic data",
         "data_product_region": None,
-        "data_product_sector": "Finance",
+        "data_product_sector": None,
         "publication_date": published,
     }
 
@@ -112,7 +107,7 @@ def _model(committed: list[Release]) -> dict[str, Any]:
         "no row.\n- Hub, other institutions, the public: see released files only, not trusted.",
         "release_type": "Many releases" if many else "One release",
         "release_type_details": f"{len(committed)} finished; a signed, hash-chained ledger refuses what would exceed the grant.",
-        "data_source_type": "Static",
+        "data_source_type": None,
         "access_type": "Non-interactive",
     }
 
