@@ -58,10 +58,7 @@ def renyi(events: Iterable[Mapping[str, Any]], order: float) -> float:
 
 
 def epsilon_from_renyi(order: float, rdp: float, delta: float) -> float:
-    """Epsilon at `delta` of what is `rdp`-Renyi-DP at `order`; 0 for an `rdp` of 0.
-
-    Source: arXiv:2004.00010, proposition 12, as `dp_accounting` computes it.
-    """
+    """Epsilon at `delta` of what is `rdp`-Renyi-DP at `order`; 0 for an `rdp` of 0. Source: arXiv:2004.00010, proposition 12."""
     from dp_accounting.rdp import compute_epsilon
 
     return float(compute_epsilon([order], [rdp], delta)[0])
@@ -112,12 +109,8 @@ def _joint_epsilon(reads: tuple[Read, ...], delta: float, accountant: Accountant
         return sum(count / multiplier for _, multiplier, _, count in reads)
     if accountant == "rdp":
         return _rdp_epsilon(reads, delta)
-    coarse = _pld_epsilon(reads, delta, COARSE)
-    return coarse if coarse >= FINE_BELOW else _pld_epsilon(reads, delta, FINE)
-
-
-def _pld_epsilon(reads: Sequence[Read], delta: float, interval: float) -> float:
-    return float(_pld(tuple(reads), interval).get_epsilon(delta))
+    coarse = float(_pld(reads, COARSE).get_epsilon(delta))
+    return coarse if coarse >= FINE_BELOW else float(_pld(reads, FINE).get_epsilon(delta))
 
 
 @functools.lru_cache(maxsize=8)  # one composition serves every delta of a curve

@@ -107,7 +107,7 @@ def test_the_best_test_on_the_worst_mechanism_finds_exactly_the_bound(alarms, ep
     found, left = 0.0, alarms
     for here, elsewhere in worst_mechanism(epsilon, delta):
         share = 1.0 if elsewhere <= left else left / elsewhere
-        found, left = found + share * here, left - share * elsewhere
+        found, left = found + share * here, max(0.0, left - share * elsewhere)
     assert most_detected(alarms, epsilon, delta) == pytest.approx(found, rel=1e-9)
 
 
