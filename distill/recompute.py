@@ -137,7 +137,7 @@ def _rdp_epsilon(reads: tuple[Read, ...], delta: float) -> float:
         middle = (low + high) // 2
         low, high = (low, middle) if at(WHOLE_ORDERS[middle]) <= at(WHOLE_ORDERS[middle + 1]) else (middle + 1, high)
     best = WHOLE_ORDERS[low]
-    tenths = [best + x / 10 for x in range(-9, 10) if x] if best < 11 else []
+    tenths = [best + x / 10 for x in range(-9, 10) if x and best + x / 10 < 11]
     return min(map(at, [best, *tenths]))
 
 

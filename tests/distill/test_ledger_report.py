@@ -111,11 +111,13 @@ def test_the_best_test_on_the_worst_mechanism_finds_exactly_the_bound(alarms, ep
     assert most_detected(alarms, epsilon, delta) == pytest.approx(found, rel=1e-9)
 
 
-def test_an_absurd_epsilon_promises_nothing_and_breaks_nothing():
+def test_no_epsilon_moves_nothing_and_an_absurd_one_breaks_nothing():
     assert bounded_posterior(0.01, 5000.0) == 1.0
     assert bounded_posterior(0.01, -5000.0) == pytest.approx(0.0)
     assert most_detected(0.01, 5000.0, 1e-5) == 1.0
     assert meaning_of(0.0, 0.0).beliefs[0].highest == pytest.approx(0.01)
+    for belief in meaning_of(1.0, 1e-5).beliefs:
+        assert belief.lowest < belief.prior < belief.highest
     with pytest.raises(ConfigError, match="prior"):
         bounded_posterior(0.0, 1.0)
 
