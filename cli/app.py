@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 import typer.core
 
-from cli import bundle, federated, hub, keys, ledger, ledger_members, schema
+from cli import audit, bundle, federated, hub, keys, ledger, ledger_members, schema
 from cli.common import EXIT_REFUSED
 from cli.compare import compare
 from cli.demo import demo
@@ -60,6 +60,8 @@ app.command()(init)
 app.add_typer(schema.app, name="schema")
 keys.app.command()(ledger_members.rotate)
 app.add_typer(keys.app, name="keys")
+for command in (audit.report, audit.export, audit.diff):
+    ledger.app.command()(command)
 app.add_typer(ledger.app, name="ledger")
 app.command()(plan)
 app.command()(fit)

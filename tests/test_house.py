@@ -24,6 +24,7 @@ HUB_MAY_IMPORT = {
     "distill.demo_tables",
     "distill.durable",
     "distill.errors",
+    "distill.figures",
     "distill.generator",
     "distill.generator_parts",
     "distill.grid",  # base grids, from the public schema alone
