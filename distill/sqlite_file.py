@@ -137,6 +137,8 @@ def _connection(file: Path, path: Path, shape: Shape) -> Iterator[sqlite3.Connec
             yield connection
     except sqlite3.Error as error:
         raise _translated(error, path, shape) from None
+    except UnicodeDecodeError:  # the library decodes names in a damaged schema for its messages
+        raise _damaged(path, shape, "its schema is not text") from None
 
 
 def _open(file: Path, largest: int) -> sqlite3.Connection:
@@ -175,4 +177,8 @@ def _translated(error: sqlite3.Error, path: Path, shape: Shape) -> DistillError:
             f"cannot open the {what} {path} for writing: {error}; nothing was recorded. "
             "Check the permissions of the file and its folder."
         )
-    return shape.damaged(f"{path}: the file is damaged ({error}). {shape.restore}")
+    return _damaged(path, shape, str(error))
+
+
+def _damaged(path: Path, shape: Shape, problem: str) -> DistillError:
+    return shape.damaged(f"{path}: the file is damaged ({problem}). {shape.restore}")

@@ -70,14 +70,17 @@ def writing(path: Path) -> contextlib.AbstractContextManager[sqlite3.Connection]
 
 
 def rows(connection: sqlite3.Connection) -> Iterator[tuple[int, bytes]]:
-    """All entries in order, as stored."""
-    yield from connection.execute("SELECT sequence, entry FROM entries ORDER BY sequence")
+    """All entries in order, as stored. Raises ValueError for one that is not text."""
+    for sequence, entry in connection.execute("SELECT sequence, entry FROM entries ORDER BY sequence"):
+        if not isinstance(entry, bytes):  # a damaged page can hold another type, whatever the table says
+            raise ValueError("an entry is not text")
+        yield sequence, entry
 
 
 def head(connection: sqlite3.Connection) -> tuple[int, str]:
     """The sealed end: (sequence, seal). Raises ValueError if there is not exactly one."""
     found = connection.execute("SELECT sequence, seal FROM head").fetchmany(2)
-    if len(found) != 1:
+    if len(found) != 1 or not isinstance(found[0][1], bytes):
         raise ValueError("the seal on the end of the chain is missing")
     return found[0][0], found[0][1].decode("ascii", errors="replace")
 
