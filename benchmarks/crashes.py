@@ -222,7 +222,11 @@ def examined(home: Path, *, further: bool) -> dict[str, Any]:
         wrong = next_fit_wrong(home, state, in_place=in_place)
         recovered = int(state == "committed" and not in_place)
         open_ledger(project.ledger).grant(
-            epsilon=2 * warm.EPSILON, delta=2 * warm.DELTA, reason="again", actor="officer", key=key
+            epsilon=2 * warm.EPSILON,
+            delta=2 * warm.DELTA,
+            reason="again",
+            actor="officer",
+            key=load_signing_key(project.officer),
         )
         if further and not wrong:
             code, words = warm.distill("fit", "--project", home, "--overwrite")

@@ -79,7 +79,7 @@ def make_project(folder: Path, *, grant: float = EPSILON, delta: float = DELTA, 
     create_project(folder, data=folder / "tiny.csv", schema=folder / "tiny.schema.json", name="tiny")
     project = load_project(folder)
     open_ledger(project.ledger).grant(
-        epsilon=grant, delta=delta, reason="benchmark", actor="officer", key=load_signing_key(project.key)
+        epsilon=grant, delta=delta, reason="benchmark", actor="officer", key=load_signing_key(project.officer)
     )
     return folder
 

@@ -80,7 +80,7 @@ def spending(books: Sequence[Moment]) -> str:
     axes.fill_between(times, [m.spent_epsilon for m in books], step="post", color=TEAL, alpha=0.16, lw=0)
     margin = max(0.03 * (times[-1] - times[0]), 1 / 1440)  # in days: at least a minute, however soon all of it happened
     axes.set_xlim(times[0] - margin, times[-1] + margin)
-    locator = with_dates.AutoDateLocator(maxticks=7)
+    locator = with_dates.AutoDateLocator(minticks=2, maxticks=7)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(with_dates.ConciseDateFormatter(locator))
     axes.set_xlabel("time of the entry (UTC)")

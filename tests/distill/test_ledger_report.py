@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
 import pytest
@@ -18,9 +19,10 @@ from distill.ledger import store as ledger_store
 from distill.officer import audit, bounded_posterior, most_detected
 from distill.officer import page as page_module
 from distill.officer.curves import DELTAS, curves_of
-from distill.officer.history import people
+from distill.officer.history import Moment, people
 from distill.officer.meaning import meaning_of
 from distill.officer.page import day_text, least_percent, most_percent, render
+from distill.officer.plots import spending
 from distill.officer.words import read_in_words, worlds
 
 DATASET, OTHER, THIRD = "0" * 31 + "1", "0" * 31 + "2", "0" * 31 + "3"
@@ -425,3 +427,14 @@ def test_a_given_key_is_checked_in_the_linked_ledgers_that_know_it(busy, claims,
     found = audit(busy, keys["operator"].public_hex, others=[claims.path]).linked.neighbours[0].verification
     assert (found.key_given, found.vouched) == (True, 3)
     assert open_ledger(claims.path).summary().entries == 3
+
+
+@pytest.mark.parametrize("seconds", [0.001, 150, 86_400, 3e8])
+def test_spending_is_drawn_over_a_moment_and_over_years(seconds):
+    """Some spans leave the library without round ticks, which it would warn of."""
+    first = datetime(2026, 1, 1, tzinfo=UTC)
+    books = {"granted_epsilon": 2.0, "granted_delta": 1e-5, "spent_epsilon": 1.0, "spent_delta": 1e-6}
+    moments = [
+        Moment(sequence=number, moment=first + timedelta(seconds=number * seconds), **books) for number in range(3)
+    ]
+    assert spending(moments).startswith("data:image/")
