@@ -110,7 +110,8 @@ def _joint_epsilon(reads: tuple[Read, ...], delta: float, accountant: Accountant
         return sum(count / multiplier for _, multiplier, _, count in reads)
     if accountant == "rdp":
         return _rdp_epsilon(reads, delta)
-    coarse = float(_pld(reads, COARSE).get_epsilon(delta))
+    small = _joint_epsilon(reads, delta, "rdp") < FINE_BELOW  # quick, and never below what the fine grid gives
+    coarse = 0.0 if small else float(_pld(reads, COARSE).get_epsilon(delta))
     return coarse if coarse >= FINE_BELOW else float(_pld(reads, FINE).get_epsilon(delta))
 
 

@@ -1,5 +1,6 @@
 """The benchmarks of what a ledger survives still run, at their quick sizes, and find nothing."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_large_ledgers_runs() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "ledger_size.py"), "--quick"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False, timeout=600)
+    assert ran.returncode == 0, ran.stderr
+    lines = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [(line["plans"], line["entries"]) for line in lines] == [("same", 20), ("noisy", 20)]
+    assert all(line["verify"] > 0 for line in lines)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from distill.canonical import canonical, parse_canonical
+from distill.canonical import canonical
 from distill.errors import ConfigError
 from distill.keys import SigningKey, is_public_hex, verify_signature
 from distill.ledger.bodies import BODIES, Body, Hash, Kind, Line, Signature, Time, first_problem
@@ -155,13 +155,12 @@ def read_entry(data: bytes) -> Entry:
     """
     if len(data) > MAX_ENTRY_BYTES:
         raise ValueError("it is larger than an entry can be")
-    parse_canonical(data)
     try:
         entry = Entry.model_validate_json(data, strict=True)
     except ValidationError as error:
         raise ValueError(f"it is not an entry ({first_problem(error)})") from None
     if entry.to_bytes() != data:
-        raise ValueError("it is not in canonical form")
+        raise ValueError("it is not in canonical form (order, spacing, a repeated key or another spelling of a number)")
     if chained(entry.previous, entry.content) != entry.hash:
         raise ValueError("its contents do not match its hash")
     if not verify_signature(entry.public_key, bytes.fromhex(entry.signature), _ENTRY_DOMAIN + entry.hash.encode()):
