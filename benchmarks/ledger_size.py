@@ -2,9 +2,9 @@
 
     python benchmarks/ledger_size.py [--entries 100 1000 10000] [--plans same noisy] [--quick]
 
-A release is three entries (reserved, planned, committed), at epsilon 0.05 of a table with 20,000 rows and 13 columns. `same`: all
-have one plan. `noisy`: each is planned for its own noisy row count, as real ones are; the noise has scale 2,000 there, the largest
-that matters, so plans differ as much as they ever do.
+A release is three entries (reserved, planned, committed) of a table with 20,000 rows and 13 columns. `same`: all have one plan.
+`noisy`: each is planned for its own noisy row count, as real ones are. The smaller the epsilon of a release (`--epsilon`), the
+wider the counts are spread, and the more plans there are to recompute.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from distill.ledger.reservation import charge_body
 from distill.plan import MIN_ROWS, Plan, make_plan, three_digits
 from distill.schema import Schema
 
-DATASET, DELTA, EPSILON, ROWS = "0" * 32, 1e-8, 0.05, 20_000
+DATASET, DELTA, ROWS = "0" * 32, 1e-8, 20_000
 SCHEMA = Schema.model_validate(
     {
         "name": "loans",
@@ -64,13 +64,13 @@ class Writer:
 
 
 @functools.cache
-def planned(size: int) -> tuple[Plan, float, float]:
+def planned(size: int, epsilon: float) -> tuple[Plan, float, float]:
     """A plan, and what its row count and all of it cost."""
-    plan = make_plan(SCHEMA, size, epsilon=EPSILON, delta=DELTA)
+    plan = make_plan(SCHEMA, size, epsilon=epsilon, delta=DELTA)
     return plan, epsilon_of(plan.events[:1], DELTA), epsilon_of(plan.events, DELTA)
 
 
-def build(folder: Path, entries: int, *, noisy: bool) -> Ledger:
+def build(folder: Path, entries: int, *, noisy: bool, epsilon: float) -> Ledger:
     """A ledger of about so many entries."""
     rng = np.random.default_rng(0)
     key = generate_key(folder / "key.pem")
@@ -78,22 +78,22 @@ def build(folder: Path, entries: int, *, noisy: bool) -> Ledger:
     ledger.grant(epsilon=1000.0, delta=9e-3, reason="size benchmark", actor="benchmark", key=key)
     writer = Writer(ledger, key)
     for number in range((entries - 2) // 3):
-        size = ROWS + round(rng.laplace(0, 100 / EPSILON)) if noisy else ROWS
-        plan, begun, whole = planned(three_digits(max(size, MIN_ROWS)))
+        size = ROWS + round(rng.laplace(0, 100 / epsilon)) if noisy else ROWS
+        plan, begun, whole = planned(three_digits(max(size, MIN_ROWS)), epsilon)
         release = Release(
             release=f"{number:032x}",
             purpose="monthly",
             actor="benchmark",
             time="",
             rehearsal=False,
-            epsilon=EPSILON,
+            epsilon=epsilon,
             delta=DELTA,
             renyi=None,
             events=plan.events[:1],
             epsilon_release=begun,
             renyi_release=None,
         )
-        stated = {"purpose": "monthly", "rehearsal": False, "warning": "", "epsilon": EPSILON, "delta": DELTA}
+        stated = {"purpose": "monthly", "rehearsal": False, "warning": "", "epsilon": epsilon, "delta": DELTA}
         writer.add(
             "reserve", charge_body(ReserveBody, writer.state, release, events=release.events, renyi=None, **stated)
         )
@@ -105,11 +105,11 @@ def build(folder: Path, entries: int, *, noisy: bool) -> Ledger:
     return ledger
 
 
-def measure(entries: int, plans: str) -> dict[str, object]:
+def measure(entries: int, plans: str, epsilon: float) -> dict[str, object]:
     """Seconds to build, to read (`show`), to verify, and the file's size."""
     with tempfile.TemporaryDirectory() as folder:
         built = time.perf_counter()
-        ledger = build(Path(folder), entries, noisy=plans == "noisy")
+        ledger = build(Path(folder), entries, noisy=plans == "noisy", epsilon=epsilon)
         built = time.perf_counter() - built
         for cache in (recompute._joint_epsilon, recompute._renyi, recompute._pld):
             cache.cache_clear()
@@ -119,18 +119,27 @@ def measure(entries: int, plans: str) -> dict[str, object]:
             act()
             seconds[name] = round(time.perf_counter() - start, 2)
         size = ledger.path.stat().st_size
-    return {"entries": entries, "plans": plans, **seconds, "built": round(built, 1), "megabytes": round(size / 1e6, 1)}
+        distinct = len({r.epsilon_release for r in ledger.summary().releases})
+    return {
+        "entries": entries,
+        "plans": plans,
+        "distinct": distinct,
+        **seconds,
+        "built": round(built, 1),
+        "megabytes": round(size / 1e6, 1),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", type=int, nargs="+", default=[100, 1000, 10_000])
     parser.add_argument("--plans", nargs="+", choices=["same", "noisy"], default=["same", "noisy"])
+    parser.add_argument("--epsilon", type=float, default=0.25, help="of each release")
     parser.add_argument("--quick", action="store_true", help="a few entries, to see that it runs")
     args = parser.parse_args()
     for entries in [20] if args.quick else args.entries:
         for plans in args.plans:
-            print(json.dumps(measure(entries, plans)), file=sys.stdout, flush=True)
+            print(json.dumps(measure(entries, plans, args.epsilon)), file=sys.stdout, flush=True)
 
 
 if __name__ == "__main__":
