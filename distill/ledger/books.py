@@ -227,8 +227,8 @@ class Ledger:
         """Check the file, the chain, every signature, every rule of the books, and recompute every epsilon.
 
         Args:
-            trusted: Public keys (hex) from outside, of which one must have signed: its newest entry vouches for all before
-                it. Without any, the ledger's own first entry says who may sign.
+            trusted: Public keys (hex) from outside. Each must be, or have been, a member's, and one must have signed: its
+                newest entry vouches for all before it. Without any, the ledger's own first entry says who may sign.
             progress: Called with (releases recomputed, releases).
 
         Raises:
@@ -244,6 +244,8 @@ class Ledger:
                 self.path,
                 f"entry 1 (open): it is signed by key {state.first.public_key}, and {' or '.join(trusted)} was expected",
             )
+        for missing in (key for key in trusted if not state.members.knew(key)):
+            raise tampered(self.path, f"key {missing} was expected among its officers and operators, and never was one")
         signers = {e.public_key for e in state.entries}
         return Verification(
             path=self.path,

@@ -37,6 +37,10 @@ class Members:
         """Whether the key may sign in this role."""
         return public_key in self._names[role]
 
+    def knew(self, public_key: str) -> bool:
+        """Whether the key is, or ever was, a member's."""
+        return public_key in self._gone or any(self.holds(role, public_key) for role in self._names)
+
     def of(self, role: Role) -> tuple[Member, ...]:
         """Everyone in this role."""
         return tuple(m for m in self.all if m.role == role)
@@ -88,7 +92,7 @@ class Members:
 
     def _rotate(self, entry: Entry, body: RotateBody) -> None:
         old, new = entry.public_key, body.new_key
-        if any(self.holds(role, new) for role in self._names) or new in self._gone:
+        if self.knew(new):
             raise ValueError("the new key is, or was, a member already")
         if not verify_signature(new, bytes.fromhex(body.cross_signature), _handover(entry.dataset, old, new)):
             raise ValueError("the new key did not sign the handover")

@@ -100,6 +100,16 @@ def test_an_enrolled_operator_spends_until_retired(ledger, house):
     assert {m.public_key for m in found.strangers} == {house["officer"].public_hex, house["operator"].public_hex}
 
 
+def test_an_expected_officer_who_is_none_gives_a_forged_ledger_away(tmp_path, house):
+    """An operator writes a ledger anew, with an officer of his own making; his own signature alone must not vouch for it."""
+    members = [member("operator", house["operator"]), member("officer", house["third"])]
+    forged = create_ledger(tmp_path / "f.db", dataset=DATASET, unit="row", key=house["operator"], members=members)
+    forged.grant(epsilon=9.0, delta=1e-4, key=house["third"], **WHY)
+    assert [m.role for m in forged.verify(house["operator"].public_hex).strangers] == ["officer"]
+    with pytest.raises(LedgerTamperedError, match=f"key {house['officer'].public_hex} was expected among"):
+        forged.verify(house["officer"].public_hex, house["operator"].public_hex)
+
+
 def test_the_last_officer_stays(ledger, house):
     with pytest.raises(LedgerError, match="the last officer cannot be retired"):
         ledger.retire("officer", house["officer"].public_hex, key=house["officer"], **WHY)
