@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CHECKED := distill server_train cli tests benchmarks examples
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test nightly lint format bench clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -17,6 +17,9 @@ demo: $(READY) ## three banks distil their tables, the hub trains one model: the
 
 test: $(READY) ## unit, property, statistical and end-to-end tests
 	$(BIN)/python -m pytest
+
+nightly: $(READY) ## the tests that take too long for every day: quick sizes of the longer benchmarks
+	$(BIN)/python -m pytest -m nightly
 
 lint: $(READY) ## style and types; changes nothing
 	$(BIN)/python -m ruff check $(CHECKED)

@@ -360,7 +360,7 @@ def test_the_quick_size_runs_from_table_to_score(frame: pd.DataFrame, tmp_path: 
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_quick_speed_comparison_runs_from_table_to_picture(table_folder: Path, tmp_path: Path) -> None:
     """With a baseline for the tools that a test environment does not have."""
     out, plot = tmp_path / "speed.csv", tmp_path / "speed.png"
@@ -436,7 +436,7 @@ def test_the_regression_benchmarks_law_and_figures_agree() -> None:
     assert list(test.columns) == [c["name"] for c in regression.SCHEMA["columns"]]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_regression_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
     regression = loaded("regression")
     assert regression.main(["--quick"]) == 0
@@ -482,7 +482,7 @@ def test_every_second_of_a_fit_is_given_to_one_stage(monkeypatch: pytest.MonkeyP
     }
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_quick_size_of_the_scale_benchmark_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert scale.main(["--quick", "--out", str(tmp_path / "out"), "--scratch", str(tmp_path)]) == 0
     results = pd.read_csv(tmp_path / "out" / "scale.csv")
@@ -501,6 +501,7 @@ def test_a_fit_that_fails_stops_the_scale_benchmark_with_its_words(tmp_path: Pat
         scale.measured_fit(tmp_path / "few", 100.0, 1e-5)  # the count is exact but for a few rows
 
 
+@pytest.mark.nightly
 def test_the_chain_of_a_ledger_weighs_about_forty_bytes_an_entry(capsys: pytest.CaptureFixture[str]) -> None:
     """A digest holds 32 bytes that nothing can pack; written as digits it costs some more."""
     assert loaded("proof_bytes").main(["--quick"]) == 0
