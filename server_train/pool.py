@@ -2,8 +2,9 @@
 
 Institution i describes its features p_i(x) and its class head p_i(y | x), learnt where classes have its own
 frequencies pi_i. The evidence log p_i(y | x) - log pi_i(y) is free of those frequencies; evidence of all heads is
-averaged by information (see `contribution`), and the global frequencies pi are put back. Rows are drawn in
-proportion to noisy row counts, labelled by the combined head, and an intercept makes the mean label frequency equal pi.
+averaged by information (see `contribution`), the global frequencies pi are put back, and the result is corrected towards what
+institutions say of their own rows (see `union_head`). Rows are drawn in proportion to noisy row counts, labelled by that
+head, and an intercept makes the mean label frequency equal pi.
 A target that is a number is pooled by its common bins (see `number_bins`); without a target the rows are pooled as drawn.
 Everything here is post-processing of the bundles: any number of rows, any seed, no budget.
 """
@@ -18,6 +19,7 @@ import pandas as pd
 from distill.bins import ColumnBins
 from distill.class_chances import log_normalise, match_prior
 from distill.errors import BundleError, DistillError
+from distill.labels import balanced_labels
 from distill.schema import Column, Schema
 from server_train.contribution import (
     Contribution,
@@ -29,10 +31,10 @@ from server_train.contribution import (
 )
 from server_train.features import class_codes
 from server_train.number_bins import as_binned, on_common_bins, target_codes
+from server_train.union_head import FIT_ROWS, Cells, find_cells, fit_correction
 
 EVIDENCE_LIMIT = 10.0  # natural-log units; what one head may say about one class of one row
 LOWEST_LOG = -30.0
-OWN_HEAD = 0.5  # part of a row's label that is its own institution's word; the rest is that of all heads together
 CHUNK = 50_000  # rows a generator is asked for, or labels, at once
 
 T = TypeVar("T")
@@ -52,6 +54,10 @@ class Generator(Protocol):
     @property
     def head_information(self) -> float:
         """On the scale of n * (1 - sum(p**2)) / 2; 0: the class head is unusable."""
+
+    @property
+    def count_noise(self) -> float:
+        """Stddev of the noise on one released class count, in rows."""
 
     def draw(self, n: int, rng: np.random.Generator) -> pd.DataFrame:
         """`n` rows in public values, the target among them."""
@@ -105,9 +111,9 @@ def draw_pool(
 ) -> Pool:
     """Draw `rows` rows from all generators and label them from the class heads.
 
-    A row's label is half what the head of its own institution says of it, half what all heads say together. The first
-    is right about what sets an institution's customers apart (labels of its own rows at its own frequencies: the union
-    of all is the pooled table), the second has less noise. Both have the global class frequencies as their mean.
+    A row's label is what all heads say of it together, corrected towards what the head of its own institution says where
+    that says more than noise. The first has less noise; the second is right about what sets an institution's customers
+    apart (labels of its own rows at its own frequencies: the union of all is the pooled table).
 
     Args:
         schema: Shared by all institutions.
@@ -142,9 +148,10 @@ def draw_pool(
     if notes:
         soft = np.eye(classes)[_codes(schema, bins, frame)]
     else:
-        soft = _soft_labels(frame, generators, members, progress)
-        soft = (1 - OWN_HEAD) * soft + OWN_HEAD * _own_labels(frame, origin, generators, members)
-        frame[schema.target] = _labels(schema, bins, soft, rng)
+        cells = find_cells(schema, frame)
+        soft, corrected = _soft_labels(frame, origin, generators, members, cells, progress)
+        notes += [] if corrected else [_NO_CORRECTION]
+        frame[schema.target] = _labels(schema, bins, soft, cells, frame, rng)
     notes += [_FEW.format(m.institution) for m in members if m.head_share == 0 and not notes]
     return Pool(schema, frame, soft.astype(np.float32), origin, members, prior, tuple(notes), bins)
 
@@ -153,6 +160,10 @@ _NO_HEADS = (
     "No combination of class heads tells all classes apart (most institutions hold one class only), so the pooled rows "
     "keep the labels they were drawn with. What tells institutions apart then looks like what tells classes apart: "
     "trust the model only after an evaluation on real rows that hold several classes."
+)
+_NO_CORRECTION = (
+    "Correcting the averaged class heads towards what institutions say of their own rows made them agree less on rows that "
+    "were held out, so they are used as they are."
 )
 _FEW = "{} holds (nearly) one class only: its class head is not used; its rows still shape the features."
 
@@ -244,11 +255,13 @@ def _evidence(logs: np.ndarray, member: Contribution) -> np.ndarray:
 
 def _soft_labels(
     frame: pd.DataFrame,
+    origin: np.ndarray,
     generators: Sequence[tuple[str, Generator]],
     members: Sequence[Contribution],
+    cells: Cells,
     progress: Callable[[int, int], None] | None,
-) -> np.ndarray:
-    """Class probabilities of every row from the combined head, matched to the global class frequencies."""
+) -> tuple[np.ndarray, bool]:
+    """Class probabilities of every row by all heads together, matched to the global frequencies; whether they were corrected."""
     prior = smoothed_prior(sum(m.noisy_rows for m in members), global_prior(members))
     used = [(g, m) for g, m in zip(generators, members, strict=True) if m.head_share > 0]
     parts = []
@@ -258,7 +271,22 @@ def _soft_labels(
         parts.append(combine_heads(logs, [m for _, m in used], prior=prior))
         if progress:
             progress(min(start + CHUNK, len(frame)), len(frame))
-    return np.asarray(np.exp(match_prior(np.concatenate(parts), global_prior(members))))
+    together = np.concatenate(parts)
+    first = frame.iloc[:FIT_ROWS]
+    correct = fit_correction(
+        cells.of(first),
+        cells.widths,
+        together[:FIT_ROWS],
+        _own_labels(first, origin[:FIT_ROWS], generators, members),
+        origin[:FIT_ROWS],
+        rows=sum(m.noisy_rows for m in members),
+        noise=float(np.sqrt(sum(g.count_noise**2 for _, g in generators))),
+    )
+    if correct is not None:
+        for start in range(0, len(frame), CHUNK):
+            rows = slice(start, start + CHUNK)
+            together[rows] = correct(cells.of(frame.iloc[rows]), together[rows])
+    return np.asarray(np.exp(match_prior(together, global_prior(members)))), correct is not None
 
 
 def _own_labels(
@@ -284,10 +312,22 @@ def _codes(schema: Schema, bins: ColumnBins | None, frame: pd.DataFrame) -> np.n
 
 
 def _labels(
-    schema: Schema, bins: ColumnBins | None, soft: np.ndarray, rng: np.random.Generator
+    schema: Schema,
+    bins: ColumnBins | None,
+    soft: np.ndarray,
+    cells: Cells,
+    frame: pd.DataFrame,
+    rng: np.random.Generator,
 ) -> "np.ndarray | pd.Series[Any]":
-    """One label a row, drawn from its probabilities, in the schema's own values; a number from inside its bin."""
-    codes = (soft.cumsum(axis=1) < rng.random((len(soft), 1))).sum(axis=1).clip(max=soft.shape[1] - 1)
+    """One label a row, drawn from its probabilities (balanced over cells), in the schema's own values or from inside its bin."""
+    codes = np.concatenate(
+        [
+            balanced_labels(
+                soft[start : start + CHUNK], cells.of(frame.iloc[start : start + CHUNK]), sum(cells.widths), rng
+            )
+            for start in range(0, len(frame), CHUNK)
+        ]
+    )
     if bins is not None:
         return _stacked(bins.grid.column, [bins.draw(codes, rng)])
     whole = all(isinstance(c, int) for c in schema.classes)

@@ -27,6 +27,7 @@ HUB_MAY_IMPORT = {
     "distill.generator",
     "distill.generator_parts",
     "distill.grid",  # base grids, from the public schema alone
+    "distill.labels",
     "distill.levels",
     "distill.schema",
     "distill.simplex",
