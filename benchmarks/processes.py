@@ -83,7 +83,10 @@ def distill_json(*arguments: object) -> Any:
 
 
 def _distill(arguments: Sequence[object]) -> Finished:
-    done = measured([sys.executable, "-c", "from cli.app import main; main()", *map(str, arguments)])
+    # What is known of tables is the user's; here, the same table gets a fresh budget in every run.
+    with tempfile.TemporaryDirectory() as state:
+        command = [sys.executable, "-c", "from cli.app import main; main()", *map(str, arguments)]
+        done = measured(command, env={"DISTILL_STATE": state})
     if done.code:
         sys.exit(f"`distill {' '.join(map(str, arguments))}` failed:\n{done.output.strip()}")
     return done

@@ -12,6 +12,7 @@ pooled synthetic rows (as many as the real ones), and the hub's model (`distill 
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -73,8 +74,18 @@ def run(rows: int, clients: int, budget: tuple[Any, ...], seed: int) -> dict[str
         parts = np.array_split(np.arange(rows), clients)
         bundles = [fit(scratch / f"site_{i}", train.iloc[part], budget, clients) for i, part in enumerate(parts)]
         pool, model, real = scratch / "pool.parquet", scratch / "model", scratch / "test.parquet"
-        distill("train-global", *bundles, "--out", model)
-        distill("train-global", *bundles, "--out", scratch / "other", "--export-pool", pool, "--rows", rows)
+        distill("train-global", "--allow-unknown-signers", *bundles, "--out", model)
+        distill(
+            "train-global",
+            "--allow-unknown-signers",
+            *bundles,
+            "--out",
+            scratch / "other",
+            "--export-pool",
+            pool,
+            "--rows",
+            rows,
+        )
         test.to_parquet(real, index=False)
         return {
             "oracle: the law itself": r2(test, np.exp(law(test) + NOISE**2 / 2)),
@@ -100,7 +111,9 @@ def distill(*arguments: object) -> dict[str, Any]:
     """What one command prints, run in a process of its own; stops the benchmark with its words if it fails."""
     words = [*map(str, arguments), "--json"]
     command = [sys.executable, "-c", "from cli.app import main; main()", *words]
-    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory() as state:  # what is known of tables is the user's
+        env = {**os.environ, "DISTILL_STATE": state}
+        done = subprocess.run(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"`distill {' '.join(words)}` failed:\n{done.stderr.strip()}")
     return dict(json.loads(done.stdout))

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 import typer.core
 
-from cli import bundle, federated, keys, ledger, ledger_members, schema
+from cli import audit, bundle, federated, hub, keys, ledger, ledger_members, schema
 from cli.common import EXIT_REFUSED
 from cli.compare import compare
 from cli.demo import demo
@@ -52,7 +52,7 @@ def root(
 ) -> None:
     """Distil private tables into signed, differentially private bundles, and train one model from them.
 
-    At each institution: init, ledger grant, plan, fit. At the hub: train-global.
+    At each institution: init, ledger grant, plan, fit. At the hub: hub trust add, train-global.
     """
 
 
@@ -60,10 +60,13 @@ app.command()(init)
 app.add_typer(schema.app, name="schema")
 keys.app.command()(ledger_members.rotate)
 app.add_typer(keys.app, name="keys")
+for command in (audit.report, audit.export, audit.diff):
+    ledger.app.command()(command)
 app.add_typer(ledger.app, name="ledger")
 app.command()(plan)
 app.command()(fit)
 app.add_typer(bundle.app, name="bundle")
+app.add_typer(hub.app, name="hub")
 app.command("train-global")(train_global)
 app.command()(evaluate)
 app.command()(predict)

@@ -18,7 +18,10 @@ KeyOption = Annotated[
 UNCOMPARED = "No key was given (--key), so anybody could have signed: compare this one with what the institution says."
 
 LEAST_ROWS = 50_000  # of an export: rows are free to draw, and classifiers trained on few rows are the worse for it
-app = typer.Typer(help="Look into a bundle, check it, export its rows, make it smaller.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look into a bundle, check it, export its rows, make it smaller, recover it after a crash.",
+    no_args_is_help=True,
+)
 
 
 @app.command()
@@ -132,6 +135,30 @@ def shrink(
             },
             f"wrote {out}: {size / 1000:,.1f} kB instead of {bundle.size / 1000:,.1f} kB, of the same release",
         )
+
+
+@app.command()
+def recover(
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where the fit was to put its bundle; else the project's.", metavar="FILE.distill"),
+    ] = None,
+    project: ProjectOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Put a bundle in place whose fit was cut short after its release was committed. `fit` does so by itself when it starts."""
+    with reporting(as_json) as report:
+        from distill.ledger import open_ledger
+        from distill.placement import recover as put_right
+
+        settings = project_at(project)
+        found = put_right(out or settings.out, open_ledger(settings.ledger, dataset=settings.dataset))
+        placed = [{"bundle": place, "release": release.release} for place, release in found.placed]
+        lines = [
+            f"{place} is the bundle of release {release.release[:8]}: put in place" for place, release in found.placed
+        ]
+        lines += [f"{path} was never committed: removed" for path in found.removed]
+        report({"placed": placed, "removed": found.removed}, "\n".join(lines) or "nothing was left behind")
 
 
 def _checked(file: Path, key: Path | None, folder: Path) -> "Bundle":

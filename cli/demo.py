@@ -24,9 +24,10 @@ DATA_SEED = 7
 
 @dataclass(frozen=True)
 class Bank:
-    """One bank's part in the demo: its receipt, its ledger's verdict and what its own real rows would teach."""
+    """One bank's part in the demo: its key, its receipt, its ledger's verdict and what its own real rows would teach."""
 
     name: str
+    public_key: str
     receipt: "Receipt"
     recomputed: float
     auc_alone: float | None
@@ -42,7 +43,7 @@ def demo(
     ] = 1.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Run everything on three generated banks: init, grant, fit, train-global, verify, and one table of results."""
+    """Run everything on three generated banks: init, grant, fit, hub trust, train-global, verify, and one table of results."""
     with reporting(as_json, interrupted=f"What was made so far is in {out}.") as report:
         from distill import check
 
@@ -65,6 +66,7 @@ def run_demo(out: Path, *, epsilon: float, rows: float, console: "Console") -> d
     from distill.demo_tables import BANKS, HELD_OUT_ROWS, demo_tables
     from distill.errors import ConfigError
     from server_train.hub import GlobalResult, train_global
+    from server_train.hub_store import HUB_FILE, HubStore
     from server_train.model import load_model
 
     if out.exists():
@@ -77,13 +79,16 @@ def run_demo(out: Path, *, epsilon: float, rows: float, console: "Console") -> d
     banks = []
     for name, frame in tables.banks.items():
         console.print(f"{name}: init, grant epsilon {epsilon:g}, fit, ledger verify")
-        receipt, recomputed = _fit_bank(out / name, name, epsilon)
+        public_key, receipt, recomputed = _fit_bank(out / name, name, epsilon)
         console.print(
             f"  bundle of {receipt.size / 1000:,.0f} kB; ledger: epsilon {recomputed:.4f}, recomputed by two accountants"
         )
-        banks.append(Bank(name, receipt, recomputed, _auc_of_real(tables.schema, frame, tables.held_out)))
-    console.print("hub: train-global on the three bundles")
-    hub = train_global([b.receipt.bundle for b in banks], out=out / "hub" / "global-model")
+        banks.append(Bank(name, public_key, receipt, recomputed, _auc_of_real(tables.schema, frame, tables.held_out)))
+    console.print("hub: trust the three banks' keys, train-global on their bundles")
+    store = HubStore(out / "hub" / HUB_FILE)
+    for bank in banks:
+        store.add_key(bank.public_key, name=bank.name, by="demonstration")
+    hub = train_global([b.receipt.bundle for b in banks], out=out / "hub" / "global-model", hub=store)
     assert isinstance(hub, GlobalResult)
     scores = load_model(hub.folder).predict(tables.held_out)
     console.print("for comparison: a model on the pooled real rows, which no bank could share")
@@ -114,7 +119,7 @@ def _write_tables(tables: "DemoTables", out: Path) -> None:
     )
 
 
-def _fit_bank(folder: Path, name: str, epsilon: float) -> "tuple[Receipt, float]":
+def _fit_bank(folder: Path, name: str, epsilon: float) -> "tuple[str, Receipt, float]":
     """What one bank does: init, grant, fit; then its officer verifies the ledger and recomputes epsilon."""
     from distill.demo_tables import BANKS
     from distill.keys import load_signing_key
@@ -141,7 +146,7 @@ def _fit_bank(folder: Path, name: str, epsilon: float) -> "tuple[Receipt, float]
     )
     receipt = fit(request, ledger, key)
     verdict = ledger.verify(officer.public_hex, key.public_hex)
-    return receipt, verdict.releases[-1].epsilon_pld
+    return key.public_hex, receipt, verdict.releases[-1].epsilon_pld
 
 
 def _auc_of_real(schema: "Schema", frame: "pd.DataFrame", held_out: "pd.DataFrame") -> float | None:

@@ -32,7 +32,10 @@ STAGES = {
     "refine": "5 refine: candidates, critic",
     "select": "6 select: quality control",
 }
-INTERRUPTED = "If the release was reserved already, its reservation stands and counts as spent in full: see `distill ledger show`."
+INTERRUPTED = (
+    "If the release was reserved already, its reservation stands and counts as spent in full: see `distill ledger show`. If it was "
+    "committed already, its bundle is in place."
+)
 
 
 def fit(
@@ -77,6 +80,7 @@ def fit(
         check.budget(epsilon, delta)  # before the heavy libraries are loaded
         from cli.budget import plan_table, read_shares
         from distill.keys import load_signing_key, passphrase_from_environment
+        from distill.known_tables import state_folder
         from distill.ledger import open_ledger
         from distill.pipeline import Request
         from distill.pipeline import fit as run
@@ -99,6 +103,7 @@ def fit(
             rehearsal=rehearsal,
             overwrite=overwrite,
             device=device,
+            known_tables=state_folder(settings.folder),
         )
         books = open_ledger(ledger or settings.ledger, dataset=settings.dataset)
         signer = load_signing_key(key or settings.key, passphrase=passphrase_from_environment())
@@ -147,6 +152,7 @@ def receipt_payload(receipt: "Receipt") -> dict[str, Any]:
         "release": receipt.release,
         "ledger_head": receipt.head,
         "rehearsal": receipt.rehearsal,
+        "linked": list(receipt.linked),
     }
 
 
@@ -155,6 +161,7 @@ def _receipt(receipt: "Receipt") -> "Group":
     from rich.console import Group
     from rich.text import Text
 
+    linked = [f"  linked     to {', '.join(receipt.linked)}: for customers in both, budgets add up"]
     lines = [
         "privacy receipt"
         + ("  REHEARSAL, NOT PRIVATE: this bundle must not leave the house" if receipt.rehearsal else ""),
@@ -163,6 +170,7 @@ def _receipt(receipt: "Receipt") -> "Group":
         f"  rows       about {receipt.noisy_rows:,} (noisy; the exact count was not released)",
         f"  bundle     {receipt.bundle}  ({receipt.size / 1000:,.0f} kB, SHA-256 {receipt.digest[:16]}...)",
         f"  ledger     release {receipt.release[:8]}, head {receipt.head[:16]}...",
+        *(linked if receipt.linked else []),
         "next: send the bundle to the hub; `distill ledger verify` recomputes every epsilon",
     ]
     return Group(*(Text(line) for line in lines))

@@ -43,19 +43,27 @@ def init(
                 "task": described.task,
             },
             f"The schema has {len(described.columns)} columns, {task_in_words(described)}.\n"
-            + _next_steps(project.folder / PROJECT_FILE, project.epsilon, project.delta, drafted=drafted),
+            + _next_steps(
+                project.folder / PROJECT_FILE,
+                project.epsilon,
+                project.delta,
+                drafted=drafted,
+                away=not project.officer.exists(),
+            ),
         )
 
 
-def _next_steps(path: Path, epsilon: float, delta: float, *, drafted: bool) -> str:
+def _next_steps(path: Path, epsilon: float, delta: float, *, drafted: bool, away: bool) -> str:
     """What there is now and what comes next."""
     confirm = ["  0. confirm the schema: replace drafted bounds by public ones and delete the `from_data` marks"]
+    keys = "the operator's key, the officer's public key" if away else "the keys of operator and privacy officer"
+    signed = " --key OFFICER.pem" if away else ""
     return "\n".join(
         [
-            f"Wrote {path}, with the keys of operator and privacy officer and a privacy ledger beside it.",
+            f"Wrote {path}, with {keys} and a privacy ledger beside it.",
             f"Next, in {path.parent}:",
             *(confirm if drafted else []),
-            f'  1. distill ledger grant --epsilon {epsilon:g} --delta {delta:g} --reason "who allowed this, and why"',
+            f'  1. distill ledger grant --epsilon {epsilon:g} --delta {delta:g} --reason "who allowed this, and why"{signed}',
             f"  2. distill plan --epsilon {epsilon:g}   (what each part of the budget buys; reads no row)",
             f"  3. distill fit --epsilon {epsilon:g}    (one signed bundle, to send to the hub)",
         ]

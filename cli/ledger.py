@@ -178,11 +178,16 @@ def officer_of(
     ledger: Path | None, folder: Path, key: Path | None, actor: str | None
 ) -> "tuple[Ledger, str, SigningKey]":
     """The ledger, who acts, and the officer's key: the one that was named, or the project's."""
+    from distill.errors import KeyFileError
     from distill.keys import load_signing_key, passphrase_from_environment
     from distill.ledger import acting_user
 
     opened = opened_ledger(ledger, folder)
     path = key if key is not None else project_at(folder).officer
+    if key is None and not path.exists():
+        raise KeyFileError(
+            f"the officer's signing key is not here ({path}); the officer, who holds it, names it with --key."
+        )
     return opened, actor or acting_user(), load_signing_key(path, passphrase=passphrase_from_environment())
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.common import JsonOption, ProjectOption, progress_console, project_at, reporting
+from cli.hub import HubOption, RehearsalOption, TrustOption, UnknownOption, hub_store, public_keys
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -33,24 +34,19 @@ def train_global(
     ] = None,
     rows: Annotated[int | None, typer.Option(help="Rows to pool; else by the institutions' sizes.", min=20)] = None,
     seed: Annotated[int, typer.Option(help="Repeats pool and training (post-processing: it may be known).", min=0)] = 0,
-    allow_rehearsal: Annotated[
-        bool, typer.Option("--allow-rehearsal", help="Accept bundles that are NOT PRIVATE; the model says so.")
-    ] = False,
-    trust: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Public key of an institution; repeat for each. Bundles of others are refused.", metavar="KEY.pub"
-        ),
-    ] = None,
+    allow_rehearsal: RehearsalOption = False,
+    trust: TrustOption = None,
+    allow_unknown_signers: UnknownOption = False,
+    hub: HubOption = None,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
     """Verify bundles, pool them, and train one model centrally: model.safetensors, model.json, report.html.
 
+    Every signer must be trusted, and every bundle must agree with all that the hub has seen of its ledger, which it remembers.
     Where the schema names no target there is no model to train: --export-pool FILE then gives the pooled rows alone.
     """
-    with reporting(as_json, interrupted="Nothing was written.") as report:
-        from distill.keys import load_public_key
+    with reporting(as_json, interrupted="No model was written.") as report:
         from server_train.hub import GlobalResult
         from server_train.hub import train_global as run
         from server_train.training import TrainingSettings
@@ -60,7 +56,9 @@ def train_global(
                 bundles or _bundles_in(project),
                 out=out or project / DEFAULT_OUT,
                 rows=rows,
-                trusted=frozenset(load_public_key(path) for path in trust or ()),
+                trusted=public_keys(trust),
+                hub=hub_store(hub, project),
+                allow_unknown_signers=allow_unknown_signers,
                 allow_rehearsal=allow_rehearsal,
                 export_pool=export_pool,
                 settings=TrainingSettings(seed=seed),

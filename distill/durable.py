@@ -1,14 +1,25 @@
-"""Writing a file so that it is there in full or not at all, and says plainly when it cannot be written."""
+"""Writing a file so that it is there in full or not at all, and says plainly when it cannot be written.
+
+A file grows under a temporary name beside its place and is renamed when it is whole. The writer of a `staged` file holds a lock
+on it, which ends with the process however it ends, so what a dead run left can be told from what is being written.
+"""
 
 import contextlib
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 from distill.errors import DistillError
 
+try:
+    import fcntl
+except ImportError:  # not on this system: nothing is locked, and so nothing is ever taken for left behind
+    fcntl = None  # type: ignore[assignment]
+
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)
 _MENDS = {
     errno.ENOSPC: "Free some space or choose another folder",
     errno.EDQUOT: "Free some space or choose another folder",
@@ -56,6 +67,58 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
 
 
+def place_of(temporary: Path) -> Path | None:
+    """The place for which a name was made by `temporary_beside`; None: by somebody else."""
+    found = _TEMPORARY.fullmatch(temporary.name)
+    return temporary.with_name(found[1]) if found else None
+
+
+@contextlib.contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """A new, empty file of a temporary name beside `path`, locked until the block ends. Raises OSError.
+
+    Fill it with `write_exactly`; the block moves it into place or removes it. A process that dies leaves it unlocked.
+    """
+    while True:
+        temporary = temporary_beside(path)
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            _locked(handle, wait=True)
+            if os.fstat(handle).st_nlink:  # else it was taken for left behind before it had its lock
+                yield temporary
+                return
+        finally:
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def left_behind(temporary: Path) -> Iterator[bool]:
+    """Whether `temporary` was staged by a process that is gone; if so, nobody else takes it while the block runs."""
+    try:
+        handle = os.open(temporary, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError:
+        yield False
+        return
+    try:
+        # Its name is looked at again: whoever held the lock until now may have moved the file into place.
+        yield (
+            _locked(handle, wait=False) and temporary.exists() and os.path.samestat(os.fstat(handle), temporary.stat())
+        )
+    finally:
+        os.close(handle)
+
+
+def _locked(handle: int, *, wait: bool) -> bool:
+    """Lock an open file until it is closed; False: another process has it, or locks are not to be had there."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
+
+
 def write_exactly(path: Path, data: bytes, *, mode: int = 0o644, exclusive: bool = False) -> None:
     """Write and fsync `data` at `path`; a failure removes what was written. Raises OSError.
 
@@ -75,14 +138,18 @@ def write_exactly(path: Path, data: bytes, *, mode: int = 0o644, exclusive: bool
 
 
 def put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
-    """Rename `temporary` to `path`; without `overwrite` an existing file stays and FileExistsError is raised."""
+    """Rename `temporary` to `path`; without `overwrite` an existing file stays and FileExistsError is raised.
+
+    May be repeated where it was interrupted: a `path` that is this very file already is in its place.
+    """
     if overwrite:
         os.replace(temporary, path)
     else:
         try:
             os.link(temporary, path)  # unlike a rename, a link never replaces what another process just wrote
         except FileExistsError:
-            raise
+            if not path.samefile(temporary):
+                raise
         except OSError:  # a file system without links: the check and the rename are two steps there
             if path.exists():
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None

@@ -5,10 +5,12 @@ DistillError
  ├ SchemaError      the public schema is wrong or not confirmed
  ├ DataError        a table cannot be read or does not fit its schema
  ├ BudgetError      a release would cost more than was granted, or less than is useful
+ │  └ CopiedTableError       the table has a budget under another ledger already
  ├ UnpaidReadError  private rows were asked for without a reserved event that pays
  ├ KeyFileError     a signing or verifying key is missing, unreadable or the wrong one
  ├ LedgerError      the ledger is missing, belongs elsewhere or is in use
  │  └ LedgerTamperedError    the chain of entries does not verify
+ ├ StateError       what is kept on this machine of known tables cannot be used
  ├ BundleError      a bundle cannot be read
  │  ├ BundleTamperedError    not what an institution's own software wrote; one class for each kind of attack:
  │  │  ├ BundleLayoutError     bytes that the format does not put there, or that are gone
@@ -22,7 +24,11 @@ DistillError
  │  │  └ BundleTensorError     hostile safetensors, or values that are not finite
  │  ├ BundleVersionError     written in another version of the format
  │  ├ BundleMismatchError    bundles (or a bundle and a model) describe different schemas
- │  └ RehearsalBundleError   a rehearsal is offered where a private release is needed
+ │  ├ RehearsalBundleError   a rehearsal is offered where a private release is needed
+ │  ├ UntrustedSignerError   nobody vouched for the key that signed
+ │  └ LedgerConflictError    bundles of one data set contradict each other: budget may have been spent twice
+ │     └ LedgerForkError     their ledgers part ways
+ ├ HubFileError     the hub's memory cannot be used
  └ ModelError       a trained model cannot be read or does not fit the data
 
 Messages name what, where and the mend. They quote public values (names, bounds, budgets), never a record.
@@ -49,6 +55,10 @@ class BudgetError(DistillError):
     """A release would cost more than was granted, or the budget is too small for the table."""
 
 
+class CopiedTableError(BudgetError):
+    """The table has a budget under another ledger already, and no officer declared the two linked."""
+
+
 class UnpaidReadError(DistillError):
     """Private rows were asked for without a reserved event that pays for the read."""
 
@@ -63,6 +73,10 @@ class LedgerError(DistillError):
 
 class LedgerTamperedError(LedgerError):
     """The ledger's chain, a signature or an epsilon does not verify."""
+
+
+class StateError(DistillError):
+    """What is kept on this machine of known tables cannot be read or written, or others can read it."""
 
 
 class BundleError(DistillError):
@@ -119,6 +133,22 @@ class BundleMismatchError(BundleError):
 
 class RehearsalBundleError(BundleError):
     """A rehearsal (not private) is offered where a private release is needed."""
+
+
+class UntrustedSignerError(BundleError):
+    """Nobody vouched for the key that signed a bundle."""
+
+
+class LedgerConflictError(BundleError):
+    """A bundle contradicts another one of its data set: budget may have been spent twice."""
+
+
+class LedgerForkError(LedgerConflictError):
+    """Bundles of one data set come from ledgers that part ways: rolled back, copied or made anew."""
+
+
+class HubFileError(DistillError):
+    """The file that holds the hub's memory is damaged, in use or cannot be written."""
 
 
 class ModelError(DistillError):

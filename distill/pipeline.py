@@ -1,28 +1,29 @@
 """fit(): from a private table to a signed bundle, with the ledger charged before every read.
 
 The order is the guarantee: reserve the release, count rows, record the plan, read, write the bundle under a temporary name,
-commit its digest, rename. Killed anywhere, the reservation stands and counts as spent, and no bundle without a
-committed entry is left under its final name.
+commit its digest, rename. Killed anywhere, the reservation stands and counts as spent, no bundle without a committed
+entry is left under its final name, and a bundle that was committed is put in place by the next fit.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from distill import check, durable
+from distill import check
 from distill.accounting import RenyiLimit
 from distill.bundle import write_bundle
 from distill.device import Device, choose_device, used
 from distill.distillation import Distilled, Progress, distil, silent
 from distill.encoded import read_encoded
-from distill.errors import BundleError
 from distill.generator_parts import parts_of
 from distill.keys import SigningKey
+from distill.known_tables import remembered
 from distill.ledger import Ledger, Reservation
 from distill.levels import LEVELS, Level
 from distill.mechanisms import NoiseSource
+from distill.placement import commit_and_place, require_nothing_left
 from distill.plan import Plan, Shares, check_rows_per_unit, make_plan
 from distill.private_table import PrivateTable
 from distill.release import plan_or_abandon, require_place, reserve_release
@@ -48,6 +49,8 @@ class Request:
         rehearsal: Seed of a repeatable run that is NOT PRIVATE; None for a real release.
         overwrite: Whether a bundle at `out` may be replaced.
         device: Where networks and candidates are optimised; `auto` takes a GPU where there is one.
+        known_tables: Folder of what is known of tables on this machine (see `known_tables`): a copy of one that has another
+            ledger is refused. None: neither checked nor remembered; so it is with every rehearsal.
     """
 
     data: Path
@@ -66,6 +69,7 @@ class Request:
     rehearsal: int | None = None
     overwrite: bool = False
     device: Device = "auto"
+    known_tables: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +84,7 @@ class Receipt:
         noisy_rows: Released row count.
         release, head: The release's id and the ledger's head after the commit.
         rehearsal: Whether the run was NOT PRIVATE.
+        linked: Names of the data sets that the ledger declares to hold some of the same units.
     """
 
     bundle: Path
@@ -92,6 +97,7 @@ class Receipt:
     release: str
     head: str
     rehearsal: bool
+    linked: tuple[str, ...] = ()
 
 
 def fit(
@@ -115,20 +121,26 @@ def fit(
         SchemaError, DataError: The table does not fit; nothing was charged.
         BudgetError: The grant does not cover the release (nothing was charged), or the noisy row count is too small
             for a plan (only the count was charged).
+        CopiedTableError: A copy of the table has another ledger; nothing was charged.
         ConfigError: The request's numbers do not fit the schema or its device is not there (nothing was charged), or the
             budget is too small to calibrate any noise for (only the count was charged).
-        LedgerError, KeyFileError, BundleError: As their names say; if the reservation was made, it stands.
+        LedgerError, KeyFileError, BundleError, StateError: As their names say; if the reservation was made, it stands.
+        BundleError: Also where an earlier run was cut short and its committed bundle was put in place; nothing was charged.
     """
     check.positive(institutions=request.institutions)
     check_rows_per_unit(request.schema, request.rows_per_unit)
     device = choose_device(request.device)
     request.schema.require_confirmed()
+    require_nothing_left(request.out, ledger)
     require_place(request.out, protected=(request.data, ledger.path), overwrite=request.overwrite)
     rows = read_encoded(request.data, request.schema)
     noise = NoiseSource(request.rehearsal)
     rng = np.random.default_rng(request.rehearsal)
     most = request.rows_per_unit
-    reservation = reserve_release(request, ledger, key, rehearsal=noise.rehearsal, rows_per_unit=most)
+    known = None if noise.rehearsal else request.known_tables
+    with remembered(known, rows, request.schema, ledger, request.name):
+        reservation = reserve_release(request, ledger, key, rehearsal=noise.rehearsal, rows_per_unit=most)
+    linked = tuple(link.name for link in ledger.state().links.values())
     table = PrivateTable(rows, request.schema, reservation, noise, rows_per_unit=most)
     del rows
     progress("size", 0, 1)
@@ -140,7 +152,7 @@ def fit(
     reservation.plan(plan.events[1:])
     with used(device):
         distilled = distil(table, plan, rng, progress)
-    return _write(request, ledger, reservation, key, plan, distilled, table.reads, rng)
+    return replace(_write(request, ledger, reservation, key, plan, distilled, table.reads, rng), linked=linked)
 
 
 def _plan(request: Request, noisy_size: int, limit: RenyiLimit | None) -> Plan:
@@ -173,49 +185,41 @@ def _write(
         generator, distilled.counts, distilled.pairs, distilled.cluster_shares, request.level, rng
     )
     rows = request.samples if request.samples is not None else min(generator.noisy_rows, LEVELS[request.level].rows)
-    temporary = durable.temporary_beside(request.out)
-    digest = write_bundle(
-        temporary,
-        institution=request.name,
-        dataset=request.dataset,
-        schema=request.schema,
-        privacy={
-            "epsilon": reservation.epsilon,
-            "delta": reservation.delta,
-            "unit": ledger.unit,
-            "events": list(reservation.events),
-        },
-        noisy_rows=generator.noisy_rows,
-        class_prior=generator.class_prior.tolist(),
-        generator=settings,
-        ledger=reservation.proof(),
-        samples=generator.draw(rows, rng),
-        tensors=tensors,
-        key=key,
-        rehearsal=reservation.rehearsal,
-        level=request.level,
-    )
-    size = temporary.stat().st_size
-    try:
-        reservation.commit(digest)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    try:
-        durable.put_in_place(temporary, request.out, overwrite=request.overwrite)
-    except OSError as error:
-        raise BundleError(
-            f"the release is committed, but {durable.problem(error, request.out)}; the bundle is at {temporary}."
-        ) from None
+    samples = generator.draw(rows, rng)
+
+    def write(place: Path) -> str:
+        return write_bundle(
+            place,
+            institution=request.name,
+            dataset=request.dataset,
+            schema=request.schema,
+            privacy={
+                "epsilon": reservation.epsilon,
+                "delta": reservation.delta,
+                "unit": ledger.unit,
+                "events": list(reservation.events),
+            },
+            noisy_rows=generator.noisy_rows,
+            class_prior=generator.class_prior.tolist(),
+            generator=settings,
+            ledger=reservation.proof(),
+            samples=samples,
+            tensors=tensors,
+            key=key,
+            rehearsal=reservation.rehearsal,
+            level=request.level,
+        )
+
+    placed = commit_and_place(request.out, write, reservation, overwrite=request.overwrite)
     return Receipt(
         bundle=request.out,
-        digest=digest,
-        size=size,
+        digest=placed.digest,
+        size=placed.size,
         plan=plan,
         epsilon=plan.joint_epsilon,
         reads=dict(reads),
         noisy_rows=generator.noisy_rows,
         release=reservation.release,
-        head=ledger.head(),
+        head=placed.head,  # not asked for anew: whatever happens to the disk now, this release is done
         rehearsal=reservation.rehearsal,
     )

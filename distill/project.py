@@ -145,7 +145,7 @@ def create_project(
         DataError, SchemaError, KeyFileError, LedgerError: The table, schema, key or ledger cannot be used.
     """
     from distill.keys import load_public_key, passphrase_from_environment
-    from distill.ledger import Member, create_ledger, open_ledger
+    from distill.ledger import Member, acting_user, create_ledger, open_ledger
     from distill.schema import load_schema
     from distill.table_files import check_file
 
@@ -174,7 +174,7 @@ def create_project(
     public = _officer(project.officer, brought, passphrase)
     if known is None:
         members = [
-            Member(role="operator", name="operator", public_key=signing.public_hex),
+            Member(role="operator", name=acting_user(), public_key=signing.public_hex),
             Member(role="officer", name="privacy officer", public_key=public),
         ]
         create_ledger(ledger, dataset=project.dataset, unit=unit, key=signing, members=members)

@@ -58,10 +58,7 @@ def renyi(events: Iterable[Mapping[str, Any]], order: float) -> float:
 
 
 def epsilon_from_renyi(order: float, rdp: float, delta: float) -> float:
-    """Epsilon at `delta` of what is `rdp`-Renyi-DP at `order`; 0 for an `rdp` of 0.
-
-    Source: arXiv:2004.00010, proposition 12, as `dp_accounting` computes it.
-    """
+    """Epsilon at `delta` of what is `rdp`-Renyi-DP at `order`; 0 for an `rdp` of 0. Source: arXiv:2004.00010, proposition 12."""
     from dp_accounting.rdp import compute_epsilon
 
     return float(compute_epsilon([order], [rdp], delta)[0])
@@ -113,17 +110,18 @@ def _joint_epsilon(reads: tuple[Read, ...], delta: float, accountant: Accountant
         return sum(count / multiplier for _, multiplier, _, count in reads)
     if accountant == "rdp":
         return _rdp_epsilon(reads, delta)
-    coarse = _pld_epsilon(reads, delta, COARSE)
-    return coarse if coarse >= FINE_BELOW else _pld_epsilon(reads, delta, FINE)
+    coarse = float(_pld(reads, COARSE).get_epsilon(delta))
+    return coarse if coarse >= FINE_BELOW else float(_pld(reads, FINE).get_epsilon(delta))
 
 
-def _pld_epsilon(reads: Sequence[Read], delta: float, interval: float) -> float:
+@functools.lru_cache(maxsize=8)  # one composition serves every delta of a curve
+def _pld(reads: tuple[Read, ...], interval: float) -> Any:
     from dp_accounting.pld import PLDAccountant
 
     accountant = PLDAccountant(value_discretization_interval=interval)
     for event, count in _merged(reads):
         accountant.compose(event, count)
-    return float(accountant.get_epsilon(delta))
+    return accountant
 
 
 def _rdp_epsilon(reads: tuple[Read, ...], delta: float) -> float:
@@ -141,7 +139,7 @@ def _rdp_epsilon(reads: tuple[Read, ...], delta: float) -> float:
         middle = (low + high) // 2
         low, high = (low, middle) if at(WHOLE_ORDERS[middle]) <= at(WHOLE_ORDERS[middle + 1]) else (middle + 1, high)
     best = WHOLE_ORDERS[low]
-    return at(best, *(best + tenth / 10 for tenth in range(-9, 10) if best < 11))
+    return at(best, *(order for order in (best + tenth / 10 for tenth in range(-9, 10)) if order < 11))
 
 
 @functools.lru_cache(maxsize=1 << 16)

@@ -50,11 +50,11 @@ def require_place(out: Path, *, protected: Sequence[Path], overwrite: bool) -> N
         raise BundleError(f"{out} is the table or the ledger itself; name another file for the bundle.")
     if out.exists() and not overwrite:
         raise BundleError(f"{out} exists already; name another file with --out or allow replacing it with --overwrite.")
-    trial = durable.temporary_beside(out)
     with durable.wrapped("write the bundle", out, BundleError):
         out.parent.mkdir(parents=True, exist_ok=True)
-        durable.write_exactly(trial, bytes(TRIAL_BYTES))
-        trial.unlink()
+        with durable.staged(out) as trial:
+            durable.write_exactly(trial, bytes(TRIAL_BYTES))
+            trial.unlink()
 
 
 def reserve_release(

@@ -47,30 +47,29 @@ def shrink_bundle(
     # The draw of records follows the bundle itself: the same bundle shrinks to the same records.
     rng = np.random.default_rng(int(bundle.digest[:16], 16))
     tensors, settings = parts_of(generator_of(bundle), *statistics_of(bundle), level, rng)
-    temporary = durable.temporary_beside(out)
-    digest = write_bundle(
-        temporary,
-        institution=manifest.institution,
-        dataset=manifest.dataset,
-        schema=manifest.schema_,
-        privacy=manifest.privacy,
-        noisy_rows=manifest.noisy_rows,
-        class_prior=manifest.class_prior,
-        generator=settings,
-        ledger=manifest.ledger,
-        samples=bundle.samples.iloc[:0],
-        tensors=tensors,
-        key=key,
-        rehearsal=manifest.rehearsal,
-        level=level,
-        derived_from=bundle.digest,
-        created=manifest.created,
-    )
-    try:
-        durable.put_in_place(temporary, out, overwrite=overwrite)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise BundleError(f"cannot write the bundle: {durable.problem(error, out)}.") from None
+    with durable.wrapped("write the bundle", out, BundleError), durable.staged(out) as temporary:
+        try:
+            digest = write_bundle(
+                temporary,
+                institution=manifest.institution,
+                dataset=manifest.dataset,
+                schema=manifest.schema_,
+                privacy=manifest.privacy,
+                noisy_rows=manifest.noisy_rows,
+                class_prior=manifest.class_prior,
+                generator=settings,
+                ledger=manifest.ledger,
+                samples=bundle.samples.iloc[:0],
+                tensors=tensors,
+                key=key,
+                rehearsal=manifest.rehearsal,
+                level=level,
+                derived_from=bundle.digest,
+                created=manifest.created,
+            )
+            durable.put_in_place(temporary, out, overwrite=overwrite)
+        finally:
+            temporary.unlink(missing_ok=True)
     return digest
 
 

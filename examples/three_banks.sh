@@ -6,6 +6,7 @@ folder=${1:?name the folder that examples/make_tables.py made}
 epsilon=2 delta=1e-5
 banks=(retail_bank credit_union online_lender)
 bundles=()
+export DISTILL_STATE="$folder/state"  # made-up tables do not belong among what is known of your own (see docs/privacy.md)
 
 for bank in "${banks[@]}"; do
   # At each bank: a project with key and ledger, a grant, one fit. Only the bundle leaves.
@@ -16,8 +17,12 @@ for bank in "${banks[@]}"; do
   bundles+=("$folder/$bank.distill")
 done
 
-# At the hub: bundles in, a model and a report out.
-distill train-global "${bundles[@]}" --out "$folder/hub"
+# At the hub: whose bundles it takes (each bank says its key by another way), then bundles in, a model and a report out.
+for bank in "${banks[@]}"; do
+  distill hub trust add "$folder/$bank/keys/operator.pub" --name "$bank" --project "$folder"
+done
+distill train-global "${bundles[@]}" --out "$folder/hub" --project "$folder"
+distill hub heads --project "$folder" # what the hub has seen of each bank's ledger; an older copy would be refused
 distill evaluate "$folder/hub" "$folder/held_out.parquet"
 
 # The privacy officer of each bank: does every epsilon follow from the recorded noise?

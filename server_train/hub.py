@@ -21,6 +21,7 @@ from distill.table_files import check_suffix
 from distill.tables import write_table
 from server_train.evaluation import Evaluation, NumberEvaluation, evaluate_numbers, evaluate_scores
 from server_train.features import class_codes, target_numbers
+from server_train.hub_store import HubStore
 from server_train.intake import Intake, Received, find_bundles, receive
 from server_train.model import CARD, WEIGHTS, Model, ModelCard, probabilities, save_model
 from server_train.number_bins import bin_means, stored_bins
@@ -117,6 +118,8 @@ def train_global(
     out: Path,
     rows: int | None = None,
     trusted: frozenset[str] = frozenset(),
+    hub: HubStore | None = None,
+    allow_unknown_signers: bool = False,
     allow_rehearsal: bool = False,
     export_pool: Path | None = None,
     settings: TrainingSettings | None = None,
@@ -128,7 +131,9 @@ def train_global(
         places: Bundle files, or folders that hold them.
         out: Folder for the model; made if absent. Files of an earlier model in it are replaced, others are left alone.
         rows: Size of the pool; None: by the institutions' noisy sizes.
-        trusted: Public keys (hex), one of which must have signed each bundle; empty: any.
+        trusted: Public keys (hex) of institutions, beside those that `hub` keeps; each bundle must be of one of them.
+        hub: The hub's memory: trusted keys, and what was seen of each ledger. None: nothing is known and nothing remembered.
+        allow_unknown_signers: Let bundles of other signers in too.
         allow_rehearsal: Let bundles in that are not private.
         export_pool: Also write the pooled rows there (CSV or Parquet).
         settings: Of the training; its seed also draws the pool.
@@ -136,7 +141,7 @@ def train_global(
 
     Raises:
         ConfigError: `out`, `rows` or `export_pool` cannot be used, or there is nothing to predict and no pool is asked for.
-        BundleError: see `intake.receive`.
+        BundleError, HubFileError: see `intake.receive`. Bundles that passed it are remembered, whatever happens afterwards.
     """
     settings = settings or TrainingSettings()
     out, export_pool = out.absolute(), export_pool and export_pool.absolute()
@@ -144,6 +149,8 @@ def train_global(
     intake = receive(
         find_bundles(places),
         trusted=trusted,
+        hub=hub,
+        allow_unknown_signers=allow_unknown_signers,
         allow_rehearsal=allow_rehearsal,
         progress=lambda done, total: progress("verify", done, total),
     )

@@ -1,19 +1,24 @@
 """The hub's front desk: finds bundles, verifies each one, and lets in what may be pooled together.
 
-Nothing is taken on trust: `distill.bundle.read_bundle` checks signature, digests, ledger proof and contents; here the
-bundles are compared with each other (one schema, no release twice) and rehearsals are turned away. What was left out or
-could not be checked is said in the notes.
+Nothing is taken on trust: `distill.bundle.read_bundle` checks signature, digests, ledger proof and contents; here unknown
+signers (`hub_trust`) and rehearsals are turned away, and the bundles are compared with each other and with all that the
+hub has seen (`hub_heads`). What passed everything is remembered. What was left out or could not be checked is said in the
+notes.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from distill import generator_parts as generators
 from distill.bundle import Bundle, Manifest, read_bundle
-from distill.errors import BundleError, BundleMismatchError, BundleTamperedError, RehearsalBundleError
+from distill.errors import BundleError, BundleMismatchError, RehearsalBundleError
 from distill.levels import LEVELS
 from distill.schema import Column, Schema
+from server_train.hub_heads import after_all
+from server_train.hub_store import HubStore
+from server_train.hub_trust import Signers
 from server_train.pool import Generator, guarded
 
 SUFFIX = ".distill"
@@ -27,11 +32,13 @@ class Received:
         name: The institution's name, made unique among the bundles.
         bundle: The contents.
         generator: Draws rows and holds the class head.
+        voucher: The trusted key (hex) that speaks for its signer; None: nobody does.
     """
 
     name: str
     bundle: Bundle
     generator: Generator
+    voucher: str | None
 
     @property
     def manifest(self) -> Manifest:
@@ -80,57 +87,62 @@ def receive(
     paths: Sequence[Path],
     *,
     trusted: frozenset[str] = frozenset(),
+    hub: HubStore | None = None,
+    remember: bool = True,
+    allow_unknown_signers: bool = False,
     allow_rehearsal: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Intake:
-    """Read and verify bundles, and compare them with each other.
+    """Read and verify bundles, compare them with each other and with what the hub has seen, and remember them.
 
     Args:
         paths: Bundle files.
-        trusted: Public keys (hex) of the institutions; every bundle must be signed by one. Empty: any signer will do,
-            and the notes say that nobody vouched for the signers.
+        trusted: Public keys (hex) of institutions, beside those that `hub` keeps. Every bundle must be signed by one, or by
+            a key that one handed over to.
+        hub: The hub's memory; None: bundles are compared with each other only.
+        remember: Whether bundles of trusted signers, if all is well, become part of that memory.
+        allow_unknown_signers: Let bundles of others in too. They are not remembered, or a stranger could block a data set
+            by being first.
         allow_rehearsal: Let bundles in that are not private.
         progress: Called with (bundles verified, bundles).
 
     Raises:
         BundleError: a bundle cannot be read or its generator does not work.
-        BundleTamperedError: a bundle does not verify, or no trusted key signed it.
+        BundleTamperedError: a bundle does not verify.
         BundleVersionError: a bundle is from a newer version.
         BundleMismatchError: two bundles describe different schemas.
         RehearsalBundleError: a bundle is a rehearsal, and those were not allowed.
+        UntrustedSignerError: nobody vouched for a signer, and that was not allowed.
+        LedgerConflictError, LedgerForkError: a bundle contradicts another one, or what the hub has seen.
+        HubFileError: the hub's memory cannot be read or written.
     """
+    signers = Signers(hub.all_keys() if hub else (), trusted, hub.path if hub else None)
     bundles = []
     for done, path in enumerate(paths):
-        bundles.append(_verified(path, trusted, allow_rehearsal))
+        bundles.append(_verified(path, signers, allow_unknown_signers, allow_rehearsal))
         if progress:
             progress(done + 1, len(paths))
+    _require_no_conflict(hub, bundles)
     kept, notes = _one_a_data_set(bundles)
     _require_one_schema(kept)
-    if not trusted:
-        notes.append(
-            "Each signature was checked against the key in its own bundle. To check who signed, name the institutions' "
-            "public keys (--trust)."
-        )
-    received = [
-        _received(name, b) for name, b in zip(_unique([b.manifest.institution for b in kept]), kept, strict=True)
-    ]
+    names = _unique([b.manifest.institution for b in kept])
+    received = [_received(name, b, signers) for name, b in zip(names, kept, strict=True)]
+    notes += _unknown(bundles, signers)
+    if hub is not None and remember:
+        notes += _remembered(hub, bundles, signers)
     return Intake(tuple(received), tuple(notes))
 
 
-def _received(name: str, bundle: Bundle) -> Received:
+def _received(name: str, bundle: Bundle, signers: Signers) -> Received:
     generator = guarded(name, "reading its generator", lambda: generators.generator_of(bundle))
-    return Received(name, bundle, generator)
+    return Received(name, bundle, generator, signers.voucher(bundle))
 
 
-def _verified(path: Path, trusted: frozenset[str], allow_rehearsal: bool) -> Bundle:
+def _verified(path: Path, signers: Signers, allow_unknown_signers: bool, allow_rehearsal: bool) -> Bundle:
     """One bundle after all checks that need no other bundle."""
     bundle = read_bundle(path)
-    signer = bundle.manifest.public_key
-    if trusted and signer not in trusted:
-        raise BundleTamperedError(
-            f"{path}: it is signed by key {signer}, which is none of the {len(trusted)} trusted one(s). "
-            "Ask the institution for its public key by another way, and name it with --trust."
-        )
+    if signers.voucher(bundle) is None and not allow_unknown_signers:
+        raise signers.refusal(bundle)
     if bundle.manifest.rehearsal and not allow_rehearsal:
         raise RehearsalBundleError(
             f"{path}: this bundle of {bundle.manifest.institution!r} is a REHEARSAL and NOT PRIVATE. "
@@ -139,16 +151,41 @@ def _verified(path: Path, trusted: frozenset[str], allow_rehearsal: bool) -> Bun
     return bundle
 
 
+def _require_no_conflict(hub: HubStore | None, bundles: Sequence[Bundle]) -> None:
+    """The bundles' ledgers agree with each other and with what the hub has seen. Raises LedgerConflictError."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    after_all(hub.ledgers() if hub is not None else (), bundles, now)
+
+
+def _unknown(bundles: Sequence[Bundle], signers: Signers) -> list[str]:
+    """A word on bundles that nobody vouched for."""
+    names = [b.path.name for b in bundles if signers.voucher(b) is None]
+    if not names:
+        return []
+    return [
+        f"Nobody vouched for who signed {', '.join(names)}: the signature was checked against the key in the bundle itself, and "
+        "its ledger is not remembered. `distill hub trust add KEY.pub` adds an institution's key."
+    ]
+
+
+def _remembered(hub: HubStore, bundles: Sequence[Bundle], signers: Signers) -> list[str]:
+    """Remember what trusted signers sent; a word on each new key that an old one handed over to."""
+    vouched = [(b, v) for b, v in ((b, signers.voucher(b)) for b in bundles) if v is not None]
+    if not vouched:
+        return []
+    new = hub.remember([b for b, _ in vouched], [v for _, v in vouched])
+    return [f"Key {k.public_key[:16]}... is trusted from now on as {k.name!r}: {k.note}." for k in new]
+
+
 def _one_a_data_set(bundles: Sequence[Bundle]) -> tuple[list[Bundle], list[str]]:
     """The newest release of each data set, in a fixed order; a word on each one left out.
 
     Two releases of one table would count its rows twice.
     """
     notes: list[str] = []
-    newest: dict[tuple[str, str], Bundle] = {}
+    newest: dict[str, Bundle] = {}
     for bundle in sorted(bundles, key=lambda b: (b.manifest.created, _fullness(b), b.digest)):
-        key = (bundle.manifest.public_key, bundle.manifest.dataset)
-        older = newest.get(key)
+        older = newest.get(bundle.manifest.dataset)
         if older is not None and older.digest == bundle.digest:
             notes.append(f"{bundle.path.name} is the same bundle as {older.path.name}; it counts once.")
         elif older is not None and _release(older) == _release(bundle):
@@ -161,7 +198,7 @@ def _one_a_data_set(bundles: Sequence[Bundle]) -> tuple[list[Bundle], list[str]]
                 f"{older.path.name} and {bundle.path.name} are two releases of one data set of "
                 f"{bundle.manifest.institution!r}; only the newer one, {bundle.path.name}, is used."
             )
-        newest[key] = bundle
+        newest[bundle.manifest.dataset] = bundle
     return sorted(newest.values(), key=lambda b: (b.manifest.institution, b.digest)), notes
 
 

@@ -4,21 +4,14 @@ It is drawn from the model card alone, so a saved model can be reported again. N
 the template escapes all of it, and figures are embedded as images, which run nothing.
 """
 
-import base64
-import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from distill.figures import INK, MUTED, PALETTE, data_uri, empty_figure
 from server_train.model import ModelCard
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-INK, MUTED, GRID = "#1d2b3a", "#6b7a8c", "#e3e8ee"
-PALETTE = ("#0f6e84", "#e2a13b", "#7a5ea8", "#c8553d", "#4f9d69", "#3f6fb5", "#a8577e", "#8a8f3c")
 TEMPLATE = "report.html"
 
 
@@ -135,36 +128,3 @@ def readable_tiny(value: float) -> str:
 def short(digest: str) -> str:
     """The first twelve digits of a digest or key."""
     return digest[:12] + "…" if len(digest) > 12 else digest
-
-
-def empty_figure(width: float, height: float) -> "tuple[Figure, Axes]":
-    """An empty figure in the report's colours; drawn without pyplot, so no window system and no global state."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.patch.set_alpha(0.0)
-    axes = figure.add_subplot()
-    dress(axes)
-    return figure, axes
-
-
-def dress(axes: "Axes") -> None:
-    """Give axes the report's colours."""
-    axes.patch.set_alpha(0.0)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#b8c2cc")
-    axes.tick_params(which="both", colors=INK, labelsize=9, color="#b8c2cc")
-    axes.xaxis.label.set_color(MUTED)
-    axes.yaxis.label.set_color(MUTED)
-    axes.grid(axis="y", color=GRID, lw=0.8)
-    axes.set_axisbelow(True)
-
-
-def data_uri(figure: "Figure", salt: str) -> str:
-    """A figure as an SVG image to put into `src`; the same figure gives the same text."""
-    import matplotlib
-
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": salt}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -499,3 +499,17 @@ def test_a_fit_that_fails_stops_the_scale_benchmark_with_its_words(tmp_path: Pat
     scale.make_table(tmp_path / "few", 60, 4)
     with pytest.raises(SystemExit, match=r"the fit in .* failed:\n(.*\n)*.*the noisy row count is below 200"):
         scale.measured_fit(tmp_path / "few", 100.0, 1e-5)  # the count is exact but for a few rows
+
+
+def test_the_chain_of_a_ledger_weighs_about_forty_bytes_an_entry(capsys: pytest.CaptureFixture[str]) -> None:
+    """A digest holds 32 bytes that nothing can pack; written as digits it costs some more."""
+    assert loaded("proof_bytes").main(["--quick"]) == 0
+    lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [(level, entries) for level, entries, *_ in lines] == [
+        ("compact", "4"),
+        ("compact", "40"),
+        ("compact", "400"),
+    ]
+    chains = [int(chain.replace(",", "")) for *_, chain in lines]
+    for entries, chain in zip((4, 40, 400), chains, strict=True):
+        assert 32 * entries < chain < 45 * entries

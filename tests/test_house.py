@@ -24,13 +24,16 @@ HUB_MAY_IMPORT = {
     "distill.demo_tables",
     "distill.durable",
     "distill.errors",
+    "distill.figures",
     "distill.generator",
     "distill.generator_parts",
     "distill.grid",  # base grids, from the public schema alone
     "distill.labels",
+    "distill.ledger.budget",  # whether a sum of budgets is within another
     "distill.levels",
     "distill.schema",
     "distill.simplex",
+    "distill.sqlite_file",
     "distill.table_files",
     "distill.tables",
     "distill.threads",

@@ -180,10 +180,8 @@ def sign_head(entry: Entry, key: SigningKey) -> str:
 
 def head_is_sealed(entry: Entry, seal: str) -> bool:
     """Whether `seal`, by the signer of `entry`, says that `entry` is the last one."""
-    try:
-        return verify_signature(entry.public_key, bytes.fromhex(seal), _head_message(entry))
-    except ValueError:
-        return False
+    spelt = len(seal) == 128 and all(c in "0123456789abcdef" for c in seal)
+    return spelt and verify_signature(entry.public_key, bytes.fromhex(seal), _head_message(entry))
 
 
 def require_public_hex(public_hex: str) -> None:

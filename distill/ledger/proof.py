@@ -50,7 +50,7 @@ class Proven:
         epsilon_release: What its events cost, as the ledger states it.
         epsilon_total: Spent by all releases up to this one, as the grant counts it.
         grant: In force when it was reserved.
-        predecessors: Keys that handed over to the one that signed.
+        predecessors: Keys that handed over to the one that signed, directly or through others; the newest first.
         hashes: The chain, from the first entry to the head.
     """
 
@@ -66,7 +66,7 @@ class Proven:
     epsilon_total: float
     events: tuple[Event, ...]
     grant: Grant
-    predecessors: frozenset[str]
+    predecessors: tuple[str, ...]
     hashes: tuple[str, ...]
 
 
@@ -180,13 +180,13 @@ class _Reader:
         same = (entry.dataset, entry.unit) == (self._first.dataset, self._first.unit)
         _require(same, "it is from another ledger")
 
-    def _before(self, key: str) -> frozenset[str]:
-        """The keys that handed over to `key`, directly or through others."""
+    def _before(self, key: str) -> tuple[str, ...]:
+        """The keys that handed over to `key`, directly or through others, the newest first."""
         found: list[str] = []
         while key in self._predecessors:
             key = self._predecessors[key]
             found.append(key)
-        return frozenset(found)
+        return tuple(found)
 
 
 def _require_signer(entry: Entry, public_hex: str) -> None:

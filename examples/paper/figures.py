@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import grid
 import tables
 
+from distill.figures import GRID, INK, MUTED, dress
 from server_train.comparison.figures import BASELINES, SHADES
 from server_train.comparison.results import Point, Run
 from server_train.comparison.summary import Line
-from server_train.report import GRID, INK, MUTED, dress, readable_bytes
+from server_train.report import readable_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from distill.figures import PALETTE, data_uri
 from server_train.comparison.figures import readable_ratio
 from server_train.comparison.results import Comparison
 from server_train.comparison.summary import Line, ReachLine, lines, reach_lines
-from server_train.report import PALETTE, data_uri, templates
+from server_train.report import templates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

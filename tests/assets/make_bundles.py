@@ -14,14 +14,15 @@ from forge import ATTACKS, House, make_house
 
 HERE = Path(__file__).resolve().parent
 BUNDLES = HERE / "bundles"
-MODULES = (attacks_container, attacks_manifest, attacks_contents)
+MODULES = (attacks_container, attacks_contents, attacks_manifest)
 START, END = "<!-- made by make_bundles.py -->\n", "<!-- end -->\n"
 
 
 def table() -> str:
-    """What README.md says of each file."""
+    """What README.md says of each file, in the order of MODULES, whichever was imported first."""
     lines = ["| file | attack | refused with |", "|---|---|---|"]
-    lines += [f"| `{a.name}.distill` | {a.what} | `{a.expected.__name__}` |" for a in ATTACKS.values()]
+    attacks = [a for m in MODULES for a in ATTACKS.values() if a.make.__module__ == m.__name__]
+    lines += [f"| `{a.name}.distill` | {a.what} | `{a.expected.__name__}` |" for a in attacks]
     return "\n".join(lines) + "\n"
 
 

@@ -18,7 +18,20 @@ from cli.common import Report, project_at, reporting
 from distill.errors import BudgetError, ConfigError
 
 HEAVY = ("torch", "pandas", "numpy", "sklearn", "scipy", "pyarrow", "matplotlib", "dp_accounting", "opendp", "jinja2")
-COMMANDS = ("init", "schema", "keys", "ledger", "plan", "fit", "bundle", "train-global", "evaluate", "predict", "demo")
+COMMANDS = (
+    "init",
+    "schema",
+    "keys",
+    "ledger",
+    "plan",
+    "fit",
+    "bundle",
+    "hub",
+    "train-global",
+    "evaluate",
+    "predict",
+    "demo",
+)
 SECRET = "Xanthippe"  # a value that no message may quote
 RUN = "from cli.app import main; main()"
 

@@ -23,6 +23,7 @@ EVENTS = (
     Event(name="size", mechanism="laplace", noise_multiplier=50.0),
     Event(name="all", mechanism="gaussian", noise_multiplier=5.0, round=1),
 )
+ANYONE = "--allow-unknown-signers"
 app = typer.Typer()
 app.command("train-global")(train_global)
 app.command()(evaluate)
@@ -142,7 +143,9 @@ def refusal(*words):
 def test_from_bundles_to_scores_and_figures(make_bundle, tmp_path, of):
     make_bundle("north", of, seed=1)
     make_bundle("south", of, seed=2)
-    made = result_of("train-global", "--project", tmp_path, "--rows", 4000, "--export-pool", tmp_path / "pool.csv")
+    made = result_of(
+        "train-global", ANYONE, "--project", tmp_path, "--rows", 4000, "--export-pool", tmp_path / "pool.csv"
+    )
     assert [i["institution"] for i in made["institutions"]] == ["north", "south"]
     assert made["model"] == str(tmp_path / "global-model")
     assert made["privacy"]["overlapping"]["epsilon"] == 4
@@ -168,9 +171,9 @@ def test_from_bundles_to_scores_and_figures(make_bundle, tmp_path, of):
 
 def test_people_see_institutions_readings_and_places(make_bundle, tmp_path):
     bundle = make_bundle("north")
-    ran = run("train-global", bundle, "--out", tmp_path / "m", "--rows", 500)
+    ran = run("train-global", ANYONE, bundle, "--out", tmp_path / "m", "--rows", 500)
     assert ran.exit_code == 0, ran.stderr
-    for words in ("north", "if no customer is at two institutions", "report.html", "--trust"):
+    for words in ("north", "if no customer is at two institutions", "report.html", "hub trust add"):
         assert words in ran.stdout
     table(200).to_csv(tmp_path / "real.csv", index=False)
     shown = run("evaluate", tmp_path / "m", tmp_path / "real.csv").stdout
@@ -181,23 +184,25 @@ def test_people_see_institutions_readings_and_places(make_bundle, tmp_path):
 def test_only_trusted_signers_are_let_in(make_bundle, tmp_path):
     north, south = make_bundle("north", seed=1), make_bundle("south", seed=2)
     keys = [tmp_path / "homes" / name / "key.pub" for name in ("north", "south")]
-    out = ("--out", tmp_path / "m", "--rows", 500)
-    assert "none of the 1 trusted" in refusal("train-global", north, south, *out, "--trust", keys[0])
-    assert result_of("train-global", north, south, *out, "--trust", keys[0], "--trust", keys[1])["notes"] == []
+    words = (north, south, "--out", tmp_path / "m", "--rows", 500, "--hub", tmp_path / "hub.db")
+    message = refusal("train-global", *words, "--trust", keys[0])
+    assert "south.distill" in message
+    assert "distill hub trust add KEY.pub --name south" in message
+    assert result_of("train-global", *words, "--trust", keys[0], "--trust", keys[1])["notes"] == []
 
 
 def test_a_rehearsal_is_refused_and_allowed_only_with_its_mark(make_bundle, tmp_path):
     bundle = make_bundle("north", rehearsal=True)
-    assert "REHEARSAL and NOT PRIVATE" in refusal("train-global", bundle, "--out", tmp_path / "m")
+    assert "REHEARSAL and NOT PRIVATE" in refusal("train-global", ANYONE, bundle, "--out", tmp_path / "m")
     assert not (tmp_path / "m").exists()
-    made = result_of("train-global", bundle, "--out", tmp_path / "m", "--rows", 500, "--allow-rehearsal")
+    made = result_of("train-global", ANYONE, bundle, "--out", tmp_path / "m", "--rows", 500, "--allow-rehearsal")
     assert made["rehearsal"] is True
     assert "REHEARSAL, NOT PRIVATE" in (tmp_path / "m" / "report.html").read_text()
 
 
 def test_bundles_of_different_schemas_are_refused(make_bundle, tmp_path):
     bundles = make_bundle("north", seed=1), make_bundle("south", schema([0, 1], top=200), seed=2)
-    message = refusal("train-global", *bundles, "--out", tmp_path / "m")
+    message = refusal("train-global", ANYONE, *bundles, "--out", tmp_path / "m")
     assert "'north'" in message
     assert "'south'" in message
     assert "amount" in message
@@ -209,7 +214,7 @@ def test_a_tampered_bundle_is_refused_and_nothing_is_written(make_bundle, tmp_pa
     data = bytearray(bundle.read_bytes())
     data[len(data) // 2] ^= 1
     bundle.write_bytes(data)
-    assert "altered or damaged" in refusal("train-global", bundle, "--out", tmp_path / "m")
+    assert "altered or damaged" in refusal("train-global", ANYONE, bundle, "--out", tmp_path / "m")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["homes", "north.distill"]
 
 
@@ -217,7 +222,7 @@ def test_the_same_bundle_twice_counts_once_with_a_word(make_bundle, tmp_path):
     bundle = make_bundle("north")
     copy = tmp_path / "copy.distill"
     copy.write_bytes(bundle.read_bytes())
-    made = result_of("train-global", bundle, copy, "--out", tmp_path / "m", "--rows", 500)
+    made = result_of("train-global", ANYONE, bundle, copy, "--out", tmp_path / "m", "--rows", 500)
     assert len(made["institutions"]) == 1
     assert any("same bundle" in note for note in made["notes"])
 
@@ -230,7 +235,7 @@ def test_an_empty_folder_and_a_missing_model_are_said_plainly(tmp_path):
 
 
 def test_data_that_does_not_fit_the_model_is_refused(make_bundle, tmp_path):
-    run("train-global", make_bundle("north"), "--out", tmp_path / "m", "--rows", 500)
+    run("train-global", ANYONE, make_bundle("north"), "--out", tmp_path / "m", "--rows", 500)
     model, data, scores = tmp_path / "m", tmp_path / "real.csv", tmp_path / "s.csv"
     assert "no table at" in refusal("evaluate", model, data)
     table(50).drop(columns="fraud").to_csv(data, index=False)

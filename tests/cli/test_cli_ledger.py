@@ -33,7 +33,7 @@ def test_an_officer_may_bring_a_key_whose_private_half_is_elsewhere(bank, tmp_pa
         "operator.pem",
         "operator.pub",
     ]
-    assert "no signing key at" in run("ledger", "grant", *GRANT, "--project", tmp_path / "b", code=2).stderr
+    assert "names it with --key" in run("ledger", "grant", *GRANT, "--project", tmp_path / "b", code=2).stderr
     operator = ("--key", tmp_path / "b" / "keys" / "operator.pem")
     refused = run("ledger", "grant", *GRANT, "--project", tmp_path / "b", *operator, code=2).stderr
     assert "grant entries of the ledger" in refused
@@ -57,9 +57,9 @@ def test_members_come_and_go_by_an_officers_word(granted, tmp_path):
     generate_key(tmp_path / "ben.pem")
     who = (tmp_path / "ben.pub", "--role", "operator", *WHY, "--project", granted)
     found = answer("ledger", "enrol", *who, "--name", "Ben")
-    assert [m["name"] for m in found["members"] if m["role"] == "operator"] == ["operator", "Ben"]
+    assert [m["name"] for m in found["members"] if m["role"] == "operator"][1:] == ["Ben"]
     assert "Ben" in run("ledger", "show", "--project", granted).stdout
-    assert [m["name"] for m in answer("ledger", "retire", *who)["members"]] == ["privacy officer", "operator"]
+    assert "Ben" not in {m["name"] for m in answer("ledger", "retire", *who)["members"]}
     assert "is no operator" in run("ledger", "retire", *who, code=2).stderr
     operator = ("--key", granted / "keys" / "operator.pem")
     assert "signed by an officer" in run("ledger", "enrol", *who, "--name", "Ben", *operator, code=2).stderr

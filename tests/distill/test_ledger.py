@@ -389,7 +389,7 @@ def test_a_crash_leaves_the_reservation_standing_and_it_counts(tmp_path):
 
 
 def test_a_locked_ledger_is_told_and_nothing_is_recorded(ledger, key, monkeypatch):
-    monkeypatch.setattr(ledger_store, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("distill.sqlite_file.BUSY_SECONDS", 0.05)
     head = ledger.head()
     with raw(ledger.path) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -653,6 +653,38 @@ def test_no_flipped_byte_of_the_file_changes_what_is_read(busy, tmp_path):
         except LedgerError:
             noticed += 1
     assert noticed > 100
+
+
+def test_a_schema_that_is_no_text_is_damage_and_not_a_defect(busy, tmp_path):
+    data, copy = busy.path.read_bytes(), tmp_path / "copy.db"
+    for piece in (b"CREATE TABLE entries", b"CREATE TRIGGER head_delete", b"head_update"):
+        place = data.index(piece)
+        copy.write_bytes(data[:place] + b"\xff" + data[place + 1 :])
+        with pytest.raises(LedgerTamperedError, match=r"copy\.db: "):
+            open_ledger(copy).verify()
+
+
+@pytest.mark.parametrize("seal", [None, b"\x00", 7, "upper"])
+def test_a_seal_that_is_no_seal_is_noticed(busy, seal):
+    """What the table's own checks would refuse can still be in a damaged page."""
+    with meddling(busy.path) as connection:
+        (right,) = connection.execute("SELECT seal FROM head").fetchone()
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute(
+            "UPDATE sqlite_master SET sql = replace(sql, 'seal TEXT NOT NULL', 'seal ANY') WHERE name='head'"
+        )
+    with raw(busy.path) as connection:
+        connection.execute("PRAGMA writable_schema=ON")
+        for name in ledger_store._TRIGGERS:
+            connection.execute(f"DROP TRIGGER {name}")
+        connection.execute("UPDATE head SET seal = ?", (right.upper() if seal == "upper" else seal,))
+        for sql in ledger_store._TRIGGERS.values():
+            connection.execute(sql)
+        connection.execute(
+            "UPDATE sqlite_master SET sql = replace(sql, 'seal ANY', 'seal TEXT NOT NULL') WHERE name='head'"
+        )
+    with pytest.raises(LedgerTamperedError, match=r"the seal|damaged"):
+        open_ledger(busy.path)
 
 
 def test_a_truncated_file_is_noticed(busy, tmp_path):

@@ -149,7 +149,10 @@ class Bank:
         rows.to_csv(self.project.data, index=False)
 
     def fit(self, *words: object) -> Result:
-        return distill("fit", "--project", self.folder, *words)
+        """Fit on a machine of its own, so that a test may give one table to several banks."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DISTILL_STATE", f"{self.folder}.state")
+            return distill("fit", "--project", self.folder, *words)
 
     def files(self) -> dict[str, int]:
         """Every file below the folder with its size, also hidden ones; the ledger's own helpers are left out."""

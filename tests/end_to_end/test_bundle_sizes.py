@@ -94,7 +94,7 @@ def test_what_cannot_be_shrunk_is_refused_and_nothing_is_written(bank, tmp_path)
 def test_two_sizes_of_one_release_count_once_at_the_hub(bank, tmp_path):
     shrink(bank, "compact", tmp_path / "small.distill")
     words = ("--out", tmp_path / "hub", "--rows", 500)
-    got = result_of("train-global", tmp_path / "small.distill", bank.project.out, *words)
+    got = result_of("train-global", "--allow-unknown-signers", tmp_path / "small.distill", bank.project.out, *words)
     assert [i["file"] for i in got["institutions"]] == [bank.project.out.name]
     assert any("two sizes of one release" in note for note in got["notes"])
 

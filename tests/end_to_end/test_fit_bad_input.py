@@ -301,7 +301,7 @@ def test_a_key_that_others_can_read(bank, refused):
 
 def test_a_wrong_key(bank, refused):
     other = generate_key(bank.folder / "other.pem")
-    refused("--key", bank.folder / "other.pem", words=("ledger.db was opened with key", other.public_hex[:16]))
+    refused("--key", bank.folder / "other.pem", words=("are signed by an operator, and the given key is", other.public_hex[:16]))
 
 
 def test_a_key_behind_a_passphrase(bank, refused, monkeypatch):

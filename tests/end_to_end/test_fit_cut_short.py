@@ -128,6 +128,25 @@ def test_a_full_disk_under_the_ledger_at_the_very_end_leaves_no_bundle(bank, qui
     assert_stands(bank, files)
 
 
+@pytest.mark.parametrize("by_command", [False, True])
+def test_a_bundle_that_a_killed_fit_committed_is_put_in_place_and_costs_nothing_more(bank, quick, by_command):
+    """Killed between commit and rename: the bundle lies under its temporary name."""
+    assert bank.fit().exit_code == 0
+    out, spent = bank.project.out, bank.books.spent_epsilon
+    digest = bank.bundle.digest
+    out.rename(durable.temporary_beside(out))
+    if by_command:
+        found = result_of("bundle", "recover", "--project", bank.folder)
+        assert found == {"placed": [{"bundle": str(out), "release": bank.books.releases[0].release}], "removed": []}
+        assert distill("bundle", "recover", "--project", bank.folder).stdout == "nothing was left behind\n"
+    else:
+        said = refusal(bank.fit())
+        assert f"its bundle is in place now: {out} (release {bank.books.releases[0].release[:8]})" in said
+        assert "exists already" in refusal(bank.fit())
+    assert (bank.bundle.digest, bank.books.spent_epsilon) == (digest, spent)
+    assert not list(bank.folder.rglob("*.tmp"))
+
+
 def test_a_user_without_a_name_can_fit(bank, monkeypatch):
     """As in a container that runs under a number."""
 

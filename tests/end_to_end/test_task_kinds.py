@@ -116,7 +116,17 @@ def test_a_bundle_of_numbers_is_shown_and_exported(numbers, tmp_path):
 def test_a_model_of_numbers_is_trained_judged_and_used(numbers, tmp_path):
     out, pool = tmp_path / "model", tmp_path / "pool.parquet"
     made = result_of(
-        "train-global", *bundles(numbers[1]), "--out", out, "--export-pool", pool, "--rows", 8000, "--seed", 1
+        "train-global",
+        "--allow-unknown-signers",
+        *bundles(numbers[1]),
+        "--out",
+        out,
+        "--export-pool",
+        pool,
+        "--rows",
+        8000,
+        "--seed",
+        1,
     )
     assert 0.2 < made["synthetic_r2"] < 1
     assert "synthetic_roc_auc" not in made
@@ -145,7 +155,7 @@ def test_a_model_of_numbers_is_trained_judged_and_used(numbers, tmp_path):
 
 def test_a_model_of_numbers_whose_bins_were_taken_out_is_refused(numbers, tmp_path):
     out = tmp_path / "model"
-    result_of("train-global", bundles(numbers[1])[0], "--out", out, "--rows", 500)
+    result_of("train-global", "--allow-unknown-signers", bundles(numbers[1])[0], "--out", out, "--rows", 500)
     card = json.loads((out / "model.json").read_text())
     table(NUMBER, 50, 3).to_csv(tmp_path / "test.csv", index=False)
     (out / "model.json").write_text(json.dumps({**card, "target_bins": None}))
@@ -181,18 +191,28 @@ def test_without_a_target_the_critic_has_the_whole_norm_and_the_rows_look_real(p
 
 def test_without_a_target_the_hub_pools_and_trains_nothing(people, tmp_path):
     made = bundles(people[1])
-    refused = distill("train-global", *made, "--out", tmp_path / "model")
+    refused = distill("train-global", "--allow-unknown-signers", *made, "--out", tmp_path / "model")
     assert refused.exit_code == 2
     assert "error: this schema names no target" in refused.stderr
     pool = tmp_path / "pool.csv"
-    said = result_of("train-global", *made, "--export-pool", pool, "--out", tmp_path / "model", "--rows", 3000)
+    said = result_of(
+        "train-global",
+        "--allow-unknown-signers",
+        *made,
+        "--export-pool",
+        pool,
+        "--out",
+        tmp_path / "model",
+        "--rows",
+        3000,
+    )
     assert said["model"] is None
     assert said["privacy"]["overlapping"]["epsilon"] == pytest.approx(2 * EPSILON)
     rows = pd.read_csv(pool)
     assert len(rows) == 3000
     assert list(rows.columns) == [c["name"] for c in FEATURES]
     assert not (tmp_path / "model").exists()
-    shown = distill("train-global", *made, "--export-pool", pool, "--rows", 500)
+    shown = distill("train-global", "--allow-unknown-signers", *made, "--export-pool", pool, "--rows", 500)
     assert shown.exit_code == 0, shown.output
     assert "no model was trained" in shown.stdout
 
@@ -207,7 +227,17 @@ def test_without_a_target_a_bundle_shrinks_and_is_exported(people, tmp_path):
 
 def test_a_rare_third_class_reaches_the_hubs_model(grades, tmp_path):
     out, pool = tmp_path / "model", tmp_path / "pool.csv"
-    result_of("train-global", *bundles(grades[1]), "--out", out, "--export-pool", pool, "--rows", 8000)
+    result_of(
+        "train-global",
+        "--allow-unknown-signers",
+        *bundles(grades[1]),
+        "--out",
+        out,
+        "--export-pool",
+        pool,
+        "--rows",
+        8000,
+    )
     shares = pd.read_csv(pool)["grade"].value_counts(normalize=True)
     real = pd.concat([pd.read_csv(bank.project.data) for bank in grades[1]])["grade"].value_counts(normalize=True)
     assert real["lost"] < 0.08

@@ -52,10 +52,10 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     for name in NAMES:
         Path(fit[name]["bundle"]).rename(root / "inbox" / f"{name}.distill")
         fit[name]["bundle"] = str(root / "inbox" / f"{name}.distill")
-    pool = root / "pool.parquet"
-    hub = result_of(
-        "train-global", root / "inbox", "--out", root / "model", "--export-pool", pool, "--rows", 3000, "--seed", 1
-    )
+        memory = ("--hub", root / "hub.db")
+        result_of("hub", "trust", "add", root / name / "keys" / "operator.pub", "--name", name, *memory)
+    words = ("--export-pool", root / "pool.parquet", "--rows", 3000, "--seed", 1)
+    hub = result_of("train-global", root / "inbox", "--out", root / "model", *words, *memory)
     return Job(root, init, fit, hub)
 
 
@@ -180,7 +180,8 @@ def test_the_model_scores_real_rows(job, tmp_path):
 
 def test_trusted_keys_let_the_banks_in_and_nobody_else(job, tmp_path):
     keys = [word for name in NAMES[:2] for word in ("--trust", job.folder(name) / "keys" / "operator.pub")]
-    ran = distill("train-global", job.root / "inbox", "--out", tmp_path / "model", *keys)
+    words = ("--out", tmp_path / "model", "--hub", tmp_path / "hub.db")
+    ran = distill("train-global", job.root / "inbox", *words, *keys)
     assert ran.exit_code == 2
     assert "west.distill" in ran.stderr
     assert not (tmp_path / "model").exists()
@@ -240,10 +241,11 @@ def test_a_rehearsal_is_marked_everywhere_and_charged_nothing(twice):
 
 def test_the_hub_takes_a_rehearsal_only_with_a_flag_and_the_model_says_so(twice, tmp_path):
     bundle = twice["rehearsal"][0].project.out
-    refused = distill("train-global", bundle, "--out", tmp_path / "model", "--json")
+    refused = distill("train-global", "--allow-unknown-signers", bundle, "--out", tmp_path / "model", "--json")
     assert refused.exit_code == 2
     assert json.loads(refused.stderr)["error"]["type"] == "RehearsalBundleError"
     assert not (tmp_path / "model").exists()
-    model = result_of("train-global", bundle, "--out", tmp_path / "model", "--rows", 500, "--allow-rehearsal")
+    words = ("--allow-unknown-signers", "--allow-rehearsal")
+    model = result_of("train-global", bundle, "--out", tmp_path / "model", "--rows", 500, *words)
     assert model["rehearsal"] is True
     assert "REHEARSAL, NOT PRIVATE" in (tmp_path / "model" / "report.html").read_text(encoding="utf-8")

@@ -1,5 +1,6 @@
 """Small stand-ins for institutions: a schema of every kind of column, tables, and generators that resample a table."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -92,7 +93,30 @@ def skewed(frame: pd.DataFrame, schema: Schema, keep: float) -> pd.DataFrame:
     return frame[chosen].reset_index(drop=True)
 
 
-def fake_bundle(name: str, schema: Schema, frame: pd.DataFrame, **changes: object) -> SimpleNamespace:
+def fake_chain(*entries: str) -> tuple[str, ...]:
+    """Hashes of a ledger with these entries: as in a real one, each covers all before it."""
+    return tuple(hashlib.sha256("/".join(entries[: n + 1]).encode()).hexdigest() for n in range(len(entries)))
+
+
+def fake_proven(release: str, chain: tuple[str, ...], **changes: object) -> SimpleNamespace:
+    """What the ledger proof in a bundle would say: the release was reserved by the last entry but one."""
+    fields: dict[str, object] = {
+        "release": hashlib.md5(release.encode()).hexdigest(),
+        "sequence": len(chain) - 1,
+        "epsilon": 2.0,
+        "delta": 1e-5,
+        "epsilon_total": 2.0,
+        "rehearsal": False,
+        "grant": SimpleNamespace(order=None),
+        "predecessors": (),
+        "hashes": chain,
+    }
+    return SimpleNamespace(**{**fields, **changes})
+
+
+def fake_bundle(
+    name: str, schema: Schema, frame: pd.DataFrame, *, proven: SimpleNamespace | None = None, **changes: object
+) -> SimpleNamespace:
     """What `read_bundle` would give for an institution: a manifest with every field that the hub reads."""
     fields: dict[str, object] = {
         "institution": name,
@@ -108,7 +132,10 @@ def fake_bundle(name: str, schema: Schema, frame: pd.DataFrame, **changes: objec
         "public_key": ("a" if name < "m" else "b") * 64,
         "ledger": SimpleNamespace(head="c" * 64, entries=[]),
     }
-    digest = f"{abs(hash((name, str(changes)))):064x}"[:64]
+    digest = f"{abs(hash((name, str(changes), str(proven)))):064x}"[:64]
+    proven = proven or fake_proven(name, fake_chain(name, "grant", "reserve", "plan"))
     manifest = SimpleNamespace(**{**fields, **changes})
     path = Path(f"{name}.distill")
-    return SimpleNamespace(manifest=manifest, schema=schema, samples=frame, path=path, digest=digest, size=1234)
+    return SimpleNamespace(
+        manifest=manifest, proven=proven, schema=schema, samples=frame, path=path, digest=digest, size=1234
+    )

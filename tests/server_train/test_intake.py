@@ -1,12 +1,26 @@
+import functools
+import shlex
 from types import SimpleNamespace
 
 import pytest
-from hub_fakes import BINARY, TERNARY, TableGenerator, fake_bundle, table
+from hub_fakes import BINARY, TERNARY, TableGenerator, fake_bundle, fake_chain, fake_proven, table
 
 from distill import generator_parts as generators
-from distill.errors import BundleError, BundleMismatchError, BundleTamperedError, RehearsalBundleError
+from distill.errors import (
+    BundleError,
+    BundleMismatchError,
+    LedgerConflictError,
+    LedgerForkError,
+    RehearsalBundleError,
+    UntrustedSignerError,
+)
 from server_train import intake
-from server_train.intake import find_bundles, receive
+from server_train.hub_store import HubStore
+from server_train.intake import find_bundles
+
+receive = functools.partial(intake.receive, allow_unknown_signers=True)
+FIRST = fake_chain("open", "grant", "reserve 1", "plan 1")
+SECOND = fake_chain("open", "grant", "reserve 1", "plan 1", "commit 1", "reserve 2", "plan 2")
 
 
 @pytest.fixture
@@ -54,25 +68,125 @@ def test_a_rehearsal_is_refused_unless_it_is_allowed(shelf):
 
 def test_a_signer_that_nobody_trusts_is_refused(shelf):
     alpha, zeta = shelf("alpha"), shelf("zeta")
-    with pytest.raises(BundleTamperedError, match=r"zeta.distill.*signed by key b+, which is none of the 1 trusted"):
-        receive([alpha, zeta], trusted=frozenset({"a" * 64}))
-    trusted = receive([alpha, zeta], trusted=frozenset({"a" * 64, "b" * 64}))
-    assert trusted.notes == ()
-    assert any("--trust" in note for note in receive([alpha, zeta]).notes)
+    with pytest.raises(UntrustedSignerError, match=r"zeta.distill.*key b{64}\. .*hub trust add KEY.pub --name zeta`"):
+        intake.receive([alpha, zeta], trusted=frozenset({"a" * 64}))
+    with pytest.raises(UntrustedSignerError):
+        intake.receive([alpha])
+    assert intake.receive([alpha, zeta], trusted=frozenset({"a" * 64, "b" * 64})).notes == ()
+    (note,) = receive([alpha, zeta], trusted=frozenset({"a" * 64})).notes
+    assert "zeta.distill" in note
+    assert "alpha.distill" not in note
+
+
+def test_the_command_that_an_error_proposes_is_safe_to_paste(shelf, tmp_path):
+    path = shelf("alpha", institution="x; rm -rf $HOME 'y'")
+    with pytest.raises(UntrustedSignerError) as caught:
+        intake.receive([path], hub=HubStore(tmp_path / "my hub.db"))
+    command = str(caught.value).split("`")[1]
+    words = [
+        "distill",
+        "hub",
+        "trust",
+        "add",
+        "KEY.pub",
+        "--name",
+        "x; rm -rf $HOME 'y'",
+        "--hub",
+        str(tmp_path / "my hub.db"),
+    ]
+    assert shlex.split(command) == words
+
+
+def test_a_key_that_a_trusted_one_handed_over_to_is_let_in(shelf):
+    rotated = fake_proven("alpha", FIRST, predecessors=("e" * 64, "f" * 64))
+    path = shelf("alpha", proven=rotated)
+    for key in ("a", "e", "f"):
+        assert intake.receive([path], trusted=frozenset({key * 64})).received[0].voucher == key * 64
+    with pytest.raises(UntrustedSignerError):
+        intake.receive([path], trusted=frozenset({"c" * 64}))
+
+
+def test_a_key_that_was_taken_back_ends_the_search(shelf, tmp_path):
+    hub = HubStore(tmp_path / "hub.db")
+    for key in ("e", "f"):
+        hub.add_key(key * 64, name=key, by="tester")
+    hub.remove_key("e")
+    thief = shelf("alpha", proven=fake_proven("alpha", FIRST, predecessors=("e" * 64, "f" * 64)))
+    with pytest.raises(UntrustedSignerError, match=r"trust in e{16}\.\.\. was taken back on"):
+        intake.receive([thief], hub=hub)
+    good = shelf("alpha", proven=fake_proven("alpha", FIRST, predecessors=("f" * 64, "e" * 64)))
+    assert intake.receive([good], hub=hub).received[0].voucher == "f" * 64
+
+
+def test_two_ledgers_of_one_data_set_that_part_ways_are_refused_naming_both_and_the_entry(shelf):
+    """The second release has the same sequence in both, or another one, with other releases in between."""
+    mine = shelf("alpha", proven=fake_proven("one", FIRST))
+    for parted in (
+        fake_chain("open", "grant", "reserve 2", "plan 2"),
+        fake_chain("open", "grant", "reserve x", "plan x", "commit x", "reserve 2", "plan 2"),
+    ):
+        other = shelf("alpha", file="copy", proven=fake_proven("two", parted, epsilon_total=4.0))
+        for paths in ([mine, other], [other, mine]):
+            with pytest.raises(LedgerForkError, match=r"agree up to entry 2 and part after it") as caught:
+                receive(paths)
+            assert "alpha.distill" in str(caught.value)
+            assert "copy.distill" in str(caught.value)
+
+
+def test_a_data_sets_id_under_a_ledger_that_has_nothing_in_common_is_refused(shelf):
+    mine = shelf("alpha", proven=fake_proven("one", FIRST))
+    chain = fake_chain("another open", "grant", "reserve 1", "plan 1")
+    other = shelf("zeta", dataset="alpha".ljust(32, "0"), proven=fake_proven("two", chain))
+    with pytest.raises(LedgerForkError, match=r"differ from the first entry on .*a{16}.*b{16}|b{16}.*a{16}"):
+        receive([mine, other])
+
+
+def test_a_release_has_one_bundle_and_what_was_shrunk_from_it(shelf):
+    proven = fake_proven("one", FIRST)
+    whole = shelf("alpha", level="full", proven=proven)
+    origin = intake.read_bundle(whole).digest
+    shelf("alpha", file="small", level="compact", derived_from=origin, proven=proven)
+    assert len(receive([whole, whole.with_name("small.distill")]).received) == 1
+    again = shelf("alpha", file="again", created="2026-02-01T00:00:00+00:00", proven=proven)
+    with pytest.raises(LedgerConflictError, match=r"again.distill.* and alpha.distill.* two different bundles of one"):
+        receive([whole, again])
+    with pytest.raises(LedgerConflictError, match="two different bundles"):
+        receive([whole.with_name("small.distill"), again])
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["in order", "the later one first"])
+def test_totals_that_leave_a_release_out_are_refused(shelf, first):
+    one = shelf("alpha", proven=fake_proven("one", FIRST))
+    two = shelf(
+        "alpha", file="two", created="2026-02-01T00:00:00+00:00", proven=fake_proven("two", SECOND, epsilon_total=2.0)
+    )
+    with pytest.raises(LedgerConflictError, match=r"had spent epsilon 2 in all, .* spent 4 up to there"):
+        receive([one, two][:: -1 if first else 1])
+
+
+@pytest.mark.parametrize(
+    ("before", "later"),
+    [
+        ({}, {"epsilon_total": 4.0}),
+        ({"rehearsal": True, "epsilon_total": 0.0}, {"epsilon_total": 2.0}),
+        ({"grant": SimpleNamespace(order=8.0)}, {"epsilon_total": 2.9, "grant": SimpleNamespace(order=8.0)}),
+    ],
+    ids=["totals add up", "a rehearsal is charged nothing", "a Renyi filter's total is no sum"],
+)
+def test_two_releases_of_one_ledger_are_taken_in_any_order(shelf, before, later):
+    rehearsal = bool(before.get("rehearsal"))
+    one = shelf("alpha", rehearsal=rehearsal, proven=fake_proven("one", FIRST, **before))
+    two = shelf("alpha", file="two", created="2026-02-01T00:00:00+00:00", proven=fake_proven("two", SECOND, **later))
+    for paths in ([one, two], [two, one]):
+        got = receive(paths, allow_rehearsal=True)
+        assert [r.bundle.path.name for r in got.received] == ["two.distill"]
+        assert any("two releases of one data set" in note for note in got.notes)
 
 
 def test_the_same_bundle_twice_counts_once_with_a_word(shelf):
     got = receive([shelf("alpha"), shelf("alpha", file="copy"), shelf("zeta")])
     assert [r.name for r in got.received] == ["alpha", "zeta"]
     assert any("same bundle" in note for note in got.notes)
-
-
-def test_of_two_releases_of_one_data_set_the_newer_counts_with_a_word(shelf):
-    old = shelf("alpha", created="2026-01-01T00:00:00+00:00")
-    new = shelf("alpha", file="later", created="2026-02-01T00:00:00+00:00")
-    got = receive([new, old])
-    assert [r.bundle.path.name for r in got.received] == ["later.distill"]
-    assert any("two releases of one data set" in note for note in got.notes)
 
 
 def test_institutions_that_share_a_name_are_told_apart(shelf):
