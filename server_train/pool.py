@@ -148,11 +148,11 @@ def draw_pool(
     if notes:
         soft = np.eye(classes)[_codes(schema, bins, frame)]
     else:
-        cells = find_cells(schema, frame)
+        cells = find_cells(schema, frame.iloc[:FIT_ROWS])
         soft, corrected = _soft_labels(frame, origin, generators, members, cells, progress)
         notes += [] if corrected else [_NO_CORRECTION]
         frame[schema.target] = _labels(schema, bins, soft, cells, frame, rng)
-    notes += [_FEW.format(m.institution) for m in members if m.head_share == 0 and not notes]
+        notes += [_FEW.format(m.institution) for m in members if m.head_share == 0]
     return Pool(schema, frame, soft.astype(np.float32), origin, members, prior, tuple(notes), bins)
 
 
@@ -265,12 +265,12 @@ def _soft_labels(
     prior = smoothed_prior(sum(m.noisy_rows for m in members), global_prior(members))
     used = [(g, m) for g, m in zip(generators, members, strict=True) if m.head_share > 0]
     parts = []
-    for start in range(0, len(frame), CHUNK):
-        rows = frame.iloc[start : start + CHUNK].reset_index(drop=True)
+    for part in _chunks(len(frame)):
+        rows = frame.iloc[part].reset_index(drop=True)
         logs = [_head(name, generator, rows, len(prior)) for (name, generator), _ in used]
         parts.append(combine_heads(logs, [m for _, m in used], prior=prior))
         if progress:
-            progress(min(start + CHUNK, len(frame)), len(frame))
+            progress(part.stop, len(frame))
     together = np.concatenate(parts)
     first = frame.iloc[:FIT_ROWS]
     correct = fit_correction(
@@ -283,10 +283,14 @@ def _soft_labels(
         noise=float(np.sqrt(sum(g.count_noise**2 for _, g in generators))),
     )
     if correct is not None:
-        for start in range(0, len(frame), CHUNK):
-            rows = slice(start, start + CHUNK)
-            together[rows] = correct(cells.of(frame.iloc[rows]), together[rows])
+        for part in _chunks(len(frame)):
+            together[part] = correct(cells.of(frame.iloc[part]), together[part])
     return np.asarray(np.exp(match_prior(together, global_prior(members)))), correct is not None
+
+
+def _chunks(rows: int) -> list[slice]:
+    """Neighbouring runs of at most `CHUNK` rows."""
+    return [slice(start, min(start + CHUNK, rows)) for start in range(0, rows, CHUNK)]
 
 
 def _own_labels(
@@ -300,8 +304,7 @@ def _own_labels(
     for number, ((name, generator), member) in enumerate(zip(generators, members, strict=True)):
         where = np.flatnonzero(origin == number)
         if len(where):
-            chunks = [frame.iloc[c].reset_index(drop=True) for c in np.split(where, range(CHUNK, len(where), CHUNK))]
-            logs = np.concatenate([_head(name, generator, chunk, soft.shape[1]) for chunk in chunks])
+            logs = _head(name, generator, frame.iloc[where].reset_index(drop=True), soft.shape[1])
             soft[where] = np.exp(match_prior(logs, np.asarray(member.class_prior)))
     return soft
 
@@ -320,14 +323,8 @@ def _labels(
     rng: np.random.Generator,
 ) -> "np.ndarray | pd.Series[Any]":
     """One label a row, drawn from its probabilities (balanced over cells), in the schema's own values or from inside its bin."""
-    codes = np.concatenate(
-        [
-            balanced_labels(
-                soft[start : start + CHUNK], cells.of(frame.iloc[start : start + CHUNK]), sum(cells.widths), rng
-            )
-            for start in range(0, len(frame), CHUNK)
-        ]
-    )
+    parts = [balanced_labels(soft[p], cells.of(frame.iloc[p]), sum(cells.widths), rng) for p in _chunks(len(frame))]
+    codes = np.concatenate(parts)
     if bins is not None:
         return _stacked(bins.grid.column, [bins.draw(codes, rng)])
     whole = all(isinstance(c, int) for c in schema.classes)

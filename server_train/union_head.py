@@ -117,9 +117,8 @@ def _optimise(
     fitted: list[np.ndarray], widths: tuple[int, ...], *, rows: float, noise: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Both steps: weight (all cells, classes) and bias (classes,)."""
-    matched = _matched(*fitted[1:])
-    cells, base, aims, origin, matched = (torch.from_numpy(np.ascontiguousarray(a)) for a in (*fitted, matched))
-    base, aims = base.float(), aims.float()
+    cells, base, aims, origin, matched = (torch.from_numpy(a) for a in (*fitted, _matched(*fitted[1:])))
+    base, aims, matched = base.float(), aims.float(), matched.float()
     scales = [noise / rows * (width * max(base.shape[1] - 1, 1)) ** 0.5 for width in widths]
 
     def ridge(weight: Tensor) -> Tensor:
@@ -129,7 +128,7 @@ def _optimise(
         norms = [(part.square().sum() + SMOOTH**2).sqrt() for part in weight.split(widths)]
         return torch.stack([scale * norm for scale, norm in zip(scales, norms, strict=True)]).sum()
 
-    within, _ = _least(cells, matched.float(), aims, origin, sum(widths), ridge)
+    within, _ = _least(cells, matched, aims, origin, sum(widths), ridge)
     base = base + torch.nn.functional.embedding_bag(cells, within, mode="sum")
     between, bias = _least(cells, base, aims, torch.zeros_like(origin), sum(widths), lasso)
     return (within + between).double().numpy(), bias[0].double().numpy()
