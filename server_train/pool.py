@@ -19,7 +19,6 @@ import pandas as pd
 from distill.bins import ColumnBins
 from distill.class_chances import log_normalise, match_prior
 from distill.errors import BundleError, DistillError
-from distill.labels import balanced_labels
 from distill.schema import Column, Schema
 from server_train.contribution import (
     Contribution,
@@ -31,7 +30,7 @@ from server_train.contribution import (
 )
 from server_train.features import class_codes
 from server_train.number_bins import as_binned, on_common_bins, target_codes
-from server_train.union_head import FIT_ROWS, Cells, find_cells, fit_correction
+from server_train.union_head import FIT_ROWS, find_cells, fit_correction
 
 EVIDENCE_LIMIT = 10.0  # natural-log units; what one head may say about one class of one row
 LOWEST_LOG = -30.0
@@ -148,10 +147,9 @@ def draw_pool(
     if notes:
         soft = np.eye(classes)[_codes(schema, bins, frame)]
     else:
-        cells = find_cells(schema, frame.iloc[:FIT_ROWS])
-        soft, corrected = _soft_labels(frame, origin, generators, members, cells, progress)
+        soft, corrected = _soft_labels(schema, frame, origin, generators, members, progress)
         notes += [] if corrected else [_NO_CORRECTION]
-        frame[schema.target] = _labels(schema, bins, soft, cells, frame, rng)
+        frame[schema.target] = _labels(schema, bins, soft, rng)
         notes += [_FEW.format(m.institution) for m in members if m.head_share == 0]
     return Pool(schema, frame, soft.astype(np.float32), origin, members, prior, tuple(notes), bins)
 
@@ -254,11 +252,11 @@ def _evidence(logs: np.ndarray, member: Contribution) -> np.ndarray:
 
 
 def _soft_labels(
+    schema: Schema,
     frame: pd.DataFrame,
     origin: np.ndarray,
     generators: Sequence[tuple[str, Generator]],
     members: Sequence[Contribution],
-    cells: Cells,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[np.ndarray, bool]:
     """Class probabilities of every row by all heads together, matched to the global frequencies; whether they were corrected."""
@@ -273,6 +271,7 @@ def _soft_labels(
             progress(part.stop, len(frame))
     together = np.concatenate(parts)
     first = frame.iloc[:FIT_ROWS]
+    cells = find_cells(schema, first)
     correct = fit_correction(
         cells.of(first),
         cells.widths,
@@ -315,16 +314,10 @@ def _codes(schema: Schema, bins: ColumnBins | None, frame: pd.DataFrame) -> np.n
 
 
 def _labels(
-    schema: Schema,
-    bins: ColumnBins | None,
-    soft: np.ndarray,
-    cells: Cells,
-    frame: pd.DataFrame,
-    rng: np.random.Generator,
+    schema: Schema, bins: ColumnBins | None, soft: np.ndarray, rng: np.random.Generator
 ) -> "np.ndarray | pd.Series[Any]":
-    """One label a row, drawn from its probabilities (balanced over cells), in the schema's own values or from inside its bin."""
-    parts = [balanced_labels(soft[p], cells.of(frame.iloc[p]), sum(cells.widths), rng) for p in _chunks(len(frame))]
-    codes = np.concatenate(parts)
+    """One label a row, drawn from its probabilities, in the schema's own values; a number from inside its bin."""
+    codes = (soft.cumsum(axis=1) < rng.random((len(soft), 1))).sum(axis=1).clip(max=soft.shape[1] - 1)
     if bins is not None:
         return _stacked(bins.grid.column, [bins.draw(codes, rng)])
     whole = all(isinstance(c, int) for c in schema.classes)

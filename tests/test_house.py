@@ -28,7 +28,6 @@ HUB_MAY_IMPORT = {
     "distill.generator",
     "distill.generator_parts",
     "distill.grid",  # base grids, from the public schema alone
-    "distill.labels",
     "distill.ledger.budget",  # whether a sum of budgets is within another
     "distill.levels",
     "distill.schema",

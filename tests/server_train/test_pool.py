@@ -155,15 +155,6 @@ def test_a_correction_that_does_not_hold_is_left_out_and_a_note_says_so():
     assert any("used as they are" in note for note in pool.notes)
 
 
-def test_drawn_labels_lean_against_their_own_errors():
-    """In each category labels drawn by independent coins would be off by some 40 rows, one standard deviation."""
-    generator = TableGenerator(BINARY, table(5000, BINARY, 3))
-    pool = draw_pool(BINARY, [("a", generator)], rows=30_000, rng=np.random.default_rng(0))
-    for grade in (1, 2, 3):
-        where = (pool.frame["grade"] == grade).to_numpy()
-        assert abs((pool.frame["default"].to_numpy() - pool.soft_labels[:, 1])[where].sum()) < 20
-
-
 def test_the_same_seed_draws_the_same_pool():
     generators = [
         ("a", TableGenerator(BINARY, table(500, BINARY, 3))),
