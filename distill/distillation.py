@@ -184,4 +184,5 @@ def _generator(
         shares=tuple(counts.shares),
         class_prior=counts.prior,
         noisy_rows=round(counts.total),
+        count_noise=counts.stddev,
     )

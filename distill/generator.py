@@ -46,6 +46,7 @@ class Generator:
         class_prior: Released class shares, (classes,).
         noisy_rows: Released number of rows.
         critic_power: Exponent of the critic's density ratio in selection, 0 (ignore) to 1.
+        count_noise: Stddev of the noise on one released class count, in rows.
     """
 
     schema: Schema
@@ -58,6 +59,7 @@ class Generator:
     class_prior: np.ndarray
     noisy_rows: int
     critic_power: float = 1.0
+    count_noise: float = 0.0
     layout: Layout = field(init=False)
 
     def __post_init__(self) -> None:

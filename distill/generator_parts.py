@@ -114,6 +114,7 @@ def _read_generator(bundle: Bundle) -> Generator:
         class_prior=prior,
         noisy_rows=bundle.manifest.noisy_rows,
         critic_power=power,
+        count_noise=_count_noise(bundle),
     )
 
 
@@ -178,9 +179,7 @@ def _records(
     """Soft records and their weights; without stored ones, one record a class from the class histograms."""
     components, settings = bundle.tensors["components"], bundle.manifest.generator
     if not components:
-        stddev = float(settings["class_stddev"])
-        _require(0 < stddev < float("inf"), "class_stddev is not a positive number")
-        rows = bundle.tensors["statistics"]["class_counts"] * (CLASS_STEP * stddev)
+        rows = bundle.tensors["statistics"]["class_counts"] * (CLASS_STEP * _count_noise(bundle))
         return np.log(rows + 0.5).astype(np.float32), prior / prior.sum()
     steps = settings["probability_steps"]
     stored = components["probabilities"]
@@ -194,6 +193,13 @@ def _records(
     floor = 0.25 * np.minimum(np.concatenate(shares) * steps, 1.0)
     logits = np.log(np.maximum(stored + floor, 1e-6)).astype(np.float32)
     return logits, weights / weights.sum()
+
+
+def _count_noise(bundle: Bundle) -> float:
+    """Stddev of the noise on one class count, in rows."""
+    stddev = float(bundle.manifest.generator["class_stddev"])
+    _require(0 < stddev < float("inf"), "class_stddev is not a positive number")
+    return stddev
 
 
 def _bin_tensors(bins: tuple[ColumnBins, ...]) -> dict[str, np.ndarray]:

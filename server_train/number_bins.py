@@ -30,6 +30,7 @@ class BinnedGenerator(Protocol):
     noisy_rows: int
     class_prior: np.ndarray
     bins: Sequence[ColumnBins]
+    count_noise: float
 
     def draw(self, n: int, rng: np.random.Generator) -> pd.DataFrame:
         """`n` rows in public values, the target among them."""
@@ -110,6 +111,11 @@ class OnCommonBins:
         return (
             float(self.noisy_rows * (1 - np.square(self.class_prior).sum())) if len(self.own.class_prior) > 1 else 0.0
         )
+
+    @property
+    def count_noise(self) -> float:
+        """Stddev of the noise on one released class count, in rows."""
+        return self.own.count_noise
 
     def draw(self, n: int, rng: np.random.Generator) -> pd.DataFrame:
         """`n` rows in public values, the target among them."""

@@ -2,8 +2,9 @@
 
 Institution i describes its features p_i(x) and its class head p_i(y | x), learnt where classes have its own
 frequencies pi_i. The evidence log p_i(y | x) - log pi_i(y) is free of those frequencies; evidence of all heads is
-averaged by information (see `contribution`), and the global frequencies pi are put back. Rows are drawn in
-proportion to noisy row counts, labelled by the combined head, and an intercept makes the mean label frequency equal pi.
+averaged by information (see `contribution`), the global frequencies pi are put back, and the result is corrected towards what
+institutions say of their own rows (see `union_head`). Rows are drawn in proportion to noisy row counts, labelled by that
+head, and an intercept makes the mean label frequency equal pi.
 A target that is a number is pooled by its common bins (see `number_bins`); without a target the rows are pooled as drawn.
 Everything here is post-processing of the bundles: any number of rows, any seed, no budget.
 """
@@ -29,10 +30,10 @@ from server_train.contribution import (
 )
 from server_train.features import class_codes
 from server_train.number_bins import as_binned, on_common_bins, target_codes
+from server_train.union_head import FIT_ROWS, find_cells, fit_correction
 
 EVIDENCE_LIMIT = 10.0  # natural-log units; what one head may say about one class of one row
 LOWEST_LOG = -30.0
-OWN_HEAD = 0.5  # part of a row's label that is its own institution's word; the rest is that of all heads together
 CHUNK = 50_000  # rows a generator is asked for, or labels, at once
 
 T = TypeVar("T")
@@ -52,6 +53,10 @@ class Generator(Protocol):
     @property
     def head_information(self) -> float:
         """On the scale of n * (1 - sum(p**2)) / 2; 0: the class head is unusable."""
+
+    @property
+    def count_noise(self) -> float:
+        """Stddev of the noise on one released class count, in rows."""
 
     def draw(self, n: int, rng: np.random.Generator) -> pd.DataFrame:
         """`n` rows in public values, the target among them."""
@@ -105,9 +110,9 @@ def draw_pool(
 ) -> Pool:
     """Draw `rows` rows from all generators and label them from the class heads.
 
-    A row's label is half what the head of its own institution says of it, half what all heads say together. The first
-    is right about what sets an institution's customers apart (labels of its own rows at its own frequencies: the union
-    of all is the pooled table), the second has less noise. Both have the global class frequencies as their mean.
+    A row's label is what all heads say of it together, corrected towards what the head of its own institution says where
+    that says more than noise. The first has less noise; the second is right about what sets an institution's customers
+    apart (labels of its own rows at its own frequencies: the union of all is the pooled table).
 
     Args:
         schema: Shared by all institutions.
@@ -142,10 +147,10 @@ def draw_pool(
     if notes:
         soft = np.eye(classes)[_codes(schema, bins, frame)]
     else:
-        soft = _soft_labels(frame, generators, members, progress)
-        soft = (1 - OWN_HEAD) * soft + OWN_HEAD * _own_labels(frame, origin, generators, members)
+        soft, corrected = _soft_labels(schema, frame, origin, generators, members, progress)
+        notes += [] if corrected else [_NO_CORRECTION]
         frame[schema.target] = _labels(schema, bins, soft, rng)
-    notes += [_FEW.format(m.institution) for m in members if m.head_share == 0 and not notes]
+        notes += [_FEW.format(m.institution) for m in members if m.head_share == 0]
     return Pool(schema, frame, soft.astype(np.float32), origin, members, prior, tuple(notes), bins)
 
 
@@ -153,6 +158,10 @@ _NO_HEADS = (
     "No combination of class heads tells all classes apart (most institutions hold one class only), so the pooled rows "
     "keep the labels they were drawn with. What tells institutions apart then looks like what tells classes apart: "
     "trust the model only after an evaluation on real rows that hold several classes."
+)
+_NO_CORRECTION = (
+    "Correcting the averaged class heads towards what institutions say of their own rows made them agree less on rows that "
+    "were held out, so they are used as they are."
 )
 _FEW = "{} holds (nearly) one class only: its class head is not used; its rows still shape the features."
 
@@ -243,22 +252,44 @@ def _evidence(logs: np.ndarray, member: Contribution) -> np.ndarray:
 
 
 def _soft_labels(
+    schema: Schema,
     frame: pd.DataFrame,
+    origin: np.ndarray,
     generators: Sequence[tuple[str, Generator]],
     members: Sequence[Contribution],
     progress: Callable[[int, int], None] | None,
-) -> np.ndarray:
-    """Class probabilities of every row from the combined head, matched to the global class frequencies."""
+) -> tuple[np.ndarray, bool]:
+    """Class probabilities of every row by all heads together, matched to the global frequencies; whether they were corrected."""
     prior = smoothed_prior(sum(m.noisy_rows for m in members), global_prior(members))
     used = [(g, m) for g, m in zip(generators, members, strict=True) if m.head_share > 0]
     parts = []
-    for start in range(0, len(frame), CHUNK):
-        rows = frame.iloc[start : start + CHUNK].reset_index(drop=True)
+    for part in _chunks(len(frame)):
+        rows = frame.iloc[part].reset_index(drop=True)
         logs = [_head(name, generator, rows, len(prior)) for (name, generator), _ in used]
         parts.append(combine_heads(logs, [m for _, m in used], prior=prior))
         if progress:
-            progress(min(start + CHUNK, len(frame)), len(frame))
-    return np.asarray(np.exp(match_prior(np.concatenate(parts), global_prior(members))))
+            progress(part.stop, len(frame))
+    together = np.concatenate(parts)
+    first = frame.iloc[:FIT_ROWS]
+    cells = find_cells(schema, first)
+    correct = fit_correction(
+        cells.of(first),
+        cells.widths,
+        together[:FIT_ROWS],
+        _own_labels(first, origin[:FIT_ROWS], generators, members),
+        origin[:FIT_ROWS],
+        rows=sum(m.noisy_rows for m in members),
+        noise=float(np.sqrt(sum(g.count_noise**2 for _, g in generators))),
+    )
+    if correct is not None:
+        for part in _chunks(len(frame)):
+            together[part] = correct(cells.of(frame.iloc[part]), together[part])
+    return np.asarray(np.exp(match_prior(together, global_prior(members)))), correct is not None
+
+
+def _chunks(rows: int) -> list[slice]:
+    """Neighbouring runs of at most `CHUNK` rows."""
+    return [slice(start, min(start + CHUNK, rows)) for start in range(0, rows, CHUNK)]
 
 
 def _own_labels(
@@ -272,8 +303,7 @@ def _own_labels(
     for number, ((name, generator), member) in enumerate(zip(generators, members, strict=True)):
         where = np.flatnonzero(origin == number)
         if len(where):
-            chunks = [frame.iloc[c].reset_index(drop=True) for c in np.split(where, range(CHUNK, len(where), CHUNK))]
-            logs = np.concatenate([_head(name, generator, chunk, soft.shape[1]) for chunk in chunks])
+            logs = _head(name, generator, frame.iloc[where].reset_index(drop=True), soft.shape[1])
             soft[where] = np.exp(match_prior(logs, np.asarray(member.class_prior)))
     return soft
 

@@ -67,6 +67,7 @@ class SampleGenerator:
         self.samples, self.noisy_rows = bundle.samples, bundle.manifest.noisy_rows
         self.class_prior = np.array(bundle.manifest.class_prior)
         self.head_information = self.noisy_rows * (1 - np.square(self.class_prior).sum())
+        self.count_noise = 10.0
         self.counts = np.ones((22, len(self.class_prior)))
         np.add.at(self.counts, (self._cells(self.samples), class_codes(bundle.schema, self.samples)), 1)
 

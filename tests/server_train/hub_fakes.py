@@ -74,6 +74,7 @@ class TableGenerator:
         self.noisy_rows = len(self.frame)
         self.class_prior = np.bincount(codes, minlength=len(self.schema.classes)) / len(codes)
         self.head_information = float(self.noisy_rows * (1 - np.square(self.class_prior).sum()))
+        self.count_noise = 10.0
 
     def draw(self, n: int, rng: np.random.Generator) -> pd.DataFrame:
         return self.frame.iloc[rng.integers(len(self.frame), size=n)].reset_index(drop=True)

@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -114,6 +116,43 @@ def test_drawn_labels_follow_the_soft_ones():
     high = pool.soft_labels[:, 1] > 0.7
     assert pool.frame.loc[high, "default"].mean() == pytest.approx(pool.soft_labels[high, 1].mean(), abs=0.03)
     assert pool.frame["default"].dtype == np.int64
+
+
+@dataclass
+class OfItsOwnRows(TableGenerator):
+    """Its head knows nothing but how often each class occurs at home."""
+
+    def class_log_probabilities(self, frame):
+        return np.tile(np.log(self.class_prior), (len(frame), 1))
+
+
+def test_what_sets_customers_of_institutions_apart_reaches_the_labels():
+    """Grade alone tells good from bad, and each institution has one grade: no head has any evidence, the union has."""
+    whole = table(12_000, BINARY, 6)
+    whole["default"] = (np.random.default_rng(0).random(len(whole)) < 0.25 * whole["grade"]).astype(int)
+    parts = [whole[whole["grade"] == g].reset_index(drop=True) for g in (1, 2, 3)]
+    generators = [(f"grade {g}", OfItsOwnRows(BINARY, part)) for g, part in zip((1, 2, 3), parts, strict=True)]
+    pool = draw_pool(BINARY, generators, rows=6000, rng=np.random.default_rng(0))
+    assert pool.notes == ()
+    for g, part in zip((1, 2, 3), parts, strict=True):
+        chance = pool.soft_labels[(pool.frame["grade"] == g).to_numpy(), 1]
+        assert chance == pytest.approx(np.full(len(chance), part["default"].mean()), abs=0.03), g
+
+
+def test_a_correction_that_does_not_hold_is_left_out_and_a_note_says_so():
+    """The head's word on a row is chance, so nothing about it carries over from one row to another."""
+
+    @dataclass
+    class Chance(TableGenerator):
+        def class_log_probabilities(self, frame):
+            said = np.random.default_rng(len(frame)).dirichlet([0.1, 0.1], len(frame)).clip(1e-9)
+            return np.log(said / said.sum(axis=1, keepdims=True))
+
+    generators = [(name, Chance(BINARY, table(100, BINARY, seed))) for name, seed in (("a", 1), ("b", 2))]
+    for _, generator in generators:
+        generator.count_noise = 0.0
+    pool = draw_pool(BINARY, generators, rows=100, rng=np.random.default_rng(0))
+    assert any("used as they are" in note for note in pool.notes)
 
 
 def test_the_same_seed_draws_the_same_pool():
