@@ -28,7 +28,7 @@ from typing import Any
 import pandas as pd
 import tracer
 
-from distill import durable, pipeline
+from distill import pipeline, placement
 from distill.bundle import read_bundle
 from distill.errors import DistillError
 from distill.keys import load_signing_key
@@ -42,7 +42,7 @@ WINDOWS: dict[str, tuple[Any, str]] = {
     "plan": (Reservation, "plan"),
     "write": (pipeline, "write_bundle"),
     "commit": (Reservation, "commit"),
-    "rename": (durable, "put_in_place"),
+    "rename": (placement, "_move"),
     "recover": (pipeline, "require_nothing_left"),
 }
 STATES = ("nothing", "reserved", "planned", "committed")
