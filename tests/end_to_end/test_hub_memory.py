@@ -94,6 +94,7 @@ class Samples:
         self.samples, self.noisy_rows = bundle.samples, bundle.manifest.noisy_rows
         self.class_prior = np.array(bundle.manifest.class_prior)
         self.head_information = 1.0
+        self.count_noise = 10.0
 
     def draw(self, n: int, rng: np.random.Generator) -> pd.DataFrame:
         return self.samples.iloc[rng.integers(len(self.samples), size=n)].reset_index(drop=True)
