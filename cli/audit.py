@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli.common import JsonOption, ProjectOption, project_at, reporting
-from cli.ledger import LedgerOption, books, left, opened_ledger
+from cli.ledger import LedgerOption, books, keys_from_outside, left, opened_ledger
 
 if TYPE_CHECKING:
     from distill.officer import Audit, Comparison
@@ -48,8 +48,8 @@ def report(
         from distill.officer.page import render
 
         opened = opened_ledger(ledger, project)
-        keys, name = _outside(public_key, ledger, project)
-        found = audit(opened, *keys, name=name, others=other or (), utility=utility)
+        keys = keys_from_outside(public_key, ledger, project)
+        found = audit(opened, *keys, name=_name(ledger, project), others=other or (), utility=utility)
         with durable.wrapped("write the report", out, ConfigError):
             durable.write_whole(out, render(found).encode("utf-8"))
         say(_figures(found, out), _told(found, out))
@@ -77,8 +77,8 @@ def export(
 
         opened = opened_ledger(ledger, project)
         if format == "registry":
-            keys, name = _outside(public_key, ledger, project)
-            written: dict[str, Any] = registry_entry(opened, *keys, institution=name)
+            keys = keys_from_outside(public_key, ledger, project)
+            written: dict[str, Any] = registry_entry(opened, *keys, institution=_name(ledger, project))
             data = (json.dumps(written, indent=2, ensure_ascii=False) + "\n").encode()
             told = f"{len(written['to_fill'])} fields are for a person to fill in (see `to_fill`)"
         else:
@@ -113,16 +113,9 @@ def diff(
             )
 
 
-def _outside(given: list[Path] | None, ledger: Path | None, project: Path) -> tuple[list[str], str | None]:
-    """The public keys to check against, and the institution's name: as given, else the project's, if there is one."""
-    from distill.keys import load_public_key, public_path_of
-
-    paths, name = list(given or ()), None
-    if ledger is None:
-        settings = project_at(project)
-        name = settings.name
-        paths = paths or [p for p in map(public_path_of, (settings.officer, settings.key)) if p.exists()]
-    return [load_public_key(path) for path in paths], name
+def _name(ledger: Path | None, project: Path) -> str | None:
+    """The institution's name, where the ledger is its project's."""
+    return project_at(project).name if ledger is None else None
 
 
 def _figures(found: "Audit", out: Path) -> dict[str, Any]:

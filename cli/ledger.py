@@ -70,8 +70,10 @@ def grant(
 def show(ledger: LedgerOption = None, project: ProjectOption = Path(), as_json: JsonOption = False) -> None:
     """Show every entry: who, when, why, what was read, what it cost, and what is left."""
     with reporting(as_json) as report:
-        opened = opened_ledger(ledger, project)
-        entries, summary = opened.entries(), opened.summary()
+        from distill.ledger.audit import summarise
+
+        state = opened_ledger(ledger, project).state()
+        entries, summary = state.entries, summarise(state)
         rows = _rows(entries)
         standing = [_release(r) for r in summary.standing]
         payload = {**books(summary), "standing": standing, "rows": rows, "entries": entries}
@@ -95,14 +97,8 @@ def verify(
 ) -> None:
     """Check chain, signatures and rules, and recompute every epsilon from the recorded noise by two accountants."""
     with reporting(as_json) as report:
-        from distill.keys import load_public_key, public_path_of
-
         opened = opened_ledger(ledger, project)
-        keys = list(public_key or ())
-        if not keys and ledger is None:
-            settings = project_at(project)
-            keys = [p for p in map(public_path_of, (settings.officer, settings.key)) if p.exists()]
-        found = opened.verify(*map(load_public_key, keys))
+        found = opened.verify(*keys_from_outside(public_key, ledger, project))
         accounted = [_accounted(opened, path) for path in against or ()]
         report(_verified(found, accounted), None if as_json else _verdict(found, accounted))
 
@@ -172,6 +168,17 @@ def opened_ledger(ledger: Path | None, folder: Path) -> "Ledger":
         return open_ledger(ledger)
     settings = project_at(folder)
     return open_ledger(settings.ledger, dataset=settings.dataset)
+
+
+def keys_from_outside(given: list[Path] | None, ledger: Path | None, folder: Path) -> list[str]:
+    """The public keys (hex) that a ledger is checked against: as given, else the project's officer's and operator's."""
+    from distill.keys import load_public_key, public_path_of
+
+    paths = list(given or ())
+    if not paths and ledger is None:
+        settings = project_at(folder)
+        paths = [p for p in map(public_path_of, (settings.officer, settings.key)) if p.exists()]
+    return [load_public_key(path) for path in paths]
 
 
 def officer_of(

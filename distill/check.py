@@ -1,4 +1,5 @@
-"""Small checks of arguments; each raises ConfigError naming the argument, its value and what is allowed."""
+"""Small checks. Of arguments: each raises ConfigError naming the argument, its value and what is allowed. Of what is read
+from a file: `require`, a ValueError in a few words to which the caller adds the place."""
 
 import math
 from numbers import Real
@@ -38,3 +39,9 @@ def budget(epsilon: float, delta: float) -> None:
             f"delta must be below 0.01, not {delta:g}: at delta = 1/n a mechanism may publish a whole record. "
             "A common choice is 1e-5, or well below one over the number of rows."
         )
+
+
+def require(condition: bool, problem: str) -> None:
+    """Raise ValueError with `problem` unless `condition` holds."""
+    if not condition:
+        raise ValueError(problem)

@@ -12,6 +12,7 @@ import numpy as np
 
 from distill.bins import ColumnBins
 from distill.bundle import Bundle
+from distill.check import require
 from distill.errors import BundleError
 from distill.generator import Critic, Generator
 from distill.grid import ColumnGrid, base_grids
@@ -99,9 +100,9 @@ def _read_generator(bundle: Bundle) -> Generator:
     weight = _shaped(heads, "class_weight", (classes, sum(widths)), "i") * step
     bias = _shaped(heads, "class_bias", (classes,), "f")
     prior = np.asarray(bundle.manifest.class_prior, dtype=np.float64)
-    _require(prior.shape == (classes,), "the class prior does not match the classes")
+    require(prior.shape == (classes,), "the class prior does not match the classes")
     power = float(bundle.manifest.generator["critic_power"])
-    _require(0 <= power <= 1, "critic_power is outside 0..1")
+    require(0 <= power <= 1, "critic_power is outside 0..1")
     logits, weights = _records(bundle, widths, prior, shares)
     return Generator(
         schema=schema,
@@ -123,13 +124,13 @@ def _read_statistics(bundle: Bundle) -> tuple[ClassCounts, PairCounts, np.ndarra
     widths = _widths(bundle, _bins(bundle.schema, tensors))
     shares = _shares(tensors["class_counts"], widths)
     noise = {name: float(settings[name]) for name in ("class_stddev", "pair_stddev", "pair_step")}
-    _require(all(np.isfinite(v) and v >= 0 for v in noise.values()), "a noise scale is not a positive number")
+    require(all(np.isfinite(v) and v >= 0 for v in noise.values()), "a noise scale is not a positive number")
     cells = np.split(tensors["class_counts"] * (CLASS_STEP * noise["class_stddev"]), np.cumsum(widths)[:-1], axis=1)
     counts = ClassCounts(cells[0].sum(axis=1), cells, noise["class_stddev"])
     columns = tensors["pair_columns"]
-    _require(columns.ndim == 2 and columns.shape[1] == 2 and columns.dtype.kind == "i", "pair_columns are not pairs")
+    require(columns.ndim == 2 and columns.shape[1] == 2 and columns.dtype.kind == "i", "pair_columns are not pairs")
     first, second = columns.T
-    _require(bool(((first >= 0) & (first < second) & (second < len(widths))).all()), "pair_columns names no columns")
+    require(bool(((first >= 0) & (first < second) & (second < len(widths))).all()), "pair_columns names no columns")
     pairs = [(int(i), int(j)) for i, j in columns]
     sizes = [widths[i] * widths[j] for i, j in pairs]
     added = _shaped(tensors, "pair_additions", (sum(sizes),), "i") * (noise["pair_step"] * noise["pair_stddev"])
@@ -148,7 +149,7 @@ def _widths(bundle: Bundle, bins: list[ColumnBins]) -> list[int]:
     widths = [b.n_bins for b in bins if b.grid.column.name != schema.target]
     counts = _shaped(bundle.tensors["statistics"], "class_counts", (_classes(schema, bins), sum(widths)), "i")
     first = counts[:, : widths[0]].astype(np.float64)
-    _require(bool((counts >= 0).all()) and first.sum() > 0, "class_counts are negative or all zero")
+    require(bool((counts >= 0).all()) and first.sum() > 0, "class_counts are negative or all zero")
     return widths
 
 
@@ -158,12 +159,12 @@ def _classes(schema: Schema, bins: list[ColumnBins]) -> int:
         return 1
     target = bins[schema.target_place]
     if schema.task == "number":
-        _require(bool((np.diff(target.bin_of_piece) >= 0).all()), "the target's bins are not in order")
-        _require(target.n_bins <= MAX_TARGET_BINS, "the target has too many bins")
+        require(bool((np.diff(target.bin_of_piece) >= 0).all()), "the target's bins are not in order")
+        require(target.n_bins <= MAX_TARGET_BINS, "the target has too many bins")
         return target.n_bins
     cells = np.arange(len(schema.classes))
     in_order = np.array_equal(target.starts, cells) and np.array_equal(target.bin_of_piece, cells)
-    _require(in_order, "the target's bins are not its classes")
+    require(in_order, "the target's bins are not its classes")
     return len(cells)
 
 
@@ -183,12 +184,12 @@ def _records(
         return np.log(rows + 0.5).astype(np.float32), prior / prior.sum()
     steps = settings["probability_steps"]
     stored = components["probabilities"]
-    _require(stored.ndim == 2 and stored.dtype == np.uint8, "probabilities are not 8-bit rows")
-    _require(0 < len(stored) <= MAX_RECORDS, "too many or no soft records")
-    _require(stored.shape[1] == sum(widths), "probabilities do not fit the bins")
-    _require(type(steps) is int and 1 <= steps <= 255, "probability_steps is not within 1..255")
+    require(stored.ndim == 2 and stored.dtype == np.uint8, "probabilities are not 8-bit rows")
+    require(0 < len(stored) <= MAX_RECORDS, "too many or no soft records")
+    require(stored.shape[1] == sum(widths), "probabilities do not fit the bins")
+    require(type(steps) is int and 1 <= steps <= 255, "probability_steps is not within 1..255")
     weights = _shaped(components, "weights", (len(stored),), "f").astype(np.float64)
-    _require(bool((weights >= 0).all()) and weights.sum() > 0, "weights are not shares")
+    require(bool((weights >= 0).all()) and weights.sum() > 0, "weights are not shares")
     # What was rounded to zero is not impossible: a quarter of a step, less for a bin that is rarer than a step anyway.
     floor = 0.25 * np.minimum(np.concatenate(shares) * steps, 1.0)
     logits = np.log(np.maximum(stored + floor, 1e-6)).astype(np.float32)
@@ -198,7 +199,7 @@ def _records(
 def _count_noise(bundle: Bundle) -> float:
     """Stddev of the noise on one class count, in rows."""
     stddev = float(bundle.manifest.generator["class_stddev"])
-    _require(0 < stddev < float("inf"), "class_stddev is not a positive number")
+    require(0 < stddev < float("inf"), "class_stddev is not a positive number")
     return stddev
 
 
@@ -246,7 +247,7 @@ def _critic(critic: Critic) -> dict[str, np.ndarray]:
 
 def _read_critic(heads: dict[str, np.ndarray], width: int) -> Critic:
     hidden = len(heads["critic_hidden_bias"])
-    _require(0 < hidden <= 4096, "the critic is too large or empty")
+    require(0 < hidden <= 4096, "the critic is too large or empty")
     shapes = {
         "critic_hidden": (hidden, width),
         "critic_hidden_bias": (hidden,),
@@ -267,11 +268,11 @@ def _probabilities(generator: Generator) -> np.ndarray:
 def _bins(schema: Schema, statistics: dict[str, np.ndarray]) -> list[ColumnBins]:
     """Coarse bins of every column, checked against the base grids that the schema fixes."""
     grids, sizes = base_grids(schema), statistics["bin_pieces"].astype(np.int64)
-    _require(sizes.shape == (len(grids),) and bool((sizes > 0).all()), "bin_pieces does not fit the columns")
+    require(sizes.shape == (len(grids),) and bool((sizes > 0).all()), "bin_pieces does not fit the columns")
     cuts = np.cumsum(sizes)
     parts = []
     for name in ("bin_starts", "bin_masses", "bin_of_piece"):
-        _require(statistics[name].shape == (int(cuts[-1]),), f"{name} has the wrong length")
+        require(statistics[name].shape == (int(cuts[-1]),), f"{name} has the wrong length")
         parts.append(np.split(statistics[name], cuts[:-1]))
     return [_column_bins(*column) for column in zip(grids, *parts, strict=True)]
 
@@ -279,15 +280,15 @@ def _bins(schema: Schema, statistics: dict[str, np.ndarray]) -> list[ColumnBins]
 def _column_bins(grid: ColumnGrid, starts: np.ndarray, masses: np.ndarray, bin_of_piece: np.ndarray) -> ColumnBins:
     starts, bin_of_piece = starts.astype(np.int64), bin_of_piece.astype(np.int64)
     name = grid.column.name
-    _require(
+    require(
         starts[0] == 0 and bool((np.diff(starts) > 0).all()) and starts[-1] < grid.cells,
         f"bins of {name!r} are out of order",
     )
-    _require(bool((masses >= 0).all()), f"bins of {name!r} have negative mass")
+    require(bool((masses >= 0).all()), f"bins of {name!r} have negative mass")
     used = np.unique(bin_of_piece)
-    _require(bool((used == np.arange(len(used))).all()), f"bins of {name!r} are not numbered in full")
+    require(bool((used == np.arange(len(used))).all()), f"bins of {name!r} are not numbered in full")
     if grid.column.nullable:
-        _require(
+        require(
             starts[-1] == grid.leaves and (bin_of_piece == bin_of_piece[-1]).sum() == 1,
             f"column {name!r} lacks its missing bin",
         )
@@ -297,11 +298,6 @@ def _column_bins(grid: ColumnGrid, starts: np.ndarray, masses: np.ndarray, bin_o
 def _shaped(group: dict[str, np.ndarray], name: str, shape: tuple[int, ...], kind: str) -> np.ndarray:
     """The tensor called `name`, of this shape and of a type of this kind ("f" or "i")."""
     array = group[name]
-    _require(array.shape == shape, f"{name} has shape {array.shape}, expected {shape}")
-    _require(array.dtype.kind == kind, f"{name} has type {array.dtype}")
+    require(array.shape == shape, f"{name} has shape {array.shape}, expected {shape}")
+    require(array.dtype.kind == kind, f"{name} has type {array.dtype}")
     return array
-
-
-def _require(condition: bool, problem: str) -> None:
-    if not condition:
-        raise ValueError(problem)

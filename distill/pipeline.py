@@ -6,7 +6,7 @@ entry is left under its final name, and a bundle that was committed is put in pl
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +140,6 @@ def fit(
     known = None if noise.rehearsal else request.known_tables
     with remembered(known, rows, request.schema, ledger, request.name):
         reservation = reserve_release(request, ledger, key, rehearsal=noise.rehearsal, rows_per_unit=most)
-    linked = tuple(link.name for link in ledger.state().links.values())
     table = PrivateTable(rows, request.schema, reservation, noise, rows_per_unit=most)
     del rows
     progress("size", 0, 1)
@@ -152,7 +151,7 @@ def fit(
     reservation.plan(plan.events[1:])
     with used(device):
         distilled = distil(table, plan, rng, progress)
-    return replace(_write(request, ledger, reservation, key, plan, distilled, table.reads, rng), linked=linked)
+    return _write(request, ledger, reservation, key, plan, distilled, table.reads, rng)
 
 
 def _plan(request: Request, noisy_size: int, limit: RenyiLimit | None) -> Plan:
@@ -222,4 +221,5 @@ def _write(
         release=reservation.release,
         head=placed.head,  # not asked for anew: whatever happens to the disk now, this release is done
         rehearsal=reservation.rehearsal,
+        linked=reservation.linked,
     )

@@ -67,7 +67,7 @@ class HubStore:
         """Trust a key from now on; adding it again changes nothing. Raises ConfigError if it or the name is taken."""
         if not name.strip() or not name.isprintable() or len(name) > 500:
             raise ConfigError("the name must be one line of printable text, at most 500 characters (--name).")
-        new = TrustedKey(public_key=public_hex, name=name, added=_now(), added_by=by)
+        new = TrustedKey(public_key=public_hex, name=name, added=now(), added_by=by)
 
         def add(connection: sqlite3.Connection) -> TrustedKey:
             for key in (k for k in _keys(connection) if k.removed is None):
@@ -93,7 +93,7 @@ class HubStore:
         if found is None:
             names = ", ".join(k.name for k in trusted) or "none"
             raise ConfigError(f"no trusted key has the digits or the name {which!r}; trusted: {names}.")
-        said = (_now(), found.public_key)
+        said = (now(), found.public_key)
         self._write(lambda c: c.execute("UPDATE keys SET removed = ? WHERE public_key = ?", said))
         return found
 
@@ -117,7 +117,7 @@ class HubStore:
         """
 
         def write(connection: sqlite3.Connection) -> tuple[TrustedKey, ...]:
-            for ledger in after_all(_ledgers(connection, bundles), bundles, _now()):
+            for ledger in after_all(_ledgers(connection, bundles), bundles, now()):
                 _put_ledger(connection, ledger)
             new = [_succeed(connection, b, v) for b, v in zip(bundles, vouchers, strict=True)]
             return tuple(key for key in new if key is not None)
@@ -176,7 +176,7 @@ def _succeed(connection: sqlite3.Connection, bundle: Bundle, voucher: str) -> Tr
     taken = {k.name for k in known.values()}
     name = next(n for n in (f"{before.name} ({i})" for i in itertools.count(2)) if n not in taken)
     note = f"{voucher[:16]}... handed over to it in the ledger of data set {bundle.manifest.dataset}"
-    new = TrustedKey(public_key=signer, name=name, added=_now(), added_by="a rotation", note=note)
+    new = TrustedKey(public_key=signer, name=name, added=now(), added_by="a rotation", note=note)
     _insert(connection, "INSERT INTO keys", new)
     return new
 
@@ -198,5 +198,6 @@ def _insert(connection: sqlite3.Connection, into: str, row: TrustedKey | SeenRel
     connection.execute(f"{into} ({columns[0]}) VALUES ({columns[1]})", values)
 
 
-def _now() -> str:
+def now() -> str:
+    """The time in UTC, ISO, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

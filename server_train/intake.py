@@ -8,7 +8,6 @@ notes.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from distill import generator_parts as generators
@@ -17,7 +16,7 @@ from distill.errors import BundleError, BundleMismatchError, RehearsalBundleErro
 from distill.levels import LEVELS
 from distill.schema import Column, Schema
 from server_train.hub_heads import after_all
-from server_train.hub_store import HubStore
+from server_train.hub_store import HubStore, now
 from server_train.hub_trust import Signers
 from server_train.pool import Generator, guarded
 
@@ -153,8 +152,7 @@ def _verified(path: Path, signers: Signers, allow_unknown_signers: bool, allow_r
 
 def _require_no_conflict(hub: HubStore | None, bundles: Sequence[Bundle]) -> None:
     """The bundles' ledgers agree with each other and with what the hub has seen. Raises LedgerConflictError."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    after_all(hub.ledgers() if hub is not None else (), bundles, now)
+    after_all(hub.ledgers() if hub is not None else (), bundles, now())
 
 
 def _unknown(bundles: Sequence[Bundle], signers: Signers) -> list[str]:

@@ -7,9 +7,9 @@ the template escapes all of it, and figures are embedded as images, which run no
 from collections.abc import Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
-from distill.figures import INK, MUTED, PALETTE, data_uri, empty_figure
+from distill.figures import INK, MUTED, PALETTE, data_uri, empty_figure, templates_of
 from server_train.model import ModelCard
 
 TEMPLATE = "report.html"
@@ -36,18 +36,15 @@ def render_report(card: ModelCard) -> str:
 
 
 def templates() -> Environment:
-    """The templates of all reports: everything they show is escaped, and a name that is not there is an error."""
-    environment = Environment(
-        loader=PackageLoader("server_train"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    """The templates of all reports of the hub."""
+    return templates_of(
+        "server_train",
+        size=readable_bytes,
+        number=readable_number,
+        percent=readable_percent,
+        tiny=readable_tiny,
+        short=short,
     )
-    environment.filters.update(
-        size=readable_bytes, number=readable_number, percent=readable_percent, tiny=readable_tiny, short=short
-    )
-    return environment
 
 
 def learning_curve(training: dict[str, Any]) -> str:

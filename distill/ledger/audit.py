@@ -2,7 +2,7 @@
 
 import math
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from distill.accounting import Event, epsilon_of, renyi_of
 from distill.errors import ConfigError, LedgerTamperedError
 from distill.ledger import store
 from distill.ledger.bodies import Filter, LinkBody, Member, PlanBody, ReserveBody
-from distill.ledger.entry import head_is_sealed, read_entry
+from distill.ledger.entry import Entry, head_is_sealed, read_entry
 from distill.ledger.releases import Release
 from distill.ledger.state import State
 from distill.recompute import AGREES, contradict
@@ -76,6 +76,7 @@ class Verification:
         vouched: Entries, counted from the first, that a given key vouches for: it signed the last of them, whose hash
             covers the others. 0: no key was given, so the ledger vouches for its own signers.
         strangers: Members who signed and whose key was not given.
+        entries: All that was verified, in order.
         checks: One sentence a check.
     """
 
@@ -85,6 +86,7 @@ class Verification:
     strangers: tuple[Member, ...]
     summary: LedgerSummary
     releases: tuple[AuditedRelease, ...]
+    entries: tuple[Entry, ...]
     checks: tuple[str, ...]
 
     @property
@@ -101,18 +103,12 @@ def replay(path: Path, connection: sqlite3.Connection, *, pages: bool = False) -
         connection: Open on the ledger, its tables and triggers checked.
         pages: Also run SQLite's check of the file's structure.
     """
-    state = State()
     place = "the file"
     try:
         if pages:
             store.check_pages(connection)
-        for number, (sequence, data) in enumerate(store.rows(connection), start=1):
-            place = f"entry {number}"
-            if sequence != number:
-                raise ValueError(f"it is missing; the next one there is number {sequence}")
-            entry = read_entry(data)
-            place = f"entry {number} ({entry.kind})"
-            state.apply(entry)
+        place = ""
+        state = admit(store.rows(connection))
         place = "the end of the chain"
         if not state.entries:
             raise ValueError("all entries are missing")
@@ -120,7 +116,23 @@ def replay(path: Path, connection: sqlite3.Connection, *, pages: bool = False) -
         if sealed != state.last.sequence or not head_is_sealed(state.last, seal):
             raise ValueError(f"the seal is not that of entry {state.last.sequence}: entries were cut off or put on")
     except ValueError as error:
-        raise tampered(path, f"{place}: {error}") from None
+        raise tampered(path, f"{place}: {error}" if place else str(error)) from None
+    return state
+
+
+def admit(rows: Iterable[tuple[int, bytes]]) -> State:
+    """The books after stored entries (number, bytes), each checked. Raises ValueError that begins with the place."""
+    state, place = State(), "the file"
+    try:
+        for number, (sequence, data) in enumerate(rows, start=1):
+            place = f"entry {number}"
+            if sequence != number:
+                raise ValueError(f"it is missing; the next one there is number {sequence}")
+            entry = read_entry(data)
+            place = f"entry {number} ({entry.kind})"
+            state.apply(entry)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
     return state
 
 

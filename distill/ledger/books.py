@@ -254,6 +254,7 @@ class Ledger:
             strangers=tuple(m for m in state.members.all if m.public_key in signers - set(trusted)),
             summary=summarise(state),
             releases=recompute(self.path, state, progress),
+            entries=tuple(state.entries),
             checks=checks_made(state, vouched=vouched),
         )
 

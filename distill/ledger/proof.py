@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from distill.accounting import Event
 from distill.canonical import canonical
+from distill.check import require
 from distill.ledger.bodies import EnrolBody, GrantBody, Hash, OpenBody, PlanBody, ReserveBody, RetireBody, RotateBody
 from distill.ledger.budget import Grant, within
 from distill.ledger.entry import Entry, chain_of, read_entry
@@ -95,7 +96,7 @@ def check_proof(proof: LedgerProof, public_hex: str) -> Proven:
     if len(proof.entries) < 4:
         raise ValueError("opening, grant, reservation and plan are needed")
     hashes = tuple(chain_of(proof.chain))
-    _require(bool(hashes) and hashes[-1] == proof.head, "the chain of the ledger proof does not end in its head")
+    require(bool(hashes) and hashes[-1] == proof.head, "the chain of the ledger proof does not end in its head")
     reader = _Reader(hashes, public_hex)
     for number, raw in enumerate(proof.entries, start=1):
         try:
@@ -130,7 +131,7 @@ class _Reader:
             case GrantBody() as body:
                 self._grant = Grant(epsilon=body.epsilon, delta=body.delta, order=body.order)
             case ReserveBody() as body:
-                _require(self._reserved is None, "a second reservation")
+                require(self._reserved is None, "a second reservation")
                 _require_signer(entry, self._signer)
                 _require_within(body, self._grant)
                 self._reserved, self._release = (entry, body, self._grant), begun(entry, body)
@@ -170,15 +171,15 @@ class _Reader:
     def _place(self, entry: Entry) -> None:
         """The entry stands where it says in the chain, after the one read before, in the same ledger."""
         if self._first is None:
-            _require(entry.kind == "open" and entry.sequence == 1, "it opens no ledger")
+            require(entry.kind == "open" and entry.sequence == 1, "it opens no ledger")
             self._first = entry
         else:
-            _require(entry.kind != "open", "it does not belong in a proof")
-        _require(entry.sequence > self._sequence, "it is out of order")
-        _require(entry.sequence <= len(self._hashes), "it is later than the head")
-        _require(self._hashes[entry.sequence - 1] == entry.hash, "it is not in the chain that leads to the head")
+            require(entry.kind != "open", "it does not belong in a proof")
+        require(entry.sequence > self._sequence, "it is out of order")
+        require(entry.sequence <= len(self._hashes), "it is later than the head")
+        require(self._hashes[entry.sequence - 1] == entry.hash, "it is not in the chain that leads to the head")
         same = (entry.dataset, entry.unit) == (self._first.dataset, self._first.unit)
-        _require(same, "it is from another ledger")
+        require(same, "it is from another ledger")
 
     def _before(self, key: str) -> tuple[str, ...]:
         """The keys that handed over to `key`, directly or through others, the newest first."""
@@ -190,24 +191,19 @@ class _Reader:
 
 
 def _require_signer(entry: Entry, public_hex: str) -> None:
-    _require(entry.public_key == public_hex, "it is signed by another key than the bundle")
+    require(entry.public_key == public_hex, "it is signed by another key than the bundle")
 
 
 def _require_within(body: ReserveBody, grant: Grant) -> None:
     """The running totals, this release included, fit the grant of the time."""
-    _require((body.renyi is None) == (grant.order is None), "it is not counted as the grant says")
+    require((body.renyi is None) == (grant.order is None), "it is not counted as the grant says")
     mine = (0.0, 0.0)
     if body.rehearsal and grant.order is None:  # a rehearsal must fit, but is not charged
         mine = (body.epsilon, body.delta)
     counted = body.rehearsal or grant.order is not None or within(body.epsilon, body.epsilon_total)
-    _require(
+    require(
         counted
         and within(body.epsilon_total + mine[0], grant.epsilon)
         and within(body.delta_total + mine[1], grant.delta),
         "the reservation went over the grant",
     )
-
-
-def _require(condition: bool, problem: str) -> None:
-    if not condition:
-        raise ValueError(problem)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from distill.accounting import Event
+from distill.check import require
 from distill.ledger.bodies import REHEARSAL, ReserveBody, check_rounds
 from distill.ledger.budget import Charge
 from distill.ledger.entry import Entry
@@ -65,34 +66,34 @@ class Release:
 
     def planned(self, events: tuple[Event, ...], epsilon_release: float, renyi_release: float | None) -> "Release":
         """Its later rounds are on the books."""
-        _require(self.status == "reserved", f"the release is already {self.status}")
+        require(self.status == "reserved", f"the release is already {self.status}")
         check_rounds(events, first=False)
         both = self.events + events
-        _require(len({e.name for e in both}) == len(both), "two events share a name")
+        require(len({e.name for e in both}) == len(both), "two events share a name")
         return replace(
             self, status="planned", events=both, epsilon_release=epsilon_release, renyi_release=renyi_release
         )
 
     def committed(self, bundle: str) -> "Release":
         """It was made; what was reserved stays charged."""
-        _require(self.status == "planned", f"the release is {self.status}, not planned")
+        require(self.status == "planned", f"the release is {self.status}, not planned")
         return replace(self, status="committed", bundle=bundle)
 
     def abandoned(self) -> "Release":
         """It ended after round 0."""
-        _require(self.status == "reserved", f"the release is already {self.status}")
+        require(self.status == "reserved", f"the release is already {self.status}")
         return replace(self, status="abandoned")
 
     def resolved(self) -> "Release":
         """An officer closed it, because it will not finish."""
-        _require(self.stands, f"the release is already {self.status}")
+        require(self.stands, f"the release is already {self.status}")
         return replace(self, status="resolved")
 
 
 def begun(entry: Entry, body: ReserveBody) -> Release:
     """The release that a `reserve` entry begins. Raises ValueError."""
     check_rounds(body.events, first=True)
-    _require(body.warning == (REHEARSAL if body.rehearsal else ""), "the rehearsal warning is missing or misplaced")
+    require(body.warning == (REHEARSAL if body.rehearsal else ""), "the rehearsal warning is missing or misplaced")
     return Release(
         release=body.release,
         purpose=body.purpose,
@@ -106,8 +107,3 @@ def begun(entry: Entry, body: ReserveBody) -> Release:
         epsilon_release=body.epsilon_release,
         renyi_release=body.renyi_release,
     )
-
-
-def _require(condition: bool, problem: str) -> None:
-    if not condition:
-        raise ValueError(problem)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from distill.accounting import Event, RenyiLimit, cost_of, epsilon_of, renyi_of
+from distill.accounting import Event, RenyiLimit, epsilon_of, renyi_of
 from distill.errors import BudgetError, ConfigError, LedgerError
 from distill.keys import SigningKey
 from distill.ledger.bodies import AbandonBody, B, Body, CommitBody, Kind, PlanBody, check_rounds, make_body
@@ -35,6 +35,7 @@ class Reservation:
         epsilon, delta: The most that the whole release may cost.
         limit: The same as Renyi DP, where that is how releases are added up; a plan must keep to both.
         rehearsal: Whether the noise is repeatable.
+        linked: Names of data sets that are declared to hold some of the same units.
         events: What is planned and so paid for, so far.
     """
 
@@ -47,6 +48,7 @@ class Reservation:
         self.epsilon, self.delta, self.rehearsal = booked.epsilon, booked.delta, booked.rehearsal
         order, most = state.grant.order, booked.renyi
         self.limit = None if order is None or most is None else RenyiLimit(order, most)
+        self.linked = tuple(link.name for link in state.links.values())
         self.events: tuple[Event, ...] = booked.events
 
     def plan(self, events: Sequence[Event]) -> Entry:
@@ -127,7 +129,7 @@ def checked_rounds(events: Sequence[Event], *, first: bool) -> None:
 def affordable(events: Sequence[Event], epsilon: float, delta: float, limit: RenyiLimit | None) -> float:
     """What `events` cost at `delta`; raises BudgetError if that, or their cost as Renyi DP, is more than was reserved."""
     cost = epsilon_of(events, delta)
-    if not within(cost_of(events, delta, epsilon=epsilon, limit=limit), epsilon):
+    if not within(cost, epsilon) or (limit is not None and not within(renyi_of(events, limit.order), limit.most)):
         also = "" if limit is None else f", and Renyi DP {renyi_of(events, limit.order):.6g} of {limit.most:.6g}"
         raise BudgetError(
             f"the planned events cost epsilon {cost:.6g} at delta {delta:g}{also}, more than the reserved {epsilon:.6g}. "

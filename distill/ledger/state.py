@@ -4,6 +4,7 @@ Writing and verifying share this one set of rules: the ledger applies them to an
 to every entry that was. A broken rule raises ValueError with the problem in a few words; the caller adds the place.
 """
 
+from distill.check import require
 from distill.ledger.bodies import (
     AbandonBody,
     CommitBody,
@@ -76,13 +77,13 @@ class State:
             case GrantBody() as body:
                 self._regrant(body)
             case LinkBody() as body:
-                _require(body.dataset != entry.dataset, "a data set cannot share units with itself")
+                require(body.dataset != entry.dataset, "a data set cannot share units with itself")
                 self.links[body.dataset] = body
             case ReserveBody() as body:
-                _require(body.release not in self.releases, "the release was reserved before")
-                _require((body.renyi is None) == (self.grant.order is None), "it is not counted as the grant says")
+                require(body.release not in self.releases, "the release was reserved before")
+                require((body.renyi is None) == (self.grant.order is None), "it is not counted as the grant says")
                 what = self.exceeded_by(Charge(body.epsilon, body.delta, body.renyi or 0.0))
-                _require(what is None, f"the granted {what} was exceeded")
+                require(what is None, f"the granted {what} was exceeded")
                 self._book(begun(entry, body), body)
             case PlanBody() | CommitBody() | AbandonBody() | ResolveBody() as body:
                 self._book(self._advanced(body), body)
@@ -90,9 +91,9 @@ class State:
 
     def _regrant(self, body: GrantBody) -> None:
         """Replace the grant; how releases are added up is fixed before the first of them."""
-        _require((body.order is None) == (body.filter == "basic"), "a Renyi filter, and only that, has an order")
+        require((body.order is None) == (body.filter == "basic"), "a Renyi filter, and only that, has an order")
         kept = not self.releases or body.order == self.grant.order
-        _require(kept, "how releases are added up cannot change after the first of them")
+        require(kept, "how releases are added up cannot change after the first of them")
         self.grant = Grant(epsilon=body.epsilon, delta=body.delta, order=body.order)
         _ = self.grant.renyi  # raises if nothing at this order converts to so small a budget
 
@@ -114,14 +115,14 @@ class State:
     def _book(self, release: Release, body: ReserveBody | ReleaseStep) -> None:
         """Record `release` if the entry's own arithmetic agrees."""
         stated = (body.epsilon_release, body.renyi_release)
-        _require(stated == (release.epsilon_release, release.renyi_release), "its cost is not that of its events")
+        require(stated == (release.epsilon_release, release.renyi_release), "its cost is not that of its events")
         fits = within(release.epsilon_release, release.epsilon)
         if release.renyi is not None:
-            _require(release.renyi_release is not None, "its cost as Renyi DP is missing")
+            require(release.renyi_release is not None, "its cost as Renyi DP is missing")
             fits = fits and within(release.renyi_release or 0.0, release.renyi)
-        _require(fits, "its events cost more than the release reserved")
+        require(fits, "its events cost more than the release reserved")
         totals = self.grant.spent(self.total_with(release))
-        _require(_alike(totals, (body.epsilon_total, body.delta_total)), "its running totals do not add up")
+        require(_alike(totals, (body.epsilon_total, body.delta_total)), "its running totals do not add up")
         self._sum.add(release.charged, instead_of=self._charged_before(release))
         self.releases[release.release] = release
 
@@ -131,23 +132,18 @@ class State:
 
     def _check_link(self, entry: Entry) -> None:
         """The entry continues this chain: number, previous hash, data set, unit."""
-        _require(entry.sequence == len(self.entries) + 1, f"sequence {len(self.entries) + 1} was expected")
+        require(entry.sequence == len(self.entries) + 1, f"sequence {len(self.entries) + 1} was expected")
         if not self.entries:
-            _require(entry.kind == "open", "the first entry must open the ledger")
-            _require(entry.previous == NO_HASH, "the first entry must not follow another")
+            require(entry.kind == "open", "the first entry must open the ledger")
+            require(entry.previous == NO_HASH, "the first entry must not follow another")
             return
-        _require(entry.kind != "open", "only the first entry opens a ledger")
-        _require(entry.previous == self.last.hash, "it does not follow the entry before it (previous hash differs)")
+        require(entry.kind != "open", "only the first entry opens a ledger")
+        require(entry.previous == self.last.hash, "it does not follow the entry before it (previous hash differs)")
         for field in ("dataset", "unit"):
             same = getattr(entry, field) == getattr(self.first, field)
-            _require(same, f"its {field} is not the one that opened the ledger")
+            require(same, f"its {field} is not the one that opened the ledger")
 
 
 def _alike(one: tuple[float, float], two: tuple[float, float]) -> bool:
     """Equal up to the last bits, in which a logarithm may differ between machines."""
     return all(within(a, b) and within(b, a) for a, b in zip(one, two, strict=True))
-
-
-def _require(condition: bool, problem: str) -> None:
-    if not condition:
-        raise ValueError(problem)

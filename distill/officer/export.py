@@ -12,8 +12,8 @@ from distill import durable
 from distill.canonical import canonical
 from distill.errors import LedgerError, LedgerTamperedError
 from distill.ledger import Ledger, store
-from distill.ledger.audit import replay
-from distill.ledger.entry import RELATION, head_is_sealed, read_entry
+from distill.ledger.audit import admit, replay
+from distill.ledger.entry import RELATION, head_is_sealed
 from distill.ledger.state import State
 
 FORMAT = "distill ledger export 1"
@@ -59,16 +59,14 @@ def read_export(path: Path) -> State:
         raise LedgerError(
             f"{path} is not an exported ledger ({type(error).__name__}). `distill ledger export -o FILE` makes one."
         ) from None
-    state, place = State(), "its entries"
     try:
-        for number, raw in enumerate(entries, start=1):
-            place = f"entry {number}"
-            state.apply(read_entry(canonical(raw)))
-        place = "the end of the chain"
+        state = admit((number, canonical(raw)) for number, raw in enumerate(entries, start=1))
         if not entries or not head_is_sealed(state.last, sealed):
-            raise ValueError("the seal is not that of the last entry: entries were cut off or put on")
+            raise ValueError(
+                "the end of the chain: the seal is not that of the last entry: entries were cut off or put on"
+            )
     except (ValueError, TypeError, RecursionError) as error:
         raise LedgerTamperedError(
-            f"{path}: {place}: {error}. The export was altered or damaged: make it again from the ledger."
+            f"{path}: {error}. The export was altered or damaged: make it again from the ledger."
         ) from None
     return state

@@ -3,8 +3,9 @@
 import math
 from datetime import datetime
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
+from distill.figures import templates_of
 from distill.ledger.budget import within
 from distill.officer.plots import all_figures
 from distill.officer.report import Audit
@@ -32,14 +33,8 @@ def render(audit: Audit) -> str:
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("distill"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
+    return templates_of(
+        "distill",
         eps=epsilon_text,
         delta=delta_text,
         most=most_percent,
@@ -49,7 +44,6 @@ def _environment() -> Environment:
         read=read_in_words,
         charge=charge_in_words,
     )
-    return environment
 
 
 def epsilon_text(value: float) -> str:

@@ -45,7 +45,7 @@ def registry_entry(ledger: Ledger, *trusted: str, institution: str | None = None
     committed = [r for r in found.summary.releases if r.status == "committed" and not r.rehearsal]
     if not committed:
         raise LedgerError(f"{ledger.path} holds no finished release, so there is nothing to register yet.")
-    first = {e.body["release"]: e.time for e in reversed(ledger.entries()) if e.kind == "commit"}
+    first = {e.body["release"]: e.time for e in reversed(found.entries) if e.kind == "commit"}
     published = min(first[r.release] for r in committed)[:10]
     notes = TO_FILL | (
         {} if institution else {"deployment.basic.data_curators[0].data_curator_name": "the institution"}

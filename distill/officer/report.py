@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill import durable
-from distill.errors import ConfigError, LedgerError
+from distill.errors import ConfigError
 from distill.ledger import AuditedRelease, Ledger, LedgerSummary, Release, Verification
 from distill.ledger.entry import Entry, now, software
 from distill.officer.curves import Curves, curves_of
@@ -85,13 +85,12 @@ def audit(
         utility: A file about usefulness to attach: what `distill evaluate --json` printed, or text.
 
     Raises:
-        LedgerTamperedError, LedgerError: A ledger does not verify, cannot be read, or was written to meanwhile.
+        LedgerTamperedError, LedgerError: A ledger does not verify or cannot be read.
         ConfigError: Another ledger is not linked, or the utility file cannot be used.
     """
     attached = read_utility(utility) if utility is not None else None
     found = ledger.verify(*trusted)
-    entries = _the_same(ledger, found)
-    summary = found.summary
+    entries, summary = found.entries, found.summary
     rows = max((e.rows_per_unit for r in summary.releases for e in r.events), default=1)
     return Audit(
         name=name,
@@ -134,14 +133,6 @@ def read_utility(path: Path) -> Utility:
         return Utility(source=path.name, figures=(), text=text.strip())
     shown = tuple((str(key), value if isinstance(value, str) else json.dumps(value)) for key, value in figures.items())
     return Utility(source=path.name, figures=shown, text="")
-
-
-def _the_same(ledger: Ledger, found: Verification) -> list[Entry]:
-    """The entries that were verified, without any that were added since. Raises LedgerError."""
-    entries = ledger.entries()[: found.summary.entries]
-    if entries[-1].hash != found.summary.head:
-        raise LedgerError(f"{ledger.path} was replaced while it was read. Find out by whom, then run this again.")
-    return entries
 
 
 def _lines(found: Verification, entries: Sequence[Entry]) -> tuple[ReleaseLine, ...]:

@@ -37,9 +37,9 @@ def run(*arguments: str | Path, code: int = 0) -> Result:
     return result
 
 
-def answer(*arguments: str | Path) -> dict[str, Any]:
+def answer(*arguments: str | Path, code: int = 0) -> dict[str, Any]:
     """The JSON object that a command prints."""
-    found: dict[str, Any] = json.loads(run(*arguments, "--json").stdout)
+    found: dict[str, Any] = json.loads(run(*arguments, "--json", code=code).stdout)
     return found
 
 

@@ -3,44 +3,12 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
-from typer.testing import CliRunner, Result
+from bank_fakes import SCHEMA, answer, begin, bundle_of, run
 
-from cli.app import app
 from distill import recompute
-from distill.accounting import Event
-from distill.bundle import write_bundle
-from distill.keys import load_signing_key
-from distill.ledger import Reservation, open_ledger
 from distill.project import load_project
-from distill.schema import Schema
-
-SIZE = Event(name="size", mechanism="laplace", noise_multiplier=100.0)
-REST = Event(name="encode", mechanism="gaussian", noise_multiplier=10.0, round=1)
-SCHEMA = {
-    "name": "loans",
-    "target": "default",
-    "columns": [
-        {"name": "age", "kind": "integer", "min": 18, "max": 100},
-        {"name": "default", "kind": "categorical", "categories": [0, 1]},
-    ],
-}
-
-
-def run(*arguments: str | Path, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    assert result.exit_code == code, result.output
-    return result
-
-
-def answer(*arguments: str | Path, code: int = 0) -> dict[str, Any]:
-    """The JSON object that a command prints."""
-    found: dict[str, Any] = json.loads(run(*arguments, "--json", code=code).stdout)
-    return found
 
 
 def project(tmp_path: Path, name: str) -> Path:
@@ -58,38 +26,6 @@ def bank(tmp_path: Path) -> Path:
     folder = project(tmp_path, "bank")
     begin(folder)
     return folder
-
-
-def begin(bank: Path) -> Reservation:
-    settings = load_project(bank)
-    key = load_signing_key(settings.key)
-    reservation = open_ledger(settings.ledger).reserve(
-        epsilon=0.5, delta=1e-5, purpose="scores", actor="operator", events=[SIZE], key=key
-    )
-    reservation.plan([REST])
-    return reservation
-
-
-def bundle_of(bank: Path, reservation: Reservation) -> Path:
-    """A bundle of that release, committed."""
-    settings = load_project(bank)
-    digest = write_bundle(
-        bank / "b.distill",
-        institution="bank",
-        dataset=settings.dataset,
-        schema=Schema.model_validate(SCHEMA),
-        privacy={"epsilon": 0.5, "delta": 1e-5, "unit": "row", "events": list(reservation.events)},
-        noisy_rows=10,
-        class_prior=[0.5, 0.5],
-        generator={},
-        ledger=reservation.proof(),
-        samples=pd.DataFrame({"age": [20, 30], "default": [0, 1]}),
-        tensors={"heads": {"w": np.ones(2)}},
-        key=load_signing_key(settings.key),
-        rehearsal=False,
-    )
-    reservation.commit(digest)
-    return bank / "b.distill"
 
 
 def test_report_writes_a_page_and_tells_its_figures(bank, tmp_path):

@@ -1,6 +1,8 @@
 """A release that the ledger's tests make again and again."""
 
 from distill.accounting import Event
+from distill.ledger import store
+from distill.ledger.entry import sign_entry, sign_head
 
 DATASET = "0123456789abcdef0123456789abcdef"
 BUNDLE = "ab" * 32
@@ -16,3 +18,11 @@ def reserve(ledger, key, epsilon=0.5, delta=1e-5, **options):
     return ledger.reserve(
         epsilon=epsilon, delta=delta, purpose="credit scores", actor="operator", events=[SIZE], key=key, **options
     )
+
+
+def put(ledger, kind, body, key):
+    """Add an entry that is hashed, signed and sealed properly, and that no rule has looked at."""
+    after = ledger.entries()[-1]
+    entry = sign_entry(kind, body, after=after, actor="x", dataset=DATASET, unit="row", key=key)
+    with store.writing(ledger.path) as connection:
+        store.append(connection, entry, sign_head(entry, key))

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_fakes import BUNDLE, DATASET, REST, SIZE, reserve
+from ledger_fakes import put as put_entry
 
 from distill.accounting import Event, epsilon_of
 from distill.canonical import canonical, parse_canonical
@@ -806,10 +807,7 @@ def test_a_ledger_written_anew_with_another_key_is_noticed_when_the_key_is_known
 
 def test_an_entry_signed_with_another_key_in_the_middle_is_noticed(tmp_path, keys):
     path = forge(tmp_path / "l.db", keys[0], [granted()])
-    last = open_ledger(path).entries()[-1]
-    entry = sign_entry("grant", granted(9.0)[1], after=last, actor="x", dataset=DATASET, unit="row", key=keys[1])
-    with ledger_store.writing(path) as connection:
-        ledger_store.append(connection, entry, sign_head(entry, keys[1]))
+    put_entry(open_ledger(path), *granted(9.0), keys[1])
     with pytest.raises(
         LedgerTamperedError,
         match=r"grant entries are signed by an officer, and .* is no officer",

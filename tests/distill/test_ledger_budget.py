@@ -5,16 +5,14 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledger_fakes import BUNDLE, DATASET, REST, SIZE, reserve
+from ledger_fakes import BUNDLE, DATASET, REST, SIZE, put, reserve
 
 from distill.accounting import Event, gaussian_renyi, renyi_of
 from distill.errors import BudgetError, ConfigError, LedgerError, LedgerTamperedError
 from distill.keys import generate_key
 from distill.ledger import create_ledger, open_ledger
-from distill.ledger import store as ledger_store
 from distill.ledger.bodies import GrantBody, ReserveBody
 from distill.ledger.budget import Charge, Grant, Sum
-from distill.ledger.entry import sign_entry, sign_head
 from distill.ledger.proof import check_proof
 from distill.recompute import epsilon, epsilon_from_renyi, renyi_within
 
@@ -126,14 +124,6 @@ def test_a_filter_at_which_nothing_fits_is_refused(ledger, key):
     assert len(ledger.entries()) == 1
 
 
-def forged(ledger, key, *steps):
-    for kind, body in steps:
-        after = ledger.entries()[-1]
-        entry = sign_entry(kind, body, after=after, actor="x", dataset=DATASET, unit="row", key=key)
-        with ledger_store.writing(ledger.path) as connection:
-            ledger_store.append(connection, entry, sign_head(entry, key))
-
-
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
@@ -162,7 +152,7 @@ def test_a_signer_who_cheats_the_filter_is_noticed(ledger, key, changes, problem
         "epsilon_total": epsilon_from_renyi(8, renyi, 1e-5),
         "delta_total": 1e-5,
     }
-    forged(ledger, key, ("reserve", ReserveBody.model_validate(fields | changes)))
+    put(ledger, "reserve", ReserveBody.model_validate(fields | changes), key)
     with pytest.raises(LedgerTamperedError, match=problem):
         open_ledger(ledger.path)
 
@@ -184,7 +174,7 @@ def test_an_understated_renyi_cost_is_found_by_recomputing(ledger, key):
         epsilon_total=epsilon_from_renyi(8, renyi, 1e-5),
         delta_total=1e-5,
     )
-    forged(ledger, key, ("reserve", body))
+    put(ledger, "reserve", body, key)
     with pytest.raises(LedgerTamperedError, match=r"entry 3 \(reserve\): it states Renyi DP"):
         open_ledger(ledger.path).verify()
 
@@ -192,7 +182,7 @@ def test_an_understated_renyi_cost_is_found_by_recomputing(ledger, key):
 def test_a_filter_swapped_by_a_forger_is_noticed(ledger, key):
     ledger.grant(**BUDGET, **WHY, key=key)
     reserve(ledger, key)
-    forged(ledger, key, ("grant", GrantBody(**BUDGET, reason="r", filter="renyi", order=8)))
+    put(ledger, "grant", GrantBody(**BUDGET, reason="r", filter="renyi", order=8), key)
     with pytest.raises(LedgerTamperedError, match=r"entry 4 \(grant\): how releases are added up cannot change"):
         open_ledger(ledger.path)
 

@@ -3,16 +3,14 @@
 import shutil
 
 import pytest
-from ledger_fakes import BUNDLE, DATASET, REST, reserve
+from ledger_fakes import BUNDLE, DATASET, REST, put, reserve
 
 from distill import durable
 from distill.errors import ConfigError, KeyFileError, LedgerError, LedgerTamperedError
 from distill.key_rotation import rotate_key
 from distill.keys import generate_key, load_public_key, load_signing_key
 from distill.ledger import Member, create_ledger, open_ledger
-from distill.ledger import store as ledger_store
 from distill.ledger.bodies import EnrolBody, GrantBody, RetireBody, RotateBody
-from distill.ledger.entry import sign_entry, sign_head
 from distill.ledger.members import cross_sign
 from distill.ledger.proof import check_proof
 
@@ -37,14 +35,6 @@ def ledger(tmp_path, house):
 
 def member(role, key, name="n"):
     return Member(role=role, name=name, public_key=key.public_hex)
-
-
-def put(ledger, kind, body, key):
-    """Add an entry that no rule has looked at."""
-    after = ledger.entries()[-1]
-    entry = sign_entry(kind, body, after=after, actor="x", dataset=DATASET, unit="row", key=key)
-    with ledger_store.writing(ledger.path) as connection:
-        ledger_store.append(connection, entry, sign_head(entry, key))
 
 
 def test_an_operator_does_not_grant_and_an_officer_does_not_spend(ledger, house):
