@@ -51,7 +51,7 @@ def fit(task):
     {body}
     return lambda rows: task.train.sample(rows, replace=True, random_state=task.seed)
 
-sys.exit(peer.run(fit, install="a-tool", private=True, notes=["a fake"]))
+peer.leave(peer.run(fit, install="a-tool", private=True, notes=["a fake"]))
 """
 
 

@@ -7,7 +7,6 @@ rho for selection, a model of at most 80 MB, 1,000 steps a round. Unit: one row;
 
 import itertools
 import math
-import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -128,4 +127,4 @@ def marginal(model: Any, clique: pgm.Clique) -> "np.ndarray[Any, Any]":
 
 
 if __name__ == "__main__":
-    sys.exit(peer.run(fit, install=pgm.INSTALL, private=True, notes=NOTES))
+    peer.leave(peer.run(fit, install=pgm.INSTALL, private=True, notes=NOTES))

@@ -3,8 +3,6 @@
 One Gaussian release of one histogram a column; sensitivity sqrt(columns), add or remove one row.
 """
 
-import sys
-
 import numpy as np
 import own_bins
 import pandas as pd
@@ -42,4 +40,4 @@ def bin_of(column: int) -> LabelOf:
 
 
 if __name__ == "__main__":
-    sys.exit(peer.run(fit, install=own_bins.INSTALL, private=True, notes=own_bins.NOTES))
+    peer.leave(peer.run(fit, install=own_bins.INSTALL, private=True, notes=own_bins.NOTES))

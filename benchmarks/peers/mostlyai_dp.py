@@ -3,7 +3,6 @@
 Source: Tiwald et al., "TabularARGN", arXiv:2501.12012. Unit: one row.
 """
 
-import sys
 import tempfile
 
 import pandas as pd
@@ -53,4 +52,4 @@ def fit(task: peer.Task) -> peer.Sample:
 
 
 if __name__ == "__main__":
-    sys.exit(peer.run(fit, install=INSTALL, private=True, notes=NOTES))
+    peer.leave(peer.run(fit, install=INSTALL, private=True, notes=NOTES))

@@ -7,7 +7,6 @@ its authors' reference. Unit: one row; neighbours: add or remove one row.
 
 import itertools
 import math
-import sys
 from typing import Any
 
 import numpy as np
@@ -106,4 +105,4 @@ def spanning_tree(model: Any, cells: Cells, sizes: dict[str, int], rho: float) -
 
 
 if __name__ == "__main__":
-    sys.exit(peer.run(fit, install=pgm.INSTALL, private=True, notes=NOTES))
+    peer.leave(peer.run(fit, install=pgm.INSTALL, private=True, notes=NOTES))

@@ -3,8 +3,6 @@
 One Gaussian release of one (class x bin) histogram a feature; sensitivity sqrt(features), add or remove one row.
 """
 
-import sys
-
 import numpy as np
 import own_bins
 import pandas as pd
@@ -37,4 +35,4 @@ def within_class(counts: np.ndarray, classes: np.ndarray, rng: np.random.Generat
 
 
 if __name__ == "__main__":
-    sys.exit(peer.run(fit, install=own_bins.INSTALL, private=True, notes=own_bins.NOTES))
+    peer.leave(peer.run(fit, install=own_bins.INSTALL, private=True, notes=own_bins.NOTES))

@@ -1,7 +1,5 @@
 """TVAE, not private; see `plain_networks.py`."""
 
-import sys
-
 import peer
 import plain_networks
 
@@ -17,4 +15,4 @@ def fit(task: peer.Task) -> peer.Sample:
 
 
 if __name__ == "__main__":
-    sys.exit(peer.run(fit, install=plain_networks.INSTALL, private=False, notes=plain_networks.NOTES))
+    peer.leave(peer.run(fit, install=plain_networks.INSTALL, private=False, notes=plain_networks.NOTES))

@@ -41,10 +41,10 @@ def test_a_private_run_costs_each_client_the_budget_and_its_ledger_tells(rows, t
     assert run.epsilon == pytest.approx(2.0, rel=0.02)
     assert (run.delta, run.rehearsal) == (1e-5, False)
     assert [p.round for p in run.points] == [0, 1, 2, 3, 4]
-    assert [t.client for t in run.traffic] == ["a", "b"]
+    left_out = any(note.startswith("tiny was left out") for note in run.notes)  # by a noisy count: nearly always
+    assert [t.client for t in run.traffic] == ["a", "b"] + ["tiny"] * (not left_out)
     assert run.final.up == sum(t.up for t in run.traffic)
     assert run.points[0].up > 0  # noisy sketches are counted
-    assert any(note.startswith("tiny was left out") for note in run.notes)
     project = institution(rows, "a", tmp_path)
     (release,) = open_ledger(project.ledger, dataset=project.dataset).summary().releases
     assert release.status == "committed"
