@@ -100,9 +100,7 @@ def _classify(
     limit = MOST_LABELS // max(1, labels[0].shape[1] - 1)
     (rows, y, weight), (held_rows, held_y, held_weight) = (hard_labels(part, rng, limit) for part in labels)
     model = HistGradientBoostingClassifier(**_options(settings, seed))
-    model.fit(
-        x[rows], y, sample_weight=weight, X_val=held_x[held_rows], y_val=held_y, sample_weight_val=held_weight
-    )
+    model.fit(x[rows], y, sample_weight=weight, X_val=held_x[held_rows], y_val=held_y, sample_weight_val=held_weight)
     return _grown(schema, model)
 
 

@@ -56,5 +56,7 @@ def fit_calibration(scores: np.ndarray, soft_labels: np.ndarray) -> Calibration:
         value = -(aims * logs).sum() / rows + RIDGE * np.square(offsets).sum()
         return float(value), np.append(slope * (gap * scores).sum(), gap.sum(axis=0) + 2 * RIDGE * offsets)
 
-    found: Any = minimize(loss, np.zeros(classes + 1), jac=True, method="L-BFGS-B", bounds=[(-3, 3)] + [(-50, 50)] * classes)
+    found: Any = minimize(
+        loss, np.zeros(classes + 1), jac=True, method="L-BFGS-B", bounds=[(-3, 3)] + [(-50, 50)] * classes
+    )
     return Calibration(slope=float(np.exp(found.x[0])), offsets=tuple(found.x[1:].tolist()))

@@ -34,7 +34,9 @@ def read_class_weights(words: Sequence[str] | None) -> ClassWeights:
     pairs = [word.rpartition("=") for word in words]
     wrong = [word for word, (name, _, weight) in zip(words, pairs, strict=True) if not name or not _is_number(weight)]
     if wrong:
-        raise ConfigError(f"--class-weights {wrong[0]}: write none, balanced, a JSON file, or NAME=WEIGHT for each class.")
+        raise ConfigError(
+            f"--class-weights {wrong[0]}: write none, balanced, a JSON file, or NAME=WEIGHT for each class."
+        )
     return {name: float(weight) for name, _, weight in pairs}
 
 
@@ -56,10 +58,9 @@ def weigh_classes(schema: Schema, soft_labels: np.ndarray, weights: ClassWeights
         return soft_labels, np.ones(soft_labels.shape[1])
     schema.require_classes("`--class-weights`")
     shares = soft_labels.mean(axis=0, dtype=float)
-    if weights == "balanced":
-        factors = np.where(shares > 0, 1 / np.maximum(shares, 1 / LARGEST), 1.0)
-    else:
-        factors = _named(schema, weights)
+    # A class that never occurs weighs 1: it changes nothing.
+    even = np.where(shares > 0, 1 / np.maximum(shares, 1 / LARGEST), 1.0)
+    factors = even if weights == "balanced" else _named(schema, weights)
     factors = factors / (shares @ factors)
     return (soft_labels * factors).astype(soft_labels.dtype), factors
 
@@ -69,7 +70,9 @@ def _named(schema: Schema, weights: Mapping[str, float]) -> np.ndarray:
     classes = [str(c) for c in schema.classes]
     unknown = [name for name in weights if name not in classes]
     if unknown:
-        raise ConfigError(f"--class-weights: {unknown[0]!r} is no class of {schema.target!r}; it has {', '.join(classes)}.")
+        raise ConfigError(
+            f"--class-weights: {unknown[0]!r} is no class of {schema.target!r}; it has {', '.join(classes)}."
+        )
     if not all(1 / LARGEST <= weight <= LARGEST for weight in weights.values()):
         raise ConfigError(f"--class-weights: weights must be between {1 / LARGEST:g} and {LARGEST:g}.")
     return np.array([float(weights.get(name, 1.0)) for name in classes])
@@ -78,7 +81,9 @@ def _named(schema: Schema, weights: Mapping[str, float]) -> np.ndarray:
 def _from_file(path: Path) -> dict[str, float]:
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise ConfigError(f"--class-weights {path}: a file of class weights is no larger than {LARGEST_FILE:,} bytes.")
+            raise ConfigError(
+                f"--class-weights {path}: a file of class weights is no larger than {LARGEST_FILE:,} bytes."
+            )
         content = json.loads(path.read_bytes())
     except OSError as error:
         raise ConfigError(

@@ -25,7 +25,9 @@ def hard_labels(soft: np.ndarray, rng: np.random.Generator, limit: int) -> tuple
         times = max(1, limit // len(rows))
         rows = np.repeat(rows if len(rows) <= limit else np.sort(rng.permutation(len(rows))[:limit]), times)
         totals = soft[rows].sum(axis=1)
-        labels = (soft[rows].cumsum(axis=1) < (rng.random(len(rows)) * totals)[:, None]).sum(axis=1).clip(max=classes - 1)
+        labels = (
+            (soft[rows].cumsum(axis=1) < (rng.random(len(rows)) * totals)[:, None]).sum(axis=1).clip(max=classes - 1)
+        )
         weights = totals / times
     else:
         kept = soft > LEAST_CHANCE

@@ -282,8 +282,12 @@ def _card_of(text: bytes | str, path: Path) -> ModelCard:
         raise ModelError(
             f"{path} is damaged: its schema digest or layer widths are wrong. Train or copy the model again."
         )
-    if bool(card.hidden) != (card.kind == "mlp") or (card.calibration and len(card.calibration.offsets) != _outputs(card)):
-        raise ModelError(f"{path} is damaged: its kind, layers and calibration disagree. Train or copy the model again.")
+    if bool(card.hidden) != (card.kind == "mlp") or (
+        card.calibration and len(card.calibration.offsets) != _outputs(card)
+    ):
+        raise ModelError(
+            f"{path} is damaged: its kind, layers and calibration disagree. Train or copy the model again."
+        )
     return card
 
 

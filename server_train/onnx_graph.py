@@ -18,7 +18,7 @@ from distill import durable
 from distill.errors import ConfigError, ModelError
 from distill.schema import Column, Schema
 from server_train.calibration import Calibration
-from server_train.features import EXTREME, UNIFORM_SPREAD, Encoder, NumberCurve, levels
+from server_train.features import EXTREME, UNIFORM_SPREAD, NumberCurve, levels
 from server_train.model import Model, NetworkScorer
 from server_train.number_bins import bin_means, hat_edges
 from server_train.onnx_model import CARD_KEY, DOMAINS, onnx_packages
@@ -54,10 +54,10 @@ def onnx_bytes(model: Model) -> bytes:
         chances = _hats(g, scores, scorer.means)
     else:
         chances = g.op("Softmax", _calibrated(g, scores, scorer.calibration), axis=1)
-    outputs = [g.rename(chances, "probabilities", len(model.card.outputs))]
+    outputs = [g.output("probabilities", len(model.card.outputs), "Add", chances, _poison(g))]
     if model.card.target_bins is not None:
         means = bin_means(model.card.target_bins.on(schema.column(str(schema.target))))
-        outputs.append(g.rename(g.op("MatMul", chances, g.const(means[:, None])), "prediction", 1))
+        outputs.append(g.output("prediction", 1, "MatMul", outputs[0].name, g.const(means[:, None])))
     return _finished(g, model, outputs)
 
 
@@ -90,6 +90,12 @@ class _Graph:
         self.nodes.append(self.onnx.helper.make_node(kind, list(inputs), [name], domain=domain, **attributes))
         return name
 
+    def output(self, name: str, width: int, kind: str, *inputs: str) -> Any:
+        """A last node: an output of the graph, double, (rows, width)."""
+        name = self.free(name)
+        self.nodes.append(self.onnx.helper.make_node(kind, list(inputs), [name]))
+        return self.onnx.helper.make_tensor_value_info(name, self.onnx.TensorProto.DOUBLE, ["rows", width])
+
     def cast(self, value: str, kind: str) -> str:
         """`value` as FLOAT, DOUBLE or INT64."""
         return self.op("Cast", value, to=getattr(self.onnx.TensorProto, kind))
@@ -97,12 +103,6 @@ class _Graph:
     def beside(self, values: list[str]) -> str:
         """Columns side by side."""
         return self.op("Concat", *values, axis=1)
-
-    def rename(self, value: str, name: str, width: int) -> Any:
-        """An output of the graph."""
-        name = self.free(name)
-        self.nodes.append(self.onnx.helper.make_node("Add", [value, self.const(0.0)], [name]))
-        return self.onnx.helper.make_tensor_value_info(name, self.onnx.TensorProto.DOUBLE, ["rows", width])
 
 
 def _network(g: _Graph, scorer: NetworkScorer) -> str:
@@ -121,13 +121,13 @@ def _network(g: _Graph, scorer: NetworkScorer) -> str:
     for i in range(len(scorer.network.weights)):
         x = g.op("MatMul", g.op("Relu", x), g.const(weights[f"weights.{i}"]))
         x = g.op("Add", x, g.const(weights[f"biases.{i}"]))
-    return _poisoned(g, g.cast(x, "DOUBLE"))
+    return g.cast(x, "DOUBLE")
 
 
 def _trees(g: _Graph, scorer: TreeScorer) -> str:
     """Scores of trees, double, (rows, classes), or the number itself, (rows, 1)."""
     schema, trees = scorer.inputs.schema, scorer.inputs
-    codes = dict((c.name, start) for c, start in _starts(schema))
+    codes = {c.name: start for c, start in _starts(schema)}
     places = g.const(trees.places) if codes else ""
     columns = []
     for column in schema.features:
@@ -142,7 +142,7 @@ def _trees(g: _Graph, scorer: TreeScorer) -> str:
     if len(scorer.trees.roots):
         attributes = _tree_attributes(g, scorer.trees)
         sums = g.cast(g.op("TreeEnsembleRegressor", g.beside(columns), domain="ai.onnx.ml", **attributes), "DOUBLE")
-    scores = _poisoned(g, g.op("Add", sums, g.const(scorer.trees.baseline)))
+    scores = g.op("Add", sums, g.const(scorer.trees.baseline))
     if scorer.means is None and width == 1:  # the log-odds of the second class; the first has none
         return g.op("MatMul", scores, g.const(np.array([[0.0, 1.0]])))
     return scores
@@ -188,7 +188,9 @@ def _curved(g: _Graph, column: Column, curve: NumberCurve) -> list[str]:
     value, absent = _number(g, column)
     knots, ranks = np.array(curve.knots), np.array(curve.ranks)
     inside = g.op("Clip", value, g.const(knots[0]), g.const(knots[-1]))
-    place = g.op("ReduceSum", _passed(g, inside, knots[1:-1]), g.const(np.array([1])), keepdims=1) if len(knots) > 2 else ""
+    place = (
+        g.op("ReduceSum", _passed(g, inside, knots[1:-1]), g.const(np.array([1])), keepdims=1) if len(knots) > 2 else ""
+    )
     start, base, slope = (
         g.op("Gather", g.const(part), place, axis=0) if place else g.const(part[:1])
         for part in (knots[:-1], ranks[:-1], np.diff(ranks) / np.diff(knots))
@@ -227,11 +229,11 @@ def _starts(schema: Schema) -> list[tuple[Column, int]]:
     return out
 
 
-def _poisoned(g: _Graph, scores: str) -> str:
-    """Scores, NaN in every row with a number that the schema forbids."""
+def _poison(g: _Graph) -> str:
+    """What is added last: 0 in a row that the schema allows, NaN in every row with a number that it forbids; (rows, 1)."""
     if not g.poison:
-        return scores
-    return g.op("Add", scores, g.op("ReduceSum", g.beside(g.poison), g.const(np.array([1])), keepdims=1))
+        return g.const(0.0)
+    return g.op("ReduceSum", g.beside(g.poison), g.const(np.array([1])), keepdims=1)
 
 
 def _calibrated(g: _Graph, scores: str, calibration: Calibration | None) -> str:

@@ -20,7 +20,20 @@ from server_train.features import category_codes, levels, number_values
 CARD_KEY = "distill.card"
 DOMAINS = {"": 17, "ai.onnx.ml": 3}
 OPERATORS = {
-    *("Add", "Cast", "Clip", "Concat", "Div", "Gather", "GreaterOrEqual", "IsNaN", "LabelEncoder", "MatMul", "Min", "Mul"),
+    *(
+        "Add",
+        "Cast",
+        "Clip",
+        "Concat",
+        "Div",
+        "Gather",
+        "GreaterOrEqual",
+        "IsNaN",
+        "LabelEncoder",
+        "MatMul",
+        "Min",
+        "Mul",
+    ),
     *("ReduceSum", "Relu", "Softmax", "Sub", "TreeEnsembleRegressor", "Where"),
 }
 MOST_NODES = 20_000
@@ -79,7 +92,7 @@ def input_values(schema: Schema, name: str, frame: pd.DataFrame) -> np.ndarray:
     column = schema.column(name)
     if column.kind != "categorical":
         return number_values(column, frame[name])
-    return np.array(levels(column), dtype=object)[category_codes(column, frame[name])]
+    return np.asarray(np.array(levels(column), dtype=object)[category_codes(column, frame[name])])
 
 
 def onnx_packages() -> tuple[ModuleType, ModuleType]:

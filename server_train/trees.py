@@ -19,7 +19,7 @@ from server_train.number_bins import hats
 
 MAX_NODES = 4_000_000
 MAX_DEPTH = 64
-CELLS = 2_000_000  # rows times trees that are walked at once
+CELLS = 100_000  # rows times trees that are walked at once
 LEAF = -1
 
 Tensors = dict[str, np.ndarray]
@@ -56,13 +56,21 @@ class Trees:
         for field in fields(self):
             values, wanted = getattr(self, field.name), _DTYPES[field.name]
             length = {"roots": trees, "output": trees, "baseline": outputs}.get(field.name, nodes)
-            require(values.dtype == wanted and values.shape == (length,), f"{field.name} has another form than trees have")
+            require(
+                values.dtype == wanted and values.shape == (length,), f"{field.name} has another form than trees have"
+            )
             require(bool(np.isfinite(values).all()), f"{field.name} is not finite")
         require(nodes <= MAX_NODES and (nodes > 0) == (trees > 0), "too many nodes, or nodes without trees")
-        require(_within(self.feature, LEAF, inputs) and _within(self.output, 0, outputs), "a tree reads or adds out of range")
+        require(
+            _within(self.feature, LEAF, inputs) and _within(self.output, 0, outputs),
+            "a tree reads or adds out of range",
+        )
         if not trees:
             return
-        require(self.roots[0] == 0 and bool((np.diff(self.roots) > 0).all()) and self.roots[-1] < nodes, "roots do not ascend")
+        require(
+            self.roots[0] == 0 and bool((np.diff(self.roots) > 0).all()) and self.roots[-1] < nodes,
+            "roots do not ascend",
+        )
         self._check_children(nodes)
 
     def _check_children(self, nodes: int) -> None:
@@ -93,15 +101,19 @@ class Trees:
 
     def _leaves(self, x: np.ndarray) -> np.ndarray:
         """The leaf of each row in each tree, shape (rows, trees)."""
-        at = np.broadcast_to(self.roots, (len(x), len(self.roots)))
-        rows = np.arange(len(x))[:, None]
+        at = np.tile(self.roots, len(x))
+        walking = np.arange(len(at))  # cells of `at` that have not come to a leaf
+        flat, width = x.ravel(), x.shape[1]
         while True:
-            feature = self.feature[at]
-            if (feature == LEAF).all():
-                return at
-            value = x[rows, feature]  # a leaf reads the last column, and stays where it is whatever that says
-            left = np.where(np.isnan(value), self.missing_left[at] != 0, value <= self.threshold[at])
-            at = np.where(left, self.left[at], self.right[at])
+            node = at[walking]
+            feature = self.feature[node]
+            inner = feature != LEAF
+            walking, node, feature = walking[inner], node[inner], feature[inner]
+            if not len(walking):
+                return at.reshape(len(x), -1)
+            value = flat[walking // len(self.roots) * width + feature]
+            left = (value <= self.threshold[node]) | (np.isnan(value) & (self.missing_left[node] != 0))
+            at[walking] = np.where(left, self.left[node], self.right[node])
 
 
 _DTYPES = {
