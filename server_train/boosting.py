@@ -32,9 +32,9 @@ class BoostingSettings:
         patience: Iterations without progress on the held-out rows before training halts.
     """
 
-    learning_rate: float = 0.1
-    iterations: int = 300
-    leaves: int = 31
+    learning_rate: float = 0.15
+    iterations: int = 200
+    leaves: int = 15
     least_rows: int = 40
     l2: float = 1.0
     patience: int = 10

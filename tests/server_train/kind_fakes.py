@@ -81,11 +81,13 @@ def taught(task: str, rows: int, seed: int) -> tuple[pd.DataFrame, np.ndarray, C
     return frame, np.eye(bins.n_bins, dtype=np.float32)[target_codes(bins, frame["y"])], bins
 
 
-def fitted(task: str, kind: str, *, rows: int = 2000, **changes: object) -> tuple[Fitted, ColumnBins | None]:
+def fitted(
+    task: str, kind: str, *, rows: int = 2000, steps: int = 60, **changes: object
+) -> tuple[Fitted, ColumnBins | None]:
     """A model of `kind`, quickly trained."""
     frame, soft, bins = taught(task, rows, 0)
     choice = ModelChoice(**{"kind": kind, "boosting": QUICK_BOOSTING, **changes})  # type: ignore[arg-type]
-    settings = TrainingSettings(steps=60, hidden=(16, 8))
+    settings = TrainingSettings(steps=steps, hidden=(16, 8))
     return fit_model(SCHEMAS[task], frame, soft, settings, choice, bins=bins), bins
 
 
