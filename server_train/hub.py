@@ -64,6 +64,7 @@ class GlobalResult:
         return {
             "model": str(self.folder),
             "report": str(self.folder / REPORT),
+            "onnx": str(self.folder / ONNX) if (self.folder / ONNX).exists() else None,
             "pool": str(self.pool_path) if self.pool_path else None,
             "schema": self.card.schema_.name,
             "kind": self.card.kind,
@@ -271,8 +272,8 @@ def _card(intake: Intake, pool: Pool, fitted: Fitted, settings: TrainingSettings
             "epochs": len(fitted.curve),
             "best_epoch": fitted.best_epoch,
             "seconds": round(fitted.seconds, 2),
-            "inputs": fitted.inputs,
-            "parameters": fitted.parameters,
+            "inputs": fitted.scorer.inputs_read,
+            "parameters": fitted.scorer.parameters,
             "settings": choice.as_dict(settings),
             "class_prior": pool.prior.tolist(),
             "class_weights": fitted.weights.tolist() if weighted else None,

@@ -10,9 +10,9 @@ from distill import generator_parts as generators
 from distill.errors import BundleMismatchError, ConfigError, DataError
 from distill.tables import read_table
 from server_train import hub, intake
+from server_train.boosting import BoostingSettings
 from server_train.evaluation import evaluate_scores
 from server_train.features import class_codes
-from server_train.boosting import BoostingSettings
 from server_train.kinds import ModelChoice
 from server_train.model import load_model
 from server_train.training import TrainingSettings
@@ -186,7 +186,8 @@ def test_other_kinds_take_the_same_way_from_bundles_to_report(bundles, tmp_path,
     assert loaded.card.kind == kind
     assert loaded.card.training["settings"]["seed"] == 0
     assert json.loads(json.dumps(result.as_dict(), allow_nan=False))["kind"] == kind
-    assert (result.folder / "report.html").exists()
+    report = (result.folder / "report.html").read_text()
+    assert ("model of boosted trees" if kind == "boosting" else "logistic regression") in report
 
 
 def test_onnx_is_written_when_asked_for_and_never_left_from_an_earlier_model(bundles, tmp_path):
