@@ -23,15 +23,22 @@ from server_train.evaluation import Evaluation, NumberEvaluation, evaluate_numbe
 from server_train.features import class_codes, target_numbers
 from server_train.hub_store import HubStore
 from server_train.intake import Intake, Received, find_bundles, receive
-from server_train.model import CARD, WEIGHTS, Model, ModelCard, probabilities, save_model
+from server_train.kinds import Fitted, ModelChoice, fit_model
+from server_train.model import CARD, ONNX, WEIGHTS, Model, ModelCard, save_model
 from server_train.number_bins import bin_means, stored_bins
+from server_train.onnx_graph import write_onnx
+from server_train.onnx_model import onnx_packages
 from server_train.pool import Pool, default_rows, draw_pool
 from server_train.report import render_report
-from server_train.training import Trained, TrainingSettings, settings_as_dict, train
+from server_train.training import TrainingSettings
 
 REPORT = "report.html"
-FILES = (WEIGHTS, REPORT, CARD)  # the card last: without it there is no model, so no reader meets half of one
+FILES = (WEIGHTS, ONNX, REPORT, CARD)  # the card last: without it there is no model, so no reader meets half of one
 LARGEST_POOL = 5_000_000
+SHIFTED = (
+    "Class weights without calibration: the scores rank rows, but are not probabilities, since they believe in class "
+    "frequencies that are multiplied by the weights."
+)
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
 
 
@@ -59,6 +66,7 @@ class GlobalResult:
             "report": str(self.folder / REPORT),
             "pool": str(self.pool_path) if self.pool_path else None,
             "schema": self.card.schema_.name,
+            "kind": self.card.kind,
             "rows": training["rows"],
             "epochs": training["epochs"],
             **figure,
@@ -123,6 +131,8 @@ def train_global(
     allow_rehearsal: bool = False,
     export_pool: Path | None = None,
     settings: TrainingSettings | None = None,
+    choice: ModelChoice | None = None,
+    onnx: bool = False,
     progress: Progress = silent,
 ) -> GlobalResult | PoolResult:
     """Train one model from bundles; where their schema names no target, only pool them (`export_pool` must say where to).
@@ -137,13 +147,17 @@ def train_global(
         allow_rehearsal: Let bundles in that are not private.
         export_pool: Also write the pooled rows there (CSV or Parquet).
         settings: Of the training; its seed also draws the pool.
+        choice: Kind of model, class weights, calibration; None: the default ones.
+        onnx: Also write model.onnx.
         progress: Called with stage, steps done, steps in all.
 
     Raises:
         ConfigError: `out`, `rows` or `export_pool` cannot be used, or there is nothing to predict and no pool is asked for.
         BundleError, HubFileError: see `intake.receive`. Bundles that passed it are remembered, whatever happens afterwards.
     """
-    settings = settings or TrainingSettings()
+    settings, choice = settings or TrainingSettings(), choice or ModelChoice()
+    if onnx:
+        onnx_packages()
     out, export_pool = out.absolute(), export_pool and export_pool.absolute()
     _check_targets(out, rows, export_pool)
     intake = receive(
@@ -171,13 +185,19 @@ def train_global(
     )
     if intake.schema.task is None:
         return _publish_pool(intake, pool, export_pool)
-    epochs = settings.epochs(rows)
-    trained = train(
-        pool.schema, pool.frame, pool.soft_labels, settings, on_epoch=lambda e: progress("train", e.number, epochs)
+    steps = choice.steps(settings, rows)
+    fitted = fit_model(
+        pool.schema,
+        pool.frame,
+        pool.soft_labels,
+        settings,
+        choice,
+        bins=pool.bins,
+        on_epoch=lambda e: progress("train", e.number, steps),
     )
-    progress("train", epochs, epochs)
-    model = Model(_card(intake, pool, trained, settings), trained.encoder, trained.network)
-    return _publish(model, pool, out, export_pool)
+    progress("train", steps, steps)
+    model = Model(_card(intake, pool, fitted, settings, choice), fitted.scorer)
+    return _publish(model, pool, out, export_pool, onnx=onnx)
 
 
 def _check_targets(out: Path, rows: int | None, export_pool: Path | None) -> None:
@@ -193,13 +213,15 @@ def _check_targets(out: Path, rows: int | None, export_pool: Path | None) -> Non
             raise ConfigError(f"--export-pool {export_pool}: its folder does not exist, or it is a folder itself.")
 
 
-def _publish(model: Model, pool: Pool, out: Path, export_pool: Path | None) -> GlobalResult:
+def _publish(model: Model, pool: Pool, out: Path, export_pool: Path | None, *, onnx: bool) -> GlobalResult:
     """Write everything beside `out`, then move it there: as a whole, or file by file into an existing folder."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         work = Path(temporary) / "model"
         work.mkdir()
         card = save_model(model, work)
+        if onnx:
+            write_onnx(Model(card, model.scorer), work / ONNX)
         (work / REPORT).write_text(render_report(card), "utf-8")
         if export_pool is not None:
             inside = export_pool.parent == out and not out.exists()  # then it moves there with the folder
@@ -208,7 +230,8 @@ def _publish(model: Model, pool: Pool, out: Path, export_pool: Path | None) -> G
             work.rename(out)
         else:
             (out / CARD).unlink(missing_ok=True)
-            for name in FILES:
+            (out / ONNX).unlink(missing_ok=True)  # of an earlier model
+            for name in (name for name in FILES if (work / name).exists()):
                 (work / name).replace(out / name)
     return GlobalResult(out, card, export_pool)
 
@@ -229,30 +252,34 @@ def _publish_pool(intake: Intake, pool: Pool, export_pool: Path | None) -> PoolR
     )
 
 
-def _card(intake: Intake, pool: Pool, trained: Trained, settings: TrainingSettings) -> ModelCard:
+def _card(intake: Intake, pool: Pool, fitted: Fitted, settings: TrainingSettings, choice: ModelChoice) -> ModelCard:
     """Everything that `model.json` tells, but the digest of the weights."""
+    weighted = choice.class_weights is not None
     return ModelCard(
+        kind=choice.kind,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),
         schema=pool.schema,
         schema_digest=pool.schema.digest(),
-        preprocessing=trained.encoder.curves,
+        preprocessing=fitted.encoder.curves if fitted.encoder else {},
         target_bins=stored_bins(pool.bins) if pool.bins is not None else None,
-        hidden=settings.hidden,
+        hidden=settings.hidden if choice.kind == "mlp" else (),
+        calibration=fitted.scorer.calibration,
         training={
             "rows": len(pool),
-            "held_out_rows": len(trained.held_out),
-            "epochs": len(trained.curve),
-            "best_epoch": trained.best_epoch,
-            "seconds": round(trained.seconds, 2),
-            "inputs": trained.encoder.n_dense + trained.encoder.n_codes,
-            "parameters": sum(p.numel() for p in trained.network.parameters()),
-            "settings": settings_as_dict(settings),
+            "held_out_rows": len(fitted.held_out),
+            "epochs": len(fitted.curve),
+            "best_epoch": fitted.best_epoch,
+            "seconds": round(fitted.seconds, 2),
+            "inputs": fitted.inputs,
+            "parameters": fitted.parameters,
+            "settings": choice.as_dict(settings),
             "class_prior": pool.prior.tolist(),
-            "loss_floor": trained.floor,
-            "curve": [[e.number, e.training_loss, e.validation_loss] for e in trained.curve],
-            "held_out": _held_out(pool, trained).as_dict(),
-            "notes": [*intake.notes, *pool.notes],
+            "class_weights": fitted.weights.tolist() if weighted else None,
+            "loss_floor": fitted.floor,
+            "curve": [[e.number, e.training_loss, e.validation_loss] for e in fitted.curve],
+            "held_out": _held_out(pool, fitted).as_dict(),
+            "notes": [*intake.notes, *pool.notes, *([SHIFTED] if weighted and not choice.calibrate else [])],
         },
         institutions=[_institution(r, pool, i) for i, r in enumerate(intake.received)],
         privacy=_readings(intake.received),
@@ -260,10 +287,10 @@ def _card(intake: Intake, pool: Pool, trained: Trained, settings: TrainingSettin
     )
 
 
-def _held_out(pool: Pool, trained: Trained) -> Evaluation | NumberEvaluation:
-    """How well the network ranks the held-out synthetic rows by their drawn labels, or predicts their drawn numbers."""
-    frame = pool.frame.iloc[trained.held_out]
-    scores = probabilities(trained.network, trained.encoder.encode(frame))
+def _held_out(pool: Pool, fitted: Fitted) -> Evaluation | NumberEvaluation:
+    """How well the model ranks the held-out synthetic rows by their drawn labels, or predicts their drawn numbers."""
+    frame = pool.frame.iloc[fitted.held_out]
+    scores = fitted.scorer.probabilities(frame)
     if pool.bins is not None:
         return evaluate_numbers(target_numbers(pool.schema, frame), scores @ bin_means(pool.bins))
     return evaluate_scores(class_codes(pool.schema, frame), scores, pool.schema.classes)
@@ -315,7 +342,7 @@ def _readings(received: Sequence[Received]) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Of this software and the libraries that matter for the scores."""
     out = {"python": platform.python_version()}
-    for name in ("distill", "torch", "numpy", "pandas", "safetensors"):
+    for name in ("distill", "torch", "numpy", "pandas", "safetensors", "scikit-learn"):
         try:
             out[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
