@@ -5,7 +5,6 @@ all; whatever goes wrong before leaves an earlier model as it was.
 """
 
 import platform
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,22 +14,24 @@ from typing import Any
 
 import numpy as np
 
-from distill import check
+from distill import check, durable
 from distill.errors import ConfigError
 from distill.table_files import check_suffix
 from distill.tables import write_table
-from server_train.evaluation import Evaluation, NumberEvaluation, evaluate_numbers, evaluate_scores
+from server_train.evaluation import evaluate_numbers, evaluate_scores
 from server_train.features import class_codes, target_numbers
+from server_train.held_out import class_curves, number_curves
 from server_train.hub_store import HubStore
 from server_train.intake import Intake, Received, find_bundles, receive
-from server_train.model import CARD, WEIGHTS, Model, ModelCard, probabilities, save_model
+from server_train.model import Model, ModelCard, probabilities, save_model
+from server_train.model_version import Version
 from server_train.number_bins import bin_means, stored_bins
 from server_train.pool import Pool, default_rows, draw_pool
+from server_train.publishing import REPORT, put, read_folder, settle, staged
+from server_train.registry import Registry
 from server_train.report import render_report
 from server_train.training import Trained, TrainingSettings, settings_as_dict, train
 
-REPORT = "report.html"
-FILES = (WEIGHTS, REPORT, CARD)  # the card last: without it there is no model, so no reader meets half of one
 LARGEST_POOL = 5_000_000
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
 
@@ -43,11 +44,13 @@ class GlobalResult:
         folder: Holds model.safetensors, model.json and report.html.
         card: What model.json says.
         pool_path: The exported pool, if one was asked for.
+        version: What the registry keeps of it; None: there is no registry.
     """
 
     folder: Path
     card: ModelCard
     pool_path: Path | None
+    version: Version | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The result as one JSON object."""
@@ -58,6 +61,8 @@ class GlobalResult:
             "model": str(self.folder),
             "report": str(self.folder / REPORT),
             "pool": str(self.pool_path) if self.pool_path else None,
+            "version": self.version.number if self.version else None,
+            "version_digest": self.version.digest if self.version else None,
             "schema": self.card.schema_.name,
             "rows": training["rows"],
             "epochs": training["epochs"],
@@ -123,6 +128,7 @@ def train_global(
     allow_rehearsal: bool = False,
     export_pool: Path | None = None,
     settings: TrainingSettings | None = None,
+    registry: Registry | None = None,
     progress: Progress = silent,
 ) -> GlobalResult | PoolResult:
     """Train one model from bundles; where their schema names no target, only pool them (`export_pool` must say where to).
@@ -137,15 +143,20 @@ def train_global(
         allow_rehearsal: Let bundles in that are not private.
         export_pool: Also write the pooled rows there (CSV or Parquet).
         settings: Of the training; its seed also draws the pool.
+        registry: Keeps the model as a version; it is there before `out` is touched. None: nothing is kept.
         progress: Called with stage, steps done, steps in all.
 
     Raises:
         ConfigError: `out`, `rows` or `export_pool` cannot be used, or there is nothing to predict and no pool is asked for.
         BundleError, HubFileError: see `intake.receive`. Bundles that passed it are remembered, whatever happens afterwards.
+        RegistryError: the model cannot be registered; `out` is as it was then.
     """
     settings = settings or TrainingSettings()
     out, export_pool = out.absolute(), export_pool and export_pool.absolute()
     _check_targets(out, rows, export_pool)
+    settle(out)
+    if export_pool is not None:
+        durable.sweep(export_pool)
     intake = receive(
         find_bundles(places),
         trusted=trusted,
@@ -177,7 +188,9 @@ def train_global(
     )
     progress("train", epochs, epochs)
     model = Model(_card(intake, pool, trained, settings), trained.encoder, trained.network)
-    return _publish(model, pool, out, export_pool)
+    # Arguments of this function that, with the same bundles, make the same model; see `reproduction`.
+    recipe = {"rows": rows, "settings": settings_as_dict(settings)}
+    return _publish(model, pool, out, export_pool, registry, recipe)
 
 
 def _check_targets(out: Path, rows: int | None, export_pool: Path | None) -> None:
@@ -193,24 +206,20 @@ def _check_targets(out: Path, rows: int | None, export_pool: Path | None) -> Non
             raise ConfigError(f"--export-pool {export_pool}: its folder does not exist, or it is a folder itself.")
 
 
-def _publish(model: Model, pool: Pool, out: Path, export_pool: Path | None) -> GlobalResult:
-    """Write everything beside `out`, then move it there: as a whole, or file by file into an existing folder."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        work = Path(temporary) / "model"
-        work.mkdir()
+def _publish(
+    model: Model, pool: Pool, out: Path, export_pool: Path | None, registry: Registry | None, recipe: dict[str, Any]
+) -> GlobalResult:
+    """Write everything beside `out`, register it, then move it there: as a whole, or file by file into an existing folder."""
+    with staged(out) as work:
         card = save_model(model, work)
         (work / REPORT).write_text(render_report(card), "utf-8")
+        files = read_folder(work)  # before the pool comes, which is no part of the model
         if export_pool is not None:
             inside = export_pool.parent == out and not out.exists()  # then it moves there with the folder
             write_table(pool.frame, work / export_pool.name if inside else export_pool)
-        if not out.exists():
-            work.rename(out)
-        else:
-            (out / CARD).unlink(missing_ok=True)
-            for name in FILES:
-                (work / name).replace(out / name)
-    return GlobalResult(out, card, export_pool)
+        version = registry.add(card, files, recipe) if registry else None
+        put(work, out)
+    return GlobalResult(out, card, export_pool, version)
 
 
 def _publish_pool(intake: Intake, pool: Pool, export_pool: Path | None) -> PoolResult:
@@ -251,7 +260,7 @@ def _card(intake: Intake, pool: Pool, trained: Trained, settings: TrainingSettin
             "class_prior": pool.prior.tolist(),
             "loss_floor": trained.floor,
             "curve": [[e.number, e.training_loss, e.validation_loss] for e in trained.curve],
-            "held_out": _held_out(pool, trained).as_dict(),
+            "held_out": _held_out(pool, trained),
             "notes": [*intake.notes, *pool.notes],
         },
         institutions=[_institution(r, pool, i) for i, r in enumerate(intake.received)],
@@ -260,13 +269,15 @@ def _card(intake: Intake, pool: Pool, trained: Trained, settings: TrainingSettin
     )
 
 
-def _held_out(pool: Pool, trained: Trained) -> Evaluation | NumberEvaluation:
+def _held_out(pool: Pool, trained: Trained) -> dict[str, Any]:
     """How well the network ranks the held-out synthetic rows by their drawn labels, or predicts their drawn numbers."""
     frame = pool.frame.iloc[trained.held_out]
     scores = probabilities(trained.network, trained.encoder.encode(frame))
     if pool.bins is not None:
-        return evaluate_numbers(target_numbers(pool.schema, frame), scores @ bin_means(pool.bins))
-    return evaluate_scores(class_codes(pool.schema, frame), scores, pool.schema.classes)
+        truth, predicted = target_numbers(pool.schema, frame), scores @ bin_means(pool.bins)
+        return {**evaluate_numbers(truth, predicted).as_dict(), "curves": number_curves(truth, predicted)}
+    codes = class_codes(pool.schema, frame)
+    return {**evaluate_scores(codes, scores, pool.schema.classes).as_dict(), "curves": class_curves(codes, scores)}
 
 
 def _institution(received: Received, pool: Pool, position: int) -> dict[str, Any]:
