@@ -19,7 +19,9 @@ from server_train.model import ModelCard
 KIND = "mlp"  # of a card that names none
 NOT_METRICS = ("curves", "classes", "per_class_auc")  # what a table of figures does not show
 MOST_FILES, LARGEST_FILE, LARGEST_VERSION = 2000, 256 << 20, 1 << 30
-_NAME = re.compile(r"[\w(][\w .,()+&-]{0,199}")  # of a file or folder: nothing hidden, nothing that steps out of the folder
+_NAME = re.compile(
+    r"[\w(][\w .,()+&-]{0,199}"
+)  # of a file or folder: nothing hidden, nothing that steps out of the folder
 _DEEPEST = 4
 
 Figure = float | int | str | None
@@ -207,7 +209,9 @@ def promoted(marks: Iterable[Mark]) -> dict[str, list[int]]:
         elif stack[-2:-1] == [mark.version]:
             stack.pop()
         else:
-            raise RegistryError(f"mark {mark.sequence} rolls back to version {mark.version}, which was not promoted before.")
+            raise RegistryError(
+                f"mark {mark.sequence} rolls back to version {mark.version}, which was not promoted before."
+            )
     return stacks
 
 

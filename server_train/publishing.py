@@ -21,7 +21,13 @@ from distill.errors import ConfigError
 from server_train.model import CARD, WEIGHTS
 
 REPORT = "report.html"
-OWNED = (CARD, WEIGHTS, "model.onnx", REPORT, "personal")  # what a model may leave in its folder; a new one takes all of it away
+OWNED = (
+    CARD,
+    WEIGHTS,
+    "model.onnx",
+    REPORT,
+    "personal",
+)  # what a model may leave in its folder; a new one takes all of it away
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 

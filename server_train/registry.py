@@ -9,14 +9,14 @@ digest (`train-global` prints it) elsewhere.
 import contextlib
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from distill import durable, sqlite_file
+from distill import sqlite_file
 from distill.canonical import parse_canonical
 from distill.errors import ConfigError, RegistryError, RegistryTamperedError
 from server_train.hub_store import now
@@ -94,10 +94,8 @@ class Registry:
         self.path, self.by = path, by
 
     def history(self) -> History:
-        """All versions and marks. Without a file: none."""
-        if not self.path.exists():
-            return History((), ())
-        with self._reading() as connection:
+        """All versions and marks."""
+        with self._existing() as connection:
             return _history(connection, self.path)
 
     def add(self, card: ModelCard, files: Mapping[str, bytes], recipe: Mapping[str, Any]) -> Version:
@@ -209,12 +207,9 @@ class Registry:
         if not self.path.exists():
             raise RegistryError(f"no registry of models at {self.path}. {_SHAPE.mend}")
 
-    def _existing(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
-        self._require()
-        return self._reading()
-
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
+    def _existing(self) -> Iterator[sqlite3.Connection]:
+        self._require()
         with sqlite_file.reading(self.path, _SHAPE) as connection:
             connection.text_factory = str
             yield connection
@@ -227,7 +222,9 @@ def chosen_schema(history: History, which: str | None) -> str:
     """The digest of the schema that is meant, of those with a promoted version. Raises ConfigError."""
     names = {v.record.schema_digest: v.record.schema_name for v in history.versions}
     there = {digest: names[digest] for digest in history.current}
-    meant = [d for d, name in there.items() if which is None or name == which or (len(which) > 5 and d.startswith(which))]
+    meant = [
+        d for d, name in there.items() if which is None or name == which or (len(which) > 5 and d.startswith(which))
+    ]
     if len(meant) == 1:
         return meant[0]
     listed = ", ".join(f"{name!r} ({digest[:8]})" for digest, name in sorted(there.items(), key=lambda item: item[1]))

@@ -240,4 +240,6 @@ def settings_from_dict(values: Mapping[str, Any]) -> TrainingSettings:
     try:
         return TrainingSettings(**{**values, "hidden": tuple(values["hidden"])})
     except (KeyError, TypeError):
-        raise ConfigError("the settings are not those of this version of the software; use the one that made them.") from None
+        raise ConfigError(
+            "the settings are not those of this version of the software; use the one that made them."
+        ) from None
