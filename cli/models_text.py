@@ -16,34 +16,24 @@ SHOWN_CHARACTERS = 60  # of a value; the rest is in --json
 
 def versions_table(history: History) -> Group | Table:
     """One line a version, the newest last."""
-    table = _table(
-        "",
-        "version",
-        "made",
-        "schema",
-        "institutions",
-        "kind",
-        "rows",
-        "synthetic figure",
-        "epsilon",
-        right=(1, 6, 7, 8),
-    )
+    table = _table("", "no", "made", "schema", "kind", "from", "rows", "AUC, R2", "epsilon", right=(1, 5, 6, 7, 8))
     for version in history.versions:
-        record, (name, value) = version.record, version.headline
-        mark = "*" if history.current.get(record.schema_digest) == version.number else ""
-        named = [i.institution for i in record.inputs]
+        record, (_, value) = version.record, version.headline
         table.add_row(
-            mark,
+            "*" if history.current.get(record.schema_digest) == version.number else "",
             str(version.number),
             version.made[:16].replace("T", " "),
             _text(record.schema_name + (" (REHEARSAL)" if record.rehearsal else "")),
-            _text(", ".join(named) if len(named) <= 3 else f"{', '.join(named[:2])} and {len(named) - 2} more"),
             record.kind,
+            str(len(record.inputs)),
             f"{record.recipe.get('rows', 0):,}",
-            f"{name} {value:.4f}" if value is not None else "-",
-            f"{record.disjoint.epsilon:.3f} / {record.overlapping.epsilon:.3f}",
+            f"{value:.3f}" if value is not None else "-",
+            f"{record.disjoint.epsilon:.2f} / {record.overlapping.epsilon:.2f}",
         )
-    words = "* current for its schema; epsilon: customers disjoint / overlapping; figures are on synthetic rows."
+    words = (
+        "* current for its schema; from: institutions; AUC, R2: on held-out synthetic rows; "
+        "epsilon: customers disjoint / overlapping."
+    )
     return Group(table, _text(words if history.current else f"{words} No version is promoted yet."))
 
 
@@ -51,13 +41,13 @@ def version_page(version: Version, history: History, command: str) -> Group:
     """All that a person asks of one version."""
     record = version.record
     current = history.current.get(record.schema_digest) == version.number
-    members = _table("institution", "rows", "head", "bundle's SHA-256", "signer", "ledger head", right=(1, 2))
+    members = _table("institution", "rows", "head", "bundle", "signer", "ledger head", right=(1, 2))
     for i in record.inputs:
         shares = (f"{i.row_share:.1%}", f"{i.head_share:.1%}")
-        members.add_row(_text(i.institution), *shares, i.sha256, f"{i.public_key[:16]}...", f"{i.ledger_head[:16]}...")
+        members.add_row(_text(i.institution), *shares, _short(i.sha256), _short(i.public_key), _short(i.ledger_head))
     files = _table("file", "bytes", "SHA-256", right=(1,))
     for name, entry in version.files.items():
-        files.add_row(_text(name), f"{entry.size:,}", entry.sha256)
+        files.add_row(_text(name), f"{entry.size:,}", _short(entry.sha256))
     lines = [
         f"version {version.number}"
         + (", current" if current else "")
@@ -118,6 +108,11 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
+def _short(digest: str) -> str:
+    """Enough of a digest to tell it from others; all of it is in --json."""
+    return f"{digest[:12]}…"
+
+
 def _value(value: Any) -> str:
     text = "-" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
@@ -126,7 +121,8 @@ def _value(value: Any) -> str:
 def _table(*columns: str, right: tuple[int, ...] = ()) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for place, name in enumerate(columns):
-        table.add_column(name, overflow="fold", justify="right" if place in right else "left")
+        folded = name in ("schema", "institution", "file")
+        table.add_column(name, overflow="fold", no_wrap=not folded, justify="right" if place in right else "left")
     return table
 
 
