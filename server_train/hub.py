@@ -4,41 +4,33 @@ The only module that knows the order: intake, pool, training, model, report. Wha
 all; whatever goes wrong before leaves an earlier model as it was.
 """
 
-import platform
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distill import check
+from distill import check, durable
 from distill.errors import ConfigError
 from distill.table_files import check_suffix
 from distill.tables import write_table
-from server_train.evaluation import Evaluation, NumberEvaluation, evaluate_numbers, evaluate_scores
-from server_train.features import class_codes, target_numbers
+from server_train.card import institution_row, make_card, readings
 from server_train.hub_store import HubStore
-from server_train.intake import Intake, Received, find_bundles, receive
-from server_train.kinds import Fitted, ModelChoice, fit_model
-from server_train.model import CARD, ONNX, WEIGHTS, Model, ModelCard, save_model
-from server_train.number_bins import bin_means, stored_bins
+from server_train.intake import Intake, find_bundles, receive
+from server_train.kinds import ModelChoice, fit_model
+from server_train.model import ONNX, Model, ModelCard, save_model
+from server_train.model_version import Version
 from server_train.onnx_graph import write_onnx
 from server_train.onnx_model import onnx_packages
 from server_train.pool import Pool, default_rows, draw_pool
+from server_train.publishing import REPORT, put, read_folder, settle, staged
+from server_train.recipe import recipe_of
+from server_train.registry import Registry
 from server_train.report import render_report
 from server_train.training import TrainingSettings
 
-REPORT = "report.html"
-FILES = (WEIGHTS, ONNX, REPORT, CARD)  # the card last: without it there is no model, so no reader meets half of one
 LARGEST_POOL = 5_000_000
-SHIFTED = (
-    "Class weights without calibration: the scores rank rows, but are not probabilities, since they believe in class "
-    "frequencies that are multiplied by the weights."
-)
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
 
 
@@ -50,11 +42,13 @@ class GlobalResult:
         folder: Holds model.safetensors, model.json and report.html.
         card: What model.json says.
         pool_path: The exported pool, if one was asked for.
+        version: What the registry keeps of it; None: there is no registry.
     """
 
     folder: Path
     card: ModelCard
     pool_path: Path | None
+    version: Version | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The result as one JSON object."""
@@ -66,6 +60,8 @@ class GlobalResult:
             "report": str(self.folder / REPORT),
             "onnx": str(self.folder / ONNX) if (self.folder / ONNX).exists() else None,
             "pool": str(self.pool_path) if self.pool_path else None,
+            "version": self.version.number if self.version else None,
+            "version_digest": self.version.digest if self.version else None,
             "schema": self.card.schema_.name,
             "kind": self.card.kind,
             "rows": training["rows"],
@@ -134,6 +130,7 @@ def train_global(
     settings: TrainingSettings | None = None,
     choice: ModelChoice | None = None,
     onnx: bool = False,
+    registry: Registry | None = None,
     progress: Progress = silent,
 ) -> GlobalResult | PoolResult:
     """Train one model from bundles; where their schema names no target, only pool them (`export_pool` must say where to).
@@ -150,17 +147,22 @@ def train_global(
         settings: Of the training; its seed also draws the pool.
         choice: Kind of model, class weights, calibration; None: the default ones.
         onnx: Also write model.onnx.
+        registry: Keeps the model as a version; it is there before `out` is touched. None: nothing is kept.
         progress: Called with stage, steps done, steps in all.
 
     Raises:
         ConfigError: `out`, `rows` or `export_pool` cannot be used, or there is nothing to predict and no pool is asked for.
         BundleError, HubFileError: see `intake.receive`. Bundles that passed it are remembered, whatever happens afterwards.
+        RegistryError: the model cannot be registered; `out` is as it was then.
     """
     settings, choice = settings or TrainingSettings(), choice or ModelChoice()
     if onnx:
         onnx_packages()
     out, export_pool = out.absolute(), export_pool and export_pool.absolute()
     _check_targets(out, rows, export_pool)
+    settle(out)
+    if export_pool is not None:
+        durable.sweep(export_pool)
     intake = receive(
         find_bundles(places),
         trusted=trusted,
@@ -197,8 +199,8 @@ def train_global(
         on_epoch=lambda e: progress("train", e.number, steps),
     )
     progress("train", steps, steps)
-    model = Model(_card(intake, pool, fitted, settings, choice), fitted.scorer)
-    return _publish(model, pool, out, export_pool, onnx=onnx)
+    model = Model(make_card(intake, pool, fitted, settings, choice), fitted.scorer)
+    return _publish(model, pool, out, export_pool, registry, recipe_of(rows, settings, choice), onnx=onnx)
 
 
 def _check_targets(out: Path, rows: int | None, export_pool: Path | None) -> None:
@@ -214,27 +216,29 @@ def _check_targets(out: Path, rows: int | None, export_pool: Path | None) -> Non
             raise ConfigError(f"--export-pool {export_pool}: its folder does not exist, or it is a folder itself.")
 
 
-def _publish(model: Model, pool: Pool, out: Path, export_pool: Path | None, *, onnx: bool) -> GlobalResult:
-    """Write everything beside `out`, then move it there: as a whole, or file by file into an existing folder."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        work = Path(temporary) / "model"
-        work.mkdir()
+def _publish(
+    model: Model,
+    pool: Pool,
+    out: Path,
+    export_pool: Path | None,
+    registry: Registry | None,
+    recipe: dict[str, Any],
+    *,
+    onnx: bool,
+) -> GlobalResult:
+    """Write everything beside `out`, register it, then move it there: as a whole, or file by file into an existing folder."""
+    with staged(out) as work:
         card = save_model(model, work)
         if onnx:
             write_onnx(Model(card, model.scorer), work / ONNX)
         (work / REPORT).write_text(render_report(card), "utf-8")
+        files = read_folder(work)  # before the pool comes, which is no part of the model
         if export_pool is not None:
             inside = export_pool.parent == out and not out.exists()  # then it moves there with the folder
             write_table(pool.frame, work / export_pool.name if inside else export_pool)
-        if not out.exists():
-            work.rename(out)
-        else:
-            (out / CARD).unlink(missing_ok=True)
-            (out / ONNX).unlink(missing_ok=True)  # of an earlier model
-            for name in (name for name in FILES if (work / name).exists()):
-                (work / name).replace(out / name)
-    return GlobalResult(out, card, export_pool)
+        version = registry.add(card, files, recipe) if registry else None
+        put(work, out)
+    return GlobalResult(out, card, export_pool, version)
 
 
 def _publish_pool(intake: Intake, pool: Pool, export_pool: Path | None) -> PoolResult:
@@ -246,106 +250,8 @@ def _publish_pool(intake: Intake, pool: Pool, export_pool: Path | None) -> PoolR
         pool_path=export_pool,
         schema=pool.schema.name,
         rows=len(pool),
-        institutions=[_institution(r, pool, i) for i, r in enumerate(intake.received)],
-        privacy=_readings(intake.received),
+        institutions=[institution_row(r, pool, i) for i, r in enumerate(intake.received)],
+        privacy=readings(intake.received),
         rehearsal=any(r.manifest.rehearsal for r in intake.received),
         notes=("The schema names no target: the rows were pooled, and no model was trained.", *intake.notes),
     )
-
-
-def _card(intake: Intake, pool: Pool, fitted: Fitted, settings: TrainingSettings, choice: ModelChoice) -> ModelCard:
-    """Everything that `model.json` tells, but the digest of the weights."""
-    weighted = choice.class_weights is not None
-    return ModelCard(
-        kind=choice.kind,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions=versions(),
-        schema=pool.schema,
-        schema_digest=pool.schema.digest(),
-        preprocessing=fitted.encoder.curves if fitted.encoder else {},
-        target_bins=stored_bins(pool.bins) if pool.bins is not None else None,
-        hidden=settings.hidden if choice.kind == "mlp" else (),
-        calibration=fitted.scorer.calibration,
-        training={
-            "rows": len(pool),
-            "held_out_rows": len(fitted.held_out),
-            "epochs": len(fitted.curve),
-            "best_epoch": fitted.best_epoch,
-            "seconds": round(fitted.seconds, 2),
-            "inputs": fitted.scorer.inputs_read,
-            "parameters": fitted.scorer.parameters,
-            "settings": choice.as_dict(settings),
-            "class_prior": pool.prior.tolist(),
-            "class_weights": fitted.weights.tolist() if weighted else None,
-            "loss_floor": fitted.floor,
-            "curve": [[e.number, e.training_loss, e.validation_loss] for e in fitted.curve],
-            "held_out": _held_out(pool, fitted).as_dict(),
-            "notes": [*intake.notes, *pool.notes, *([SHIFTED] if weighted and not choice.calibrate else [])],
-        },
-        institutions=[_institution(r, pool, i) for i, r in enumerate(intake.received)],
-        privacy=_readings(intake.received),
-        rehearsal=any(r.manifest.rehearsal for r in intake.received),
-    )
-
-
-def _held_out(pool: Pool, fitted: Fitted) -> Evaluation | NumberEvaluation:
-    """How well the model ranks the held-out synthetic rows by their drawn labels, or predicts their drawn numbers."""
-    frame = pool.frame.iloc[fitted.held_out]
-    scores = fitted.scorer.probabilities(frame)
-    if pool.bins is not None:
-        return evaluate_numbers(target_numbers(pool.schema, frame), scores @ bin_means(pool.bins))
-    return evaluate_scores(class_codes(pool.schema, frame), scores, pool.schema.classes)
-
-
-def _institution(received: Received, pool: Pool, position: int) -> dict[str, Any]:
-    """One institution's row in card and report: who, what it cost, what it weighs, what it sent."""
-    manifest, member = received.manifest, pool.members[position]
-    return {
-        "institution": received.name,
-        "file": received.bundle.path.name,
-        "bytes": received.bundle.size,
-        "sha256": received.bundle.digest,
-        "public_key": manifest.public_key,
-        "dataset": manifest.dataset,
-        "ledger_head": manifest.ledger.head,
-        "created": str(manifest.created),
-        "software": str(manifest.software),
-        "rehearsal": manifest.rehearsal,
-        "epsilon": manifest.privacy.epsilon,
-        "delta": manifest.privacy.delta,
-        "unit": manifest.privacy.unit,
-        "relation": manifest.privacy.relation,
-        "noisy_rows": member.noisy_rows,
-        "class_prior": list(member.class_prior),
-        "label_balance": member.label_balance,
-        "head_information": member.head_information,
-        "row_share": member.row_share,
-        "head_share": member.head_share,
-        "pooled_rows": int((pool.origin == position).sum()),
-    }
-
-
-def _readings(received: Sequence[Received]) -> dict[str, Any]:
-    """Both readings of the budgets across institutions.
-
-    Disjoint: no person's rows are at two institutions, so each is protected by its own institution's budget and the
-    worst one bounds them all (parallel composition). Overlapping: a person may be everywhere, so budgets add up.
-    """
-    budgets = [(r.manifest.privacy.epsilon, r.manifest.privacy.delta) for r in received]
-    return {
-        "disjoint": {"epsilon": max(e for e, _ in budgets), "delta": max(d for _, d in budgets)},
-        "overlapping": {"epsilon": sum(e for e, _ in budgets), "delta": sum(d for _, d in budgets)},
-        "units": sorted({r.manifest.privacy.unit for r in received}),
-        "relations": sorted({r.manifest.privacy.relation for r in received}),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Of this software and the libraries that matter for the scores."""
-    out = {"python": platform.python_version()}
-    for name in ("distill", "torch", "numpy", "pandas", "safetensors", "scikit-learn"):
-        try:
-            out[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            out[name] = "unknown"
-    return out

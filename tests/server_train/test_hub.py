@@ -11,6 +11,7 @@ from distill.errors import BundleMismatchError, ConfigError, DataError
 from distill.tables import read_table
 from server_train import hub, intake
 from server_train.boosting import BoostingSettings
+from server_train.card import SHIFTED
 from server_train.evaluation import evaluate_scores
 from server_train.features import class_codes
 from server_train.kinds import ModelChoice
@@ -210,10 +211,10 @@ def test_without_its_packages_onnx_is_refused_before_any_work(bundles, tmp_path,
 def test_scores_that_are_no_probabilities_are_said_to_be_none(bundles, tmp_path):
     weighted = ModelChoice(class_weights={"1": 5.0}, calibrate=False)
     card = train_global([bundles], out=tmp_path / "raw", rows=900, settings=QUICK, choice=weighted).card
-    assert hub.SHIFTED in card.training["notes"]
+    assert SHIFTED in card.training["notes"]
     assert card.training["class_weights"][1] / card.training["class_weights"][0] == pytest.approx(5.0)
     assert card.calibration is None
     calibrated = ModelChoice(class_weights={"1": 5.0})
     card = train_global([bundles], out=tmp_path / "calibrated", rows=900, settings=QUICK, choice=calibrated).card
-    assert hub.SHIFTED not in card.training["notes"]
+    assert SHIFTED not in card.training["notes"]
     assert card.calibration.offsets[1] - card.calibration.offsets[0] < -1.0  # log 5 taken back
