@@ -6,9 +6,11 @@ all; whatever goes wrong before leaves an earlier model as it was.
 
 import platform
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import numpy as np
 
 from distill import check
 from distill.errors import ConfigError
-from distill.table_files import check_suffix
+from distill.table_files import PARQUET_SUFFIXES, check_suffix
 from distill.tables import write_table
 from server_train.evaluation import Evaluation, NumberEvaluation, evaluate_numbers, evaluate_scores
 from server_train.features import class_codes, target_numbers
@@ -25,13 +27,17 @@ from server_train.hub_store import HubStore
 from server_train.intake import Intake, Received, find_bundles, receive
 from server_train.model import CARD, WEIGHTS, Model, ModelCard, probabilities, save_model
 from server_train.number_bins import bin_means, stored_bins
-from server_train.pool import Pool, default_rows, draw_pool
+from server_train.pool import Drawer, Pool, default_rows, draw_pool
+from server_train.pool_file import PoolCard, StoredPool, export_rows
+from server_train.pool_stream import draw_pool_file
 from server_train.report import render_report
-from server_train.training import Trained, TrainingSettings, settings_as_dict, train
+from server_train.stored_training import fitting, train_stored
+from server_train.training import Epoch, Trained, TrainingSettings, settings_as_dict, train
 
 REPORT = "report.html"
 FILES = (WEIGHTS, REPORT, CARD)  # the card last: without it there is no model, so no reader meets half of one
-LARGEST_POOL = 5_000_000
+LARGEST_POOL = 100_000_000
+IN_MEMORY = 500_000  # rows; larger pools are drawn to disk, and training reads them from there
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
 
 
@@ -122,6 +128,7 @@ def train_global(
     allow_unknown_signers: bool = False,
     allow_rehearsal: bool = False,
     export_pool: Path | None = None,
+    prepare: Path | None = None,
     settings: TrainingSettings | None = None,
     progress: Progress = silent,
 ) -> GlobalResult | PoolResult:
@@ -136,6 +143,7 @@ def train_global(
         allow_unknown_signers: Let bundles of other signers in too.
         allow_rehearsal: Let bundles in that are not private.
         export_pool: Also write the pooled rows there (CSV or Parquet).
+        prepare: Write the pool with its soft labels there, for `python -m server_train`, and train nothing.
         settings: Of the training; its seed also draws the pool.
         progress: Called with stage, steps done, steps in all.
 
@@ -145,7 +153,7 @@ def train_global(
     """
     settings = settings or TrainingSettings()
     out, export_pool = out.absolute(), export_pool and export_pool.absolute()
-    _check_targets(out, rows, export_pool)
+    _check_targets(out, rows, export_pool, prepare)
     intake = receive(
         find_bundles(places),
         trusted=trusted,
@@ -154,7 +162,7 @@ def train_global(
         allow_rehearsal=allow_rehearsal,
         progress=lambda done, total: progress("verify", done, total),
     )
-    if intake.schema.task is None and export_pool is None:
+    if intake.schema.task is None and (export_pool is None or prepare is not None):
         raise ConfigError(
             "this schema names no target, so there is nothing to train a model for. Ask for the pooled rows alone "
             "(--export-pool FILE), or agree on a schema with a target."
@@ -162,25 +170,59 @@ def train_global(
     generators = [(r.name, r.generator) for r in intake.received]
     rows = rows or default_rows(g.noisy_rows for _, g in generators)
     progress("pool", 0, rows)
-    pool = draw_pool(
-        intake.schema,
-        generators,
-        rows=rows,
-        rng=np.random.default_rng(settings.seed),
-        progress=lambda done, total: progress("pool", done, total),
-    )
-    if intake.schema.task is None:
-        return _publish_pool(intake, pool, export_pool)
-    epochs = settings.epochs(rows)
-    trained = train(
-        pool.schema, pool.frame, pool.soft_labels, settings, on_epoch=lambda e: progress("train", e.number, epochs)
-    )
+    rng = np.random.default_rng(settings.seed)
+    drawn = partial(progress, "pool")
+    if rows <= IN_MEMORY and prepare is None:
+        pool = draw_pool(intake.schema, generators, rows=rows, rng=rng, progress=drawn)
+        return _trained(_pool_card(intake, pool), pool, settings, out, export_pool, progress)
+    with _beside(out) as folder:
+        stored = draw_pool_file(
+            prepare or folder / "pool.parquet",
+            intake.schema,
+            generators,
+            rows=rows,
+            rng=rng,
+            card=lambda drawer: _pool_card(intake, drawer),
+            progress=drawn,
+        )
+        if prepare is not None:
+            return _pool_result(stored.card, prepare, _PREPARED)
+        return _trained(stored.card, stored, settings, out, export_pool, progress)
+
+
+def _trained(
+    card: PoolCard,
+    pool: Pool | StoredPool,
+    settings: TrainingSettings,
+    out: Path,
+    export_pool: Path | None,
+    progress: Progress,
+) -> GlobalResult | PoolResult:
+    """What there is to be made of a pool: a model, or rows alone."""
+    if card.schema_.task is None:
+        assert export_pool is not None
+        export_pool.parent.mkdir(exist_ok=True)  # --out itself may be named as its folder
+        _export(pool, export_pool)
+        return _pool_result(card, export_pool, _ROWS_ALONE)
+    settings = fitting(settings, len(pool))
+    epochs = settings.epochs(len(pool))
+
+    def on_epoch(epoch: Epoch) -> None:
+        progress("train", epoch.number, epochs)
+
+    if isinstance(pool, Pool):
+        trained = train(pool.schema, pool.frame, pool.soft_labels, settings, on_epoch=on_epoch)
+    else:
+        trained = train_stored(pool, settings, scratch=out.parent, on_epoch=on_epoch)
     progress("train", epochs, epochs)
-    model = Model(_card(intake, pool, trained, settings), trained.encoder, trained.network)
-    return _publish(model, pool, out, export_pool)
+    return publish(model_of(card, trained, settings), out, pool, export_pool)
 
 
-def _check_targets(out: Path, rows: int | None, export_pool: Path | None) -> None:
+_ROWS_ALONE = "The schema names no target: the rows were pooled, and no model was trained."
+_PREPARED = "The pool is ready for `python -m server_train --pool FILE --out DIR`; no model was trained."
+
+
+def _check_targets(out: Path, rows: int | None, export_pool: Path | None, prepare: Path | None) -> None:
     """Refuse, before any work, what cannot be written or drawn."""
     if rows is not None:
         check.positive(rows=rows)
@@ -191,19 +233,33 @@ def _check_targets(out: Path, rows: int | None, export_pool: Path | None) -> Non
         check_suffix(export_pool)
         if export_pool.is_dir() or not (export_pool.parent.is_dir() or export_pool.parent == out):
             raise ConfigError(f"--export-pool {export_pool}: its folder does not exist, or it is a folder itself.")
+    if prepare is not None:
+        if export_pool is not None:
+            raise ConfigError("--prepare trains nothing and --export-pool belongs to a training: ask for one of them.")
+        if prepare.suffix.lower() not in PARQUET_SUFFIXES or prepare.is_dir() or not prepare.parent.is_dir():
+            raise ConfigError(f"--prepare {prepare}: name a .parquet file in a folder that exists.")
 
 
-def _publish(model: Model, pool: Pool, out: Path, export_pool: Path | None) -> GlobalResult:
-    """Write everything beside `out`, then move it there: as a whole, or file by file into an existing folder."""
+@contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    """A folder beside `out` for what is not ready yet; it is gone at the end."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        work = Path(temporary) / "model"
+        yield Path(temporary)
+
+
+def publish(
+    model: Model, out: Path, pool: Pool | StoredPool | None = None, export_pool: Path | None = None
+) -> GlobalResult:
+    """Write everything beside `out`, then move it there: as a whole, or file by file into an existing folder."""
+    with _beside(out) as temporary:
+        work = temporary / "model"
         work.mkdir()
         card = save_model(model, work)
         (work / REPORT).write_text(render_report(card), "utf-8")
-        if export_pool is not None:
+        if pool is not None and export_pool is not None:
             inside = export_pool.parent == out and not out.exists()  # then it moves there with the folder
-            write_table(pool.frame, work / export_pool.name if inside else export_pool)
+            _export(pool, work / export_pool.name if inside else export_pool)
         if not out.exists():
             work.rename(out)
         else:
@@ -213,34 +269,53 @@ def _publish(model: Model, pool: Pool, out: Path, export_pool: Path | None) -> G
     return GlobalResult(out, card, export_pool)
 
 
-def _publish_pool(intake: Intake, pool: Pool, export_pool: Path | None) -> PoolResult:
-    """Write the pooled rows and nothing else."""
-    assert export_pool is not None
-    export_pool.parent.mkdir(exist_ok=True)  # --out itself may be named as its folder
-    write_table(pool.frame, export_pool)
+def _export(pool: Pool | StoredPool, path: Path) -> None:
+    """Write the pooled rows as a table."""
+    if isinstance(pool, Pool):
+        write_table(pool.frame, path)
+    else:
+        export_rows(pool, path)
+
+
+def _pool_result(card: PoolCard, path: Path, note: str) -> PoolResult:
+    """Of rows that were written at `path` and no model."""
     return PoolResult(
-        pool_path=export_pool,
-        schema=pool.schema.name,
-        rows=len(pool),
-        institutions=[_institution(r, pool, i) for i, r in enumerate(intake.received)],
-        privacy=_readings(intake.received),
-        rehearsal=any(r.manifest.rehearsal for r in intake.received),
-        notes=("The schema names no target: the rows were pooled, and no model was trained.", *intake.notes),
+        pool_path=path,
+        schema=card.schema_.name,
+        rows=card.rows,
+        institutions=card.institutions,
+        privacy=card.privacy,
+        rehearsal=card.rehearsal,
+        notes=(note, *card.notes),
     )
 
 
-def _card(intake: Intake, pool: Pool, trained: Trained, settings: TrainingSettings) -> ModelCard:
-    """Everything that `model.json` tells, but the digest of the weights."""
-    return ModelCard(
+def _pool_card(intake: Intake, pool: Pool | Drawer) -> PoolCard:
+    """What is known of a pool before anything is trained on it."""
+    return PoolCard(
+        schema=pool.schema,
+        target_bins=stored_bins(pool.bins) if pool.bins is not None else None,
+        rows=int(pool.counts.sum()),
+        class_prior=tuple(pool.prior.tolist()),
+        notes=(*intake.notes, *pool.notes),
+        institutions=[_institution(r, pool, i) for i, r in enumerate(intake.received)],
+        privacy=_readings(intake.received),
+        rehearsal=any(r.manifest.rehearsal for r in intake.received),
+    )
+
+
+def model_of(pool: PoolCard, trained: Trained, settings: TrainingSettings) -> Model:
+    """The trained model with everything that `model.json` tells, but the digest of the weights."""
+    card = ModelCard(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),
-        schema=pool.schema,
-        schema_digest=pool.schema.digest(),
+        schema=pool.schema_,
+        schema_digest=pool.schema_.digest(),
         preprocessing=trained.encoder.curves,
-        target_bins=stored_bins(pool.bins) if pool.bins is not None else None,
+        target_bins=pool.target_bins,
         hidden=settings.hidden,
         training={
-            "rows": len(pool),
+            "rows": pool.rows,
             "held_out_rows": len(trained.held_out),
             "epochs": len(trained.curve),
             "best_epoch": trained.best_epoch,
@@ -248,28 +323,29 @@ def _card(intake: Intake, pool: Pool, trained: Trained, settings: TrainingSettin
             "inputs": trained.encoder.n_dense + trained.encoder.n_codes,
             "parameters": sum(p.numel() for p in trained.network.parameters()),
             "settings": settings_as_dict(settings),
-            "class_prior": pool.prior.tolist(),
+            "class_prior": list(pool.class_prior),
             "loss_floor": trained.floor,
             "curve": [[e.number, e.training_loss, e.validation_loss] for e in trained.curve],
             "held_out": _held_out(pool, trained).as_dict(),
-            "notes": [*intake.notes, *pool.notes],
+            "notes": list(pool.notes),
         },
-        institutions=[_institution(r, pool, i) for i, r in enumerate(intake.received)],
-        privacy=_readings(intake.received),
-        rehearsal=any(r.manifest.rehearsal for r in intake.received),
+        institutions=pool.institutions,
+        privacy=pool.privacy,
+        rehearsal=pool.rehearsal,
     )
+    return Model(card, trained.encoder, trained.network)
 
 
-def _held_out(pool: Pool, trained: Trained) -> Evaluation | NumberEvaluation:
+def _held_out(pool: PoolCard, trained: Trained) -> Evaluation | NumberEvaluation:
     """How well the network ranks the held-out synthetic rows by their drawn labels, or predicts their drawn numbers."""
-    frame = pool.frame.iloc[trained.held_out]
+    frame = trained.held_out_rows
     scores = probabilities(trained.network, trained.encoder.encode(frame))
     if pool.bins is not None:
-        return evaluate_numbers(target_numbers(pool.schema, frame), scores @ bin_means(pool.bins))
-    return evaluate_scores(class_codes(pool.schema, frame), scores, pool.schema.classes)
+        return evaluate_numbers(target_numbers(pool.schema_, frame), scores @ bin_means(pool.bins))
+    return evaluate_scores(class_codes(pool.schema_, frame), scores, pool.schema_.classes)
 
 
-def _institution(received: Received, pool: Pool, position: int) -> dict[str, Any]:
+def _institution(received: Received, pool: Pool | Drawer, position: int) -> dict[str, Any]:
     """One institution's row in card and report: who, what it cost, what it weighs, what it sent."""
     manifest, member = received.manifest, pool.members[position]
     return {
@@ -293,7 +369,7 @@ def _institution(received: Received, pool: Pool, position: int) -> dict[str, Any
         "head_information": member.head_information,
         "row_share": member.row_share,
         "head_share": member.head_share,
-        "pooled_rows": int((pool.origin == position).sum()),
+        "pooled_rows": int(pool.counts[position]),
     }
 
 

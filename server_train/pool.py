@@ -94,6 +94,11 @@ class Pool:
         """Number of rows."""
         return len(self.frame)
 
+    @property
+    def counts(self) -> np.ndarray:
+        """Rows drawn from each institution, (institutions,)."""
+        return np.bincount(self.origin, minlength=len(self.members))
+
 
 def default_rows(noisy_rows: Iterable[float]) -> int:
     """Rows to pool when nobody says: four times what the institutions hold, between 20,000 and 200,000."""
@@ -126,11 +131,8 @@ def draw_pool(
     """
     drawer = plan_pool(schema, generators, rows)
     frame, origin = drawer.draw(drawer.counts, rng)
-    if schema.task is None:
-        soft = np.ones((len(frame), 1))
-    else:
-        drawer, logs = drawer.with_labeller(frame, origin, progress)
-        soft = drawer.label(frame, rng, logs)
+    drawer, logs = drawer.with_labeller(frame, origin, progress)
+    soft = drawer.label(frame, rng, logs)
     return Pool(schema, frame, soft.astype(np.float32), origin, drawer.members, drawer.prior, drawer.notes, drawer.bins)
 
 
@@ -174,6 +176,8 @@ class Drawer:
         self, frame: pd.DataFrame, origin: np.ndarray, progress: Callable[[int, int], None] | None = None
     ) -> tuple["Drawer", np.ndarray | None]:
         """This drawer with a labeller fitted to drawn rows, and what the heads together say of these rows."""
+        if self.schema.task is None:
+            return self, None
         if not heads_connect(self.members):
             return replace(self, notes=(*self.notes, _NO_HEADS)), None
         labeller, logs = fit_labeller(self.schema, frame, origin, self.generators, self.members, progress)
@@ -183,6 +187,8 @@ class Drawer:
 
     def label(self, frame: pd.DataFrame, rng: np.random.Generator, logs: np.ndarray | None = None) -> np.ndarray:
         """Class probabilities of drawn rows; puts labels drawn from them into `frame`. `logs`: the heads' word, if known."""
+        if self.schema.task is None:
+            return np.ones((len(frame), 1))
         if self.labeller is None:
             classes = len(self.schema.classes) if self.bins is None else self.bins.n_bins
             return np.asarray(np.eye(classes)[_codes(self.schema, self.bins, frame)])

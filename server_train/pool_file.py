@@ -26,6 +26,7 @@ from distill import durable
 from distill.bins import ColumnBins
 from distill.errors import DataError
 from distill.schema import Column, Schema
+from distill.table_files import write_parts
 from server_train.number_bins import TargetBins
 
 POOL_FORMAT = 1
@@ -80,7 +81,7 @@ class PoolWriter:
 
     def __init__(self, file: Any, card: PoolCard) -> None:
         """`file` is open for writing bytes."""
-        self._columns = [pa.field(c.name, _arrow_type(c)) for c in card.schema_.columns]
+        self._columns = _fields(card.schema_)
         self._labels = [pa.field(name, pa.float32()) for name in _label_names(card.schema_, card.classes)]
         text = json.dumps(card.model_dump(mode="json", by_alias=True), ensure_ascii=False)
         self._schema = pa.schema([*self._columns, *self._labels], metadata={_KEY: text.encode()})
@@ -178,6 +179,12 @@ class StoredPool:
             return self._file.read_row_group(number, columns=list(names), use_threads=False)
 
 
+def export_rows(pool: StoredPool, path: Path) -> None:
+    """Write the rows without their soft labels as a table, CSV or Parquet. Raises DataError."""
+    parts = (pool.group(number)[0] for number in range(len(pool.starts) - 1))
+    write_parts(parts, path, pa.schema(_fields(pool.schema)))
+
+
 def open_pool(path: Path) -> StoredPool:
     """Look at a pool's footer.
 
@@ -214,10 +221,14 @@ def _card(path: Path, text: bytes | None) -> PoolCard:
         task, bins = card.schema_.task, card.bins
     except (ValueError, AttributeError, ValidationError):
         raise DataError(f"{path} is damaged: its card cannot be read. {_AGAIN}") from None
-    expected = {"classes": len(card.schema_.classes), "number": bins.n_bins if bins is not None else 0}
-    if task is None or card.classes != expected[task] or (task == "number") != (bins is not None):
+    expected = {"classes": len(card.schema_.classes), "number": bins.n_bins if bins is not None else 0, None: 1}
+    if card.classes != expected[task] or (task == "number") != (bins is not None):
         raise DataError(f"{path} is damaged: its card and its target disagree. {_AGAIN}")
     return card
+
+
+def _fields(schema: Schema) -> list[pa.Field]:
+    return [pa.field(c.name, _arrow_type(c)) for c in schema.columns]
 
 
 def _arrow_type(column: Column) -> pa.DataType:
@@ -242,7 +253,8 @@ def _frame(table: pa.Table, names: Sequence[str]) -> pd.DataFrame:
     for name in names:
         values = table[name]
         gaps = values.type == pa.int64() and values.null_count
-        columns[name] = values.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get if gaps else None)
+        column = values.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get if gaps else None)
+        columns[name] = column.astype(object) if isinstance(column.dtype, pd.CategoricalDtype) else column
     return pd.DataFrame(columns)
 
 

@@ -103,7 +103,7 @@ class FileRows:
             for run in runs:
                 part = values[filled : filled + run.stop - run.start]
                 file.seek(run.start * width * kind.itemsize)
-                if part.size and file.readinto(memoryview(part).cast("B")) != part.nbytes:  # type: ignore[attr-defined]
+                if part.size and file.readinto(part.data.cast("B")) != part.nbytes:  # type: ignore[attr-defined]
                     raise ConfigError("the files of encoded rows were cut short while they were in use. Train again.")
                 filled += len(part)
             out.append(torch.from_numpy(values))
