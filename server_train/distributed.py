@@ -90,7 +90,7 @@ class Group:
         if self.size == 1:
             return network
         places = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(network, device_ids=places, bucket_cap_mb=ONE_BUCKET_MB, broadcast_buffers=False)
+        return DistributedDataParallel(network, device_ids=places, bucket_cap_mb=ONE_BUCKET_MB)
 
     @contextmanager
     def noticing_loss(self) -> Iterator[None]:

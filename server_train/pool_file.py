@@ -59,8 +59,8 @@ class PoolCard(BaseModel):
     rows: int = Field(gt=0)
     class_prior: tuple[float, ...] = Field(min_length=1, max_length=65_536)
     notes: tuple[str, ...] = ()
-    institutions: list[dict[str, Any]] = []
-    privacy: dict[str, Any] = {}
+    institutions: list[dict[str, Any]] = Field(min_length=1)
+    privacy: dict[str, Any]
     rehearsal: bool = False
 
     @property
@@ -252,9 +252,10 @@ def _frame(table: pa.Table, names: Sequence[str]) -> pd.DataFrame:
     columns = {}
     for name in names:
         values = table[name]
+        if pa.types.is_dictionary(values.type):
+            values = values.cast(pa.string())
         gaps = values.type == pa.int64() and values.null_count
-        column = values.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get if gaps else None)
-        columns[name] = column.astype(object) if isinstance(column.dtype, pd.CategoricalDtype) else column
+        columns[name] = values.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get if gaps else None)
     return pd.DataFrame(columns)
 
 

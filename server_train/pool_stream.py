@@ -63,4 +63,6 @@ def draw_pool_file(
 
 def _take(left: np.ndarray, rows: int, rng: np.random.Generator) -> np.ndarray:
     """How many of the rows that are left of each institution come among the next `rows` of a random order."""
-    return np.asarray(rng.multivariate_hypergeometric(left, min(rows, int(left.sum())), method="marginals"))
+    if rows >= left.sum():
+        return left.copy()
+    return np.asarray(rng.multivariate_hypergeometric(left, rows, method="marginals"))
