@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or its model.json.", metavar="MODEL")],
+    model: Annotated[Path, typer.Argument(help="Folder of a model, its model.json, or a model.onnx.", metavar="MODEL")],
     data: Annotated[Path, typer.Argument(help="Real rows with the target, CSV or Parquet.", metavar="DATA")],
     as_json: JsonOption = False,
 ) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or its model.json.", metavar="MODEL")],
+    model: Annotated[Path, typer.Argument(help="Folder of a model, its model.json, or a model.onnx.", metavar="MODEL")],
     data: Annotated[
         Path, typer.Argument(help="Rows to score, CSV or Parquet; the target may be absent.", metavar="DATA")
     ],

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -39,6 +39,21 @@ def train_global(
         ),
     ] = None,
     rows: Annotated[int | None, typer.Option(help="Rows to pool; else by the institutions' sizes.", min=20)] = None,
+    model: Annotated[
+        Literal["mlp", "logistic", "boosting"],
+        typer.Option(help="Kind of model: a network, a logistic regression, gradient-boosted trees."),
+    ] = "mlp",
+    class_weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How much more a class counts in training: none, balanced, NAME=WEIGHT (again for each class), or a JSON file.",
+            metavar="WEIGHTS",
+        ),
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option(help="Fit the scores to held-out synthetic rows; takes class weights back, too.")
+    ] = True,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Also write model.onnx, for other systems.")] = False,
     seed: Annotated[int, typer.Option(help="Repeats pool and training (post-processing: it may be known).", min=0)] = 0,
     allow_rehearsal: RehearsalOption = False,
     trust: TrustOption = None,
@@ -47,7 +62,7 @@ def train_global(
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Verify bundles, pool them, and train one model centrally: model.safetensors, model.json, report.html.
+    """Verify bundles, pool them, and train one model centrally: model.safetensors, model.json, report.html; model.onnx.
 
     Every signer must be trusted, and every bundle must agree with all that the hub has seen of its ledger, which it remembers.
     Pools of any size are trained on from disk; several processes share the work by --prepare FILE, then
@@ -55,10 +70,13 @@ def train_global(
     Where the schema names no target there is no model to train: --export-pool FILE then gives the pooled rows alone.
     """
     with reporting(as_json, interrupted="No model was written.") as report:
+        from server_train.class_weights import read_class_weights
         from server_train.hub import GlobalResult
         from server_train.hub import train_global as run
+        from server_train.kinds import ModelChoice
         from server_train.training import TrainingSettings
 
+        choice = ModelChoice(kind=model, class_weights=read_class_weights(class_weights), calibrate=calibrate)
         with _bars(quiet=as_json) as progress:
             result = run(
                 bundles or _bundles_in(project),
@@ -71,6 +89,8 @@ def train_global(
                 export_pool=export_pool,
                 prepare=prepare,
                 settings=TrainingSettings(seed=seed),
+                choice=choice,
+                onnx=onnx,
                 progress=progress,
             )
         report(result.as_dict(), _summary(result) if isinstance(result, GlobalResult) else _pooled(result))

@@ -1,10 +1,38 @@
 """Shrinking noisy contingency tables towards independence, by no more than their noise explains.
 
-Both estimators take a block of noisy shares, the block that independence would give, and the noise on one cell. They are
+The estimators take a block of noisy shares, the block that independence would give, and the noise on one cell. They are
 post-processing: they read no private row.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+
+from distill.statistics import PairCounts, spread
+
+
+def denoise_pairs(
+    pairs: list[tuple[int, int]],
+    released: list[np.ndarray],
+    one_way: Sequence[np.ndarray],
+    stddev: float,
+    rounding: float = 0.0,
+) -> PairCounts:
+    """Pair counts with all that is read from them, from their release; the same at the institution and for any reader of a bundle.
+
+    Args:
+        pairs: Positions among the features.
+        released: Noisy shares, one block of shape (bins_i, bins_j) a pair.
+        one_way: Released share of each bin of each feature: blocks are shrunk towards independence of these.
+        stddev: Noise on one cell.
+        rounding: Step that `released` was rounded to, in units of `stddev`; counts as noise.
+    """
+    noise = spread(stddev, rounding)
+    independent = [np.outer(one_way[i], one_way[j]) for i, j in pairs]
+    shares = [shrink_low_rank(r, p, noise) for r, p in zip(released, independent, strict=True)]
+    signal = [signal_portion(r, p, noise) for r, p in zip(released, independent, strict=True)]
+    aims = [s + x * (r - s) for s, r, x in zip(shares, released, signal, strict=True)]
+    return PairCounts(pairs, shares, stddev, aims, signal, released, rounding)
 
 
 def shrink_low_rank(block: np.ndarray, independent: np.ndarray, stddev: float) -> np.ndarray:

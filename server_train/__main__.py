@@ -1,4 +1,4 @@
-"""Training on a prepared pool, by one process or by as many as `torchrun` starts:
+"""Training a network on a prepared pool, by one process or by as many as `torchrun` starts:
 
     distill train-global bundles/ --rows 10000000 --prepare pool.parquet
     torchrun --nproc-per-node 2 -m server_train --pool pool.parquet --out global-model
@@ -19,10 +19,13 @@ from typing import Any
 
 from distill import check
 from distill.errors import ConfigError, DistillError
+from server_train.class_weights import read_class_weights
 from server_train.distributed import ALONE, Group, PeerError, joined
 from server_train.hub import model_of, publish
+from server_train.kinds import ModelChoice, fit_stored
+from server_train.onnx_model import onnx_packages
 from server_train.pool_file import open_pool
-from server_train.stored_training import fitting, train_stored
+from server_train.stored_training import fitting
 from server_train.training import Epoch, TrainingSettings
 
 REFUSED, INTERRUPTED = 2, 130
@@ -62,6 +65,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="repeats the training (default: 0)")
     p.add_argument("--batch-size", type=int, metavar="ROWS", help="rows a step, of all processes together")
     p.add_argument("--max-epochs", type=int, metavar="N", help="passes over the pool at most")
+    p.add_argument("--class-weights", action="append", metavar="WEIGHTS", help="as for train-global")
+    p.add_argument("--no-calibrate", dest="calibrate", action="store_false", help="leave scores as they are")
+    p.add_argument("--onnx", action="store_true", help="also write model.onnx")
     p.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU a process, if there are"
     )
@@ -86,6 +92,9 @@ def run(options: argparse.Namespace, group: Group = ALONE) -> dict[str, Any] | N
         if pool.schema.task is None:
             raise ConfigError(f"{options.pool}: its schema names no target, so there is nothing to train a model for.")
         settings = _settings(options, len(pool))
+        choice = ModelChoice(class_weights=read_class_weights(options.class_weights), calibrate=options.calibrate)
+        if options.onnx:
+            onnx_packages()
         out.parent.mkdir(parents=True, exist_ok=True)
     epochs = settings.epochs(len(pool))
 
@@ -94,10 +103,10 @@ def run(options: argparse.Namespace, group: Group = ALONE) -> dict[str, Any] | N
             losses = f"loss {epoch.training_loss:.5f}, on held-out rows {epoch.validation_loss:.5f}"
             print(f"epoch {epoch.number} of {epochs}: {losses}", file=sys.stderr)
 
-    trained = train_stored(pool, settings, scratch=out.parent, group=group, on_epoch=on_epoch)
+    fitted = fit_stored(pool, settings, choice, scratch=out.parent, group=group, on_epoch=on_epoch)
     if group.rank:
         return None
-    result = publish(model_of(pool.card, trained, settings), out).as_dict()
+    result = publish(model_of(pool.card, fitted, settings, choice), out, onnx=options.onnx).as_dict()
     return {**result, "processes": group.size, "device": group.device.type}
 
 

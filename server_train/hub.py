@@ -25,19 +25,25 @@ from server_train.evaluation import Evaluation, NumberEvaluation, evaluate_numbe
 from server_train.features import class_codes, target_numbers
 from server_train.hub_store import HubStore
 from server_train.intake import Intake, Received, find_bundles, receive
-from server_train.model import CARD, WEIGHTS, Model, ModelCard, probabilities, save_model
+from server_train.kinds import IN_MEMORY, Fitted, ModelChoice, fit_model, fit_stored
+from server_train.model import CARD, ONNX, WEIGHTS, Model, ModelCard, save_model
 from server_train.number_bins import bin_means, stored_bins
+from server_train.onnx_graph import write_onnx
+from server_train.onnx_model import onnx_packages
 from server_train.pool import Drawer, Pool, default_rows, draw_pool
 from server_train.pool_file import PoolCard, StoredPool, export_rows
 from server_train.pool_stream import draw_pool_file
 from server_train.report import render_report
-from server_train.stored_training import fitting, train_stored
-from server_train.training import Epoch, Trained, TrainingSettings, settings_as_dict, train
+from server_train.stored_training import fitting
+from server_train.training import Epoch, TrainingSettings
 
 REPORT = "report.html"
-FILES = (WEIGHTS, REPORT, CARD)  # the card last: without it there is no model, so no reader meets half of one
+FILES = (WEIGHTS, ONNX, REPORT, CARD)  # the card last: without it there is no model, so no reader meets half of one
 LARGEST_POOL = 100_000_000
-IN_MEMORY = 500_000  # rows; larger pools are drawn to disk, and training reads them from there
+SHIFTED = (
+    "Class weights without calibration: the scores rank rows, but are not probabilities, since they believe in class "
+    "frequencies that are multiplied by the weights."
+)
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
 
 
@@ -130,6 +136,8 @@ def train_global(
     export_pool: Path | None = None,
     prepare: Path | None = None,
     settings: TrainingSettings | None = None,
+    choice: ModelChoice | None = None,
+    onnx: bool = False,
     progress: Progress = silent,
 ) -> GlobalResult | PoolResult:
     """Train one model from bundles; where their schema names no target, only pool them (`export_pool` must say where to).
@@ -145,13 +153,17 @@ def train_global(
         export_pool: Also write the pooled rows there (CSV or Parquet).
         prepare: Write the pool with its soft labels there, for `python -m server_train`, and train nothing.
         settings: Of the training; its seed also draws the pool.
+        choice: Kind of model, class weights, calibration; None: the default ones.
+        onnx: Also write model.onnx.
         progress: Called with stage, steps done, steps in all.
 
     Raises:
         ConfigError: `out`, `rows` or `export_pool` cannot be used, or there is nothing to predict and no pool is asked for.
         BundleError, HubFileError: see `intake.receive`. Bundles that passed it are remembered, whatever happens afterwards.
     """
-    settings = settings or TrainingSettings()
+    settings, choice = settings or TrainingSettings(), choice or ModelChoice()
+    if onnx:
+        onnx_packages()
     out, export_pool = out.absolute(), export_pool and export_pool.absolute()
     _check_targets(out, rows, export_pool, prepare)
     intake = receive(
@@ -172,50 +184,45 @@ def train_global(
     progress("pool", 0, rows)
     rng = np.random.default_rng(settings.seed)
     drawn = partial(progress, "pool")
-    if rows <= IN_MEMORY and prepare is None:
-        pool = draw_pool(intake.schema, generators, rows=rows, rng=rng, progress=drawn)
-        return _trained(_pool_card(intake, pool), pool, settings, out, export_pool, progress)
     with _beside(out) as folder:
-        stored = draw_pool_file(
-            prepare or folder / "pool.parquet",
-            intake.schema,
-            generators,
-            rows=rows,
-            rng=rng,
-            card=lambda drawer: _pool_card(intake, drawer),
-            progress=drawn,
-        )
+        pool: Pool | StoredPool
+        if rows <= IN_MEMORY and prepare is None:
+            pool = draw_pool(intake.schema, generators, rows=rows, rng=rng, progress=drawn)
+            card = _pool_card(intake, pool)
+        else:
+            path = prepare or folder / "pool.parquet"
+            write = partial(draw_pool_file, path, intake.schema, generators, rows=rows, rng=rng, progress=drawn)
+            pool = write(card=lambda drawer: _pool_card(intake, drawer))
+            card = pool.card
         if prepare is not None:
-            return _pool_result(stored.card, prepare, _PREPARED)
-        return _trained(stored.card, stored, settings, out, export_pool, progress)
+            return _pool_result(card, prepare, _PREPARED)
+        if intake.schema.task is None:
+            assert export_pool is not None
+            export_pool.parent.mkdir(exist_ok=True)  # --out itself may be named as its folder
+            _export(pool, export_pool)
+            return _pool_result(card, export_pool, _ROWS_ALONE)
+        fitted = _fit(pool, settings, choice, folder, progress)
+        return publish(model_of(card, fitted, settings, choice), out, pool, export_pool, onnx=onnx)
 
 
-def _trained(
-    card: PoolCard,
-    pool: Pool | StoredPool,
-    settings: TrainingSettings,
-    out: Path,
-    export_pool: Path | None,
-    progress: Progress,
-) -> GlobalResult | PoolResult:
-    """What there is to be made of a pool: a model, or rows alone."""
-    if card.schema_.task is None:
-        assert export_pool is not None
-        export_pool.parent.mkdir(exist_ok=True)  # --out itself may be named as its folder
-        _export(pool, export_pool)
-        return _pool_result(card, export_pool, _ROWS_ALONE)
+def _fit(
+    pool: Pool | StoredPool, settings: TrainingSettings, choice: ModelChoice, scratch: Path, progress: Progress
+) -> Fitted:
+    """Train on a pool, wherever it is."""
     settings = fitting(settings, len(pool))
-    epochs = settings.epochs(len(pool))
+    steps = choice.steps(settings, len(pool))
 
     def on_epoch(epoch: Epoch) -> None:
-        progress("train", epoch.number, epochs)
+        progress("train", epoch.number, steps)
 
-    if isinstance(pool, Pool):
-        trained = train(pool.schema, pool.frame, pool.soft_labels, settings, on_epoch=on_epoch)
+    if isinstance(pool, StoredPool):
+        fitted = fit_stored(pool, settings, choice, scratch=scratch, on_epoch=on_epoch)
     else:
-        trained = train_stored(pool, settings, scratch=out.parent, on_epoch=on_epoch)
-    progress("train", epochs, epochs)
-    return publish(model_of(card, trained, settings), out, pool, export_pool)
+        fitted = fit_model(
+            pool.schema, pool.frame, pool.soft_labels, settings, choice, bins=pool.bins, on_epoch=on_epoch
+        )
+    progress("train", steps, steps)
+    return fitted
 
 
 _ROWS_ALONE = "The schema names no target: the rows were pooled, and no model was trained."
@@ -249,13 +256,20 @@ def _beside(out: Path) -> Iterator[Path]:
 
 
 def publish(
-    model: Model, out: Path, pool: Pool | StoredPool | None = None, export_pool: Path | None = None
+    model: Model,
+    out: Path,
+    pool: Pool | StoredPool | None = None,
+    export_pool: Path | None = None,
+    *,
+    onnx: bool = False,
 ) -> GlobalResult:
     """Write everything beside `out`, then move it there: as a whole, or file by file into an existing folder."""
     with _beside(out) as temporary:
         work = temporary / "model"
         work.mkdir()
         card = save_model(model, work)
+        if onnx:
+            write_onnx(Model(card, model.scorer), work / ONNX)
         (work / REPORT).write_text(render_report(card), "utf-8")
         if pool is not None and export_pool is not None:
             inside = export_pool.parent == out and not out.exists()  # then it moves there with the folder
@@ -264,7 +278,8 @@ def publish(
             work.rename(out)
         else:
             (out / CARD).unlink(missing_ok=True)
-            for name in FILES:
+            (out / ONNX).unlink(missing_ok=True)  # of an earlier model
+            for name in (name for name in FILES if (work / name).exists()):
                 (work / name).replace(out / name)
     return GlobalResult(out, card, export_pool)
 
@@ -304,42 +319,46 @@ def _pool_card(intake: Intake, pool: Pool | Drawer) -> PoolCard:
     )
 
 
-def model_of(pool: PoolCard, trained: Trained, settings: TrainingSettings) -> Model:
+def model_of(pool: PoolCard, fitted: Fitted, settings: TrainingSettings, choice: ModelChoice) -> Model:
     """The trained model with everything that `model.json` tells, but the digest of the weights."""
+    weighted = choice.class_weights is not None
     card = ModelCard(
+        kind=choice.kind,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),
         schema=pool.schema_,
         schema_digest=pool.schema_.digest(),
-        preprocessing=trained.encoder.curves,
+        preprocessing=fitted.encoder.curves if fitted.encoder else {},
         target_bins=pool.target_bins,
-        hidden=settings.hidden,
+        hidden=settings.hidden if choice.kind == "mlp" else (),
+        calibration=fitted.scorer.calibration,
         training={
-            "rows": pool.rows,
-            "held_out_rows": len(trained.held_out),
-            "epochs": len(trained.curve),
-            "best_epoch": trained.best_epoch,
-            "seconds": round(trained.seconds, 2),
-            "inputs": trained.encoder.n_dense + trained.encoder.n_codes,
-            "parameters": sum(p.numel() for p in trained.network.parameters()),
-            "settings": settings_as_dict(settings),
+            "rows": fitted.rows,
+            "held_out_rows": len(fitted.held_out_rows),
+            "epochs": len(fitted.curve),
+            "best_epoch": fitted.best_epoch,
+            "seconds": round(fitted.seconds, 2),
+            "inputs": fitted.inputs,
+            "parameters": fitted.parameters,
+            "settings": choice.as_dict(settings),
             "class_prior": list(pool.class_prior),
-            "loss_floor": trained.floor,
-            "curve": [[e.number, e.training_loss, e.validation_loss] for e in trained.curve],
-            "held_out": _held_out(pool, trained).as_dict(),
-            "notes": list(pool.notes),
+            "class_weights": fitted.weights.tolist() if weighted else None,
+            "loss_floor": fitted.floor,
+            "curve": [[e.number, e.training_loss, e.validation_loss] for e in fitted.curve],
+            "held_out": _held_out(pool, fitted).as_dict(),
+            "notes": [*pool.notes, *([SHIFTED] if weighted and not choice.calibrate else [])],
         },
         institutions=pool.institutions,
         privacy=pool.privacy,
         rehearsal=pool.rehearsal,
     )
-    return Model(card, trained.encoder, trained.network)
+    return Model(card, fitted.scorer)
 
 
-def _held_out(pool: PoolCard, trained: Trained) -> Evaluation | NumberEvaluation:
-    """How well the network ranks the held-out synthetic rows by their drawn labels, or predicts their drawn numbers."""
-    frame = trained.held_out_rows
-    scores = probabilities(trained.network, trained.encoder.encode(frame))
+def _held_out(pool: PoolCard, fitted: Fitted) -> Evaluation | NumberEvaluation:
+    """How well the model ranks the held-out synthetic rows by their drawn labels, or predicts their drawn numbers."""
+    frame = fitted.held_out_rows
+    scores = fitted.scorer.probabilities(frame)
     if pool.bins is not None:
         return evaluate_numbers(target_numbers(pool.schema_, frame), scores @ bin_means(pool.bins))
     return evaluate_scores(class_codes(pool.schema_, frame), scores, pool.schema_.classes)

@@ -10,20 +10,19 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from distill.errors import ConfigError
 from distill.threads import single_thread
 from server_train.distributed import ALONE, Group
 from server_train.features import Encoder, fit_encoder
 from server_train.pool_file import GROUP_ROWS, StoredPool
 from server_train.row_source import FileRows, Rows, make_files, open_files
-from server_train.training import Epoch, Trained, TrainingSettings, fit_network, label_entropy
+from server_train.training import Epoch, Trained, TrainingSettings, check_rows, fit_network, loss_floor
 
 CURVE_ROWS = 4 * GROUP_ROWS  # that the encoder's curves follow; their ranks are off by .001 then
 MOST_HELD_OUT = 100_000
@@ -40,20 +39,37 @@ def fitting(settings: TrainingSettings, rows: int) -> TrainingSettings:
     return replace(settings, batch_size=max(settings.batch_size, LARGE_BATCH))
 
 
+@dataclass(frozen=True)
+class StoredTraining:
+    """What training on a stored pool gives.
+
+    Attributes:
+        trained: As training in memory gives it.
+        held_out_rows: The held-out rows in public values.
+        held_out_labels: Their soft labels, without class weights.
+    """
+
+    trained: Trained
+    held_out_rows: pd.DataFrame
+    held_out_labels: np.ndarray
+
+
 def train_stored(
     pool: StoredPool,
     settings: TrainingSettings,
     *,
     scratch: Path,
+    weights: np.ndarray | float = 1.0,
     group: Group = ALONE,
     on_epoch: Callable[[Epoch], None] | None = None,
-) -> Trained:
+) -> StoredTraining:
     """Train a network to give the pool's soft labels from its feature columns.
 
     Args:
         pool: What to train on.
         settings: How.
         scratch: An existing folder on this machine for encoded rows; they are removed at the end.
+        weights: Of the classes: soft labels are multiplied by them.
         group: The processes that share the training; all of them call this with the same pool and settings.
         on_epoch: Called after each epoch.
 
@@ -62,8 +78,7 @@ def train_stored(
         DataError: the pool is damaged.
         ModelError: the loss is not a number; or (PeerError) another process failed.
     """
-    if len(pool) < 20:
-        raise ConfigError(f"{len(pool)} pooled rows are too few to train on; ask for at least 20 (--rows).")
+    check_rows(len(pool))
     started = time.perf_counter()
     used = len(pool) - max(1, min(round(settings.validation_share * len(pool)), MOST_HELD_OUT))
     with single_thread():
@@ -74,24 +89,24 @@ def train_stored(
         held_out: Rows = (
             torch.from_numpy(inputs.dense),
             torch.from_numpy(inputs.codes.astype(np.int32)),
-            torch.from_numpy(labels),
+            torch.from_numpy((labels * weights).astype(np.float32)),
         )
         widths = encoder.n_dense, len(encoder.categoricals), pool.card.classes
         with _files(scratch, used, widths, group) as source:
-            prior = _encode(pool, encoder, source, group)
+            prior = _encode(pool, encoder, source, weights, group)
             fitted = fit_network(
                 encoder, source, held_out, prior=prior, settings=settings, group=group, on_epoch=on_epoch
             )
-    return Trained(
+    trained = Trained(
         encoder,
         fitted.network,
         fitted.curve,
         fitted.best_epoch,
-        label_entropy(labels),
+        loss_floor(labels * weights),
         np.arange(used, len(pool)),
-        frame,
         time.perf_counter() - started,
     )
+    return StoredTraining(trained, frame, labels)
 
 
 def _first_rows(pool: StoredPool, rows: int) -> pd.DataFrame:
@@ -100,8 +115,10 @@ def _first_rows(pool: StoredPool, rows: int) -> pd.DataFrame:
     return pd.DataFrame({name: pool.column(name, rows) for name in numbers})
 
 
-def _encode(pool: StoredPool, encoder: Encoder, source: FileRows, group: Group) -> np.ndarray:
-    """Fill the source with the pool's first rows, this process its part; mean soft label of all of them, (classes,)."""
+def _encode(
+    pool: StoredPool, encoder: Encoder, source: FileRows, weights: np.ndarray | float, group: Group
+) -> np.ndarray:
+    """Fill the source with the pool's first rows, this process its part; mean label of all of them, (classes,)."""
     total, counted = np.zeros(pool.card.classes), 0
     with group.together():
         for number in range(group.local_rank, len(pool.starts) - 1, group.local_size):
@@ -109,8 +126,9 @@ def _encode(pool: StoredPool, encoder: Encoder, source: FileRows, group: Group) 
             if start < len(source):
                 frame, labels = pool.group(number)
                 own = slice(0, len(source) - start)
-                source.write(start, encoder.encode(frame.iloc[own]), labels[own])
-                total, counted = total + labels[own].sum(axis=0, dtype=float), counted + len(labels[own])
+                labels = labels[own] * weights
+                source.write(start, encoder.encode(frame.iloc[own]), labels)
+                total, counted = total + labels.sum(axis=0, dtype=float), counted + len(labels)
     sums = group.total(torch.from_numpy(total), counted).numpy()  # every machine counts every row once
     return np.asarray(sums[:-1] / sums[-1])
 

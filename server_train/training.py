@@ -105,7 +105,6 @@ class Trained:
         best_epoch: The pass whose weights were kept.
         floor: Entropy of the held-out soft labels: no network can have a lower loss on them.
         held_out: Positions of the held-out rows in the pool.
-        held_out_rows: These rows, in public values.
         seconds: Wall time.
     """
 
@@ -115,7 +114,6 @@ class Trained:
     best_epoch: int
     floor: float
     held_out: np.ndarray
-    held_out_rows: pd.DataFrame
     seconds: float
 
 
@@ -132,7 +130,7 @@ def train(
     Args:
         schema: Of `frame`.
         frame: Synthetic rows in public values.
-        soft_labels: Class probabilities, shape (rows, classes), rows summing to one.
+        soft_labels: Class probabilities, shape (rows, classes), rows summing to one; or these times class weights.
         settings: How.
         on_epoch: Called after each epoch.
 
@@ -140,14 +138,10 @@ def train(
         ConfigError: fewer than 20 rows.
         ModelError: the loss is not a number.
     """
-    if len(frame) < 20:
-        raise ConfigError(f"{len(frame)} pooled rows are too few to train on; ask for at least 20 (--rows).")
     started = time.perf_counter()
     encoder = fit_encoder(schema, frame)
     inputs = encoder.encode(frame)
-    order = np.random.default_rng(settings.seed).permutation(len(frame))
-    split = max(1, round(settings.validation_share * len(frame)))
-    held_out, used = np.sort(order[:split]), np.sort(order[split:])
+    used, held_out = split_rows(len(frame), settings)
     labels = np.ascontiguousarray(soft_labels, dtype=np.float32)
     kept = [values[held_out] for values in (inputs.dense, inputs.codes, labels)]
     fitted = fit_network(
@@ -163,15 +157,35 @@ def train(
         fitted.network,
         fitted.curve,
         fitted.best_epoch,
-        label_entropy(kept[2]),
+        loss_floor(soft_labels[held_out]),
         held_out,
-        frame.iloc[held_out],
         time.perf_counter() - started,
     )
 
 
+def split_rows(rows: int, settings: TrainingSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the rows to train on and of those to hold out. Raises ConfigError for fewer than 20 rows."""
+    check_rows(rows)
+    order = np.random.default_rng(settings.seed).permutation(rows)
+    split = max(1, round(settings.validation_share * rows))
+    return np.sort(order[split:]), np.sort(order[:split])
+
+
+def check_rows(rows: int) -> None:
+    """Raise ConfigError for fewer than 20 rows."""
+    if rows < 20:
+        raise ConfigError(f"{rows} pooled rows are too few to train on; ask for at least 20 (--rows).")
+
+
+def loss_floor(soft_labels: np.ndarray) -> float:
+    """The least cross-entropy that any scores can have to soft labels (times class weights): that of their own shares."""
+    labels = soft_labels.astype(float)
+    shares = labels / labels.sum(axis=1, keepdims=True)
+    return float(-(labels * np.log(np.maximum(shares, 1e-12))).sum(axis=1).mean())
+
+
 @dataclass(frozen=True)
-class Fitted:
+class FittedNetwork:
     """A network with its learning curve and the pass whose weights it has."""
 
     network: Network
@@ -188,7 +202,7 @@ def fit_network(
     settings: TrainingSettings,
     group: Group = ALONE,
     on_epoch: Callable[[Epoch], None] | None = None,
-) -> Fitted:
+) -> FittedNetwork:
     """Train a network on encoded rows until the held-out loss stops falling.
 
     Args:
@@ -213,13 +227,7 @@ def fit_network(
     network.to(group.device)
     with single_thread(), group.noticing_loss():
         curve, best = _fit(network, used, held_out, settings, generator, group, on_epoch)
-    return Fitted(network.cpu().eval(), tuple(curve), best)
-
-
-def label_entropy(labels: np.ndarray) -> float:
-    """Mean entropy of soft labels (rows, classes), in natural-log units: no network can have a lower loss on them."""
-    chances = labels.astype(float)
-    return float(-(chances * np.log(np.maximum(chances, 1e-12))).sum(axis=1).mean())
+    return FittedNetwork(network.cpu().eval(), tuple(curve), best)
 
 
 def _fit(

@@ -33,12 +33,12 @@ def main(pool: Path, folder: Path, what: str) -> int:
                     if what == "hang":
                         time.sleep(600)
 
-            trained = train_stored(open_pool(pool), SETTINGS, scratch=folder, group=group, on_epoch=on_epoch)
+            done = train_stored(open_pool(pool), SETTINGS, scratch=folder, group=group, on_epoch=on_epoch)
     except PeerError as error:
         print(f"PeerError: {error}", file=sys.stderr)
         return 2
     if group.rank == 0:
-        frame = trained.held_out_rows
+        trained, frame = done.trained, done.held_out_rows
         scores = probabilities(trained.network, trained.encoder.encode(frame))
         curve = [[e.training_loss, e.validation_loss] for e in trained.curve]
         result = {"scores": scores.tolist(), "curve": curve, "size": group.size}
