@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for size in [*options.processes] * options.repeats:
             results.append(measured(pool, Path(scratch) / "model", size, options.epochs))
             print(json.dumps(results[-1]), file=sys.stderr)
+            if options.out:
+                pd.DataFrame(results).round(4).to_csv(options.out, index=False)
     print(markdown(results))
     return 0
 
@@ -58,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--epochs", type=int, default=EPOCHS, help="passes over the pool")
     p.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="how many; each count is measured")
     p.add_argument("--repeats", type=int, default=1, help="times that each count is measured, in turns")
+    p.add_argument("--out", type=Path, metavar="FILE.csv", help="results as CSV, written after every run")
     p.add_argument("--scratch", type=Path, help="folder for the pool and the encoded rows")
     p.add_argument("--quick", action="store_true", help="a small size")
     return p
