@@ -41,6 +41,12 @@ def train_global(
     export_pool: Annotated[
         Path | None, typer.Option(help="Also write the pooled rows, CSV or Parquet.", metavar="FILE")
     ] = None,
+    prepare: Annotated[
+        Path | None,
+        typer.Option(
+            help="Only write the pool, with its soft labels, for `python -m server_train` (Parquet).", metavar="FILE"
+        ),
+    ] = None,
     rows: Annotated[int | None, typer.Option(help="Rows to pool; else by the institutions' sizes.", min=20)] = None,
     model: Annotated[
         Literal["mlp", "logistic", "boosting"],
@@ -70,6 +76,8 @@ def train_global(
 
     Every signer must be trusted, and every bundle must agree with all that the hub has seen of its ledger, which it remembers.
     Each model is kept as a version in the registry of models (`distill models`), models.db.
+    Pools of any size are trained on from disk; several processes share the work by --prepare FILE, then
+    `torchrun --nproc-per-node N -m server_train --pool FILE --out DIR`.
     Where the schema names no target there is no model to train: --export-pool FILE then gives the pooled rows alone.
     """
     with reporting(as_json, interrupted="No model was written.") as report:
@@ -90,6 +98,7 @@ def train_global(
                 allow_unknown_signers=allow_unknown_signers,
                 allow_rehearsal=allow_rehearsal,
                 export_pool=export_pool,
+                prepare=prepare,
                 settings=TrainingSettings(seed=seed),
                 choice=choice,
                 onnx=onnx,

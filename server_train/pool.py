@@ -10,14 +10,14 @@ Everything here is post-processing of the bundles: any number of rows, any seed,
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from distill.bins import ColumnBins
-from distill.class_chances import log_normalise, match_prior
+from distill.class_chances import log_normalise, match_prior, prior_shift
 from distill.errors import BundleError, DistillError
 from distill.schema import Column, Schema
 from server_train.contribution import (
@@ -30,7 +30,7 @@ from server_train.contribution import (
 )
 from server_train.features import class_codes
 from server_train.number_bins import as_binned, on_common_bins, target_codes
-from server_train.union_head import FIT_ROWS, find_cells, fit_correction
+from server_train.union_head import FIT_ROWS, Cells, Correct, find_cells, fit_correction
 
 EVIDENCE_LIMIT = 10.0  # natural-log units; what one head may say about one class of one row
 LOWEST_LOG = -30.0
@@ -94,6 +94,11 @@ class Pool:
         """Number of rows."""
         return len(self.frame)
 
+    @property
+    def counts(self) -> np.ndarray:
+        """Rows drawn from each institution, (institutions,)."""
+        return np.bincount(self.origin, minlength=len(self.members))
+
 
 def default_rows(noisy_rows: Iterable[float]) -> int:
     """Rows to pool when nobody says: four times what the institutions hold, between 20,000 and 200,000."""
@@ -124,6 +129,76 @@ def draw_pool(
     Raises:
         BundleError: a generator fails, or gives rows or probabilities that cannot be right.
     """
+    drawer = plan_pool(schema, generators, rows)
+    frame, origin = drawer.draw(drawer.counts, rng)
+    drawer, logs = drawer.with_labeller(frame, origin, progress)
+    soft = drawer.label(frame, rng, logs)
+    return Pool(schema, frame, soft.astype(np.float32), origin, drawer.members, drawer.prior, drawer.notes, drawer.bins)
+
+
+@dataclass(frozen=True)
+class Drawer:
+    """How the rows of one pool are drawn and labelled, all at once or part by part.
+
+    Attributes:
+        schema: Shared by all institutions.
+        generators: Institution name and generator (of a target that is a number: on the common bins).
+        members: The institutions' weights, in the same order.
+        counts: Rows that each of them gives, (institutions,).
+        bins: Common bins of a target that is a number.
+        prior: Global class frequencies.
+        notes: What a reader should know, in plain words.
+        labeller: Labels any rows; None: they keep the labels that they are drawn with.
+    """
+
+    schema: Schema
+    generators: Sequence[tuple[str, Generator]]
+    members: tuple[Contribution, ...]
+    counts: np.ndarray
+    bins: ColumnBins | None
+    prior: np.ndarray
+    notes: tuple[str, ...]
+    labeller: "Labeller | None" = None
+
+    def draw(self, counts: np.ndarray, rng: np.random.Generator) -> tuple[pd.DataFrame, np.ndarray]:
+        """`counts` rows of each institution in random order, and the institution of each."""
+        drawn = [
+            _draw(self.schema, name, generator, int(count), stream)
+            for (name, generator), count, stream in zip(
+                self.generators, counts, rng.spawn(len(self.members)), strict=True
+            )
+        ]
+        order = rng.permutation(int(counts.sum()))
+        frame = stack(self.schema, drawn).iloc[order].reset_index(drop=True)
+        return frame, np.repeat(np.arange(len(self.members)), counts)[order]
+
+    def with_labeller(
+        self, frame: pd.DataFrame, origin: np.ndarray, progress: Callable[[int, int], None] | None = None
+    ) -> tuple["Drawer", np.ndarray | None]:
+        """This drawer with a labeller fitted to drawn rows, and what the heads together say of these rows."""
+        if self.schema.task is None:
+            return self, None
+        if not heads_connect(self.members):
+            return replace(self, notes=(*self.notes, _NO_HEADS)), None
+        labeller, logs = fit_labeller(self.schema, frame, origin, self.generators, self.members, progress)
+        notes = [] if labeller.correct is not None else [_NO_CORRECTION]
+        notes += [_FEW.format(m.institution) for m in self.members if m.head_share == 0]
+        return replace(self, notes=(*self.notes, *notes), labeller=labeller), logs
+
+    def label(self, frame: pd.DataFrame, rng: np.random.Generator, logs: np.ndarray | None = None) -> np.ndarray:
+        """Class probabilities of drawn rows; puts labels drawn from them into `frame`. `logs`: the heads' word, if known."""
+        if self.schema.task is None:
+            return np.ones((len(frame), 1))
+        if self.labeller is None:
+            classes = len(self.schema.classes) if self.bins is None else self.bins.n_bins
+            return np.asarray(np.eye(classes)[_codes(self.schema, self.bins, frame)])
+        soft = self.labeller.probabilities(frame, logs)
+        frame[self.schema.target] = _labels(self.schema, self.bins, soft, rng)
+        return soft
+
+
+def plan_pool(schema: Schema, generators: Sequence[tuple[str, Generator]], rows: int) -> Drawer:
+    """How `rows` rows will be drawn. Raises BundleError where a generator states nonsense."""
     bins, classes = None, len(schema.classes)
     if schema.task == "number":
         names = [name for name, _ in generators]
@@ -132,26 +207,7 @@ def draw_pool(
         generators, classes = list(zip(names, spoken, strict=True)), bins.n_bins
     members = weigh(generators, classes=classes if schema.task else 1)
     counts = allocate(rows, np.array([m.row_share for m in members]))
-    streams = rng.spawn(len(members))
-    drawn = [
-        _draw(schema, name, generator, int(count), stream)
-        for (name, generator), count, stream in zip(generators, counts, streams, strict=True)
-    ]
-    order = rng.permutation(int(counts.sum()))
-    frame = stack(schema, drawn).iloc[order].reset_index(drop=True)
-    origin = np.repeat(np.arange(len(members)), counts)[order]
-    prior = global_prior(members)
-    notes = [] if heads_connect(members) or schema.task is None else [_NO_HEADS]
-    if schema.task is None:
-        return Pool(schema, frame, np.ones((len(frame), 1), np.float32), origin, members, prior, ())
-    if notes:
-        soft = np.eye(classes)[_codes(schema, bins, frame)]
-    else:
-        soft, corrected = _soft_labels(schema, frame, origin, generators, members, progress)
-        notes += [] if corrected else [_NO_CORRECTION]
-        frame[schema.target] = _labels(schema, bins, soft, rng)
-        notes += [_FEW.format(m.institution) for m in members if m.head_share == 0]
-    return Pool(schema, frame, soft.astype(np.float32), origin, members, prior, tuple(notes), bins)
+    return Drawer(schema, generators, members, counts, bins, global_prior(members), ())
 
 
 _NO_HEADS = (
@@ -251,25 +307,55 @@ def _evidence(logs: np.ndarray, member: Contribution) -> np.ndarray:
     return np.asarray(np.clip(np.maximum(logs, LOWEST_LOG) - own, -EVIDENCE_LIMIT, EVIDENCE_LIMIT))
 
 
-def _soft_labels(
+@dataclass(frozen=True)
+class Labeller:
+    """One class head for all rows: all institutions' heads, the correction of their union, and an intercept.
+
+    Attributes:
+        generators: Those whose class head is used, by name.
+        members: Their weights, in the same order.
+        prior: Class frequencies that the heads are put on.
+        cells: Of the rows, for `correct`.
+        correct: See `union_head`; None: it did not hold on rows that were held out.
+        shift: Of each class: makes the mean label frequency of the rows it was fitted to the global one.
+    """
+
+    generators: Sequence[tuple[str, Generator]]
+    members: Sequence[Contribution]
+    prior: np.ndarray
+    cells: Cells
+    correct: Correct | None
+    shift: np.ndarray
+
+    def probabilities(self, frame: pd.DataFrame, logs: np.ndarray | None = None) -> np.ndarray:
+        """Class probabilities of any rows, (rows, classes); `logs`: the corrected word of the heads, if known."""
+        if logs is None:
+            logs = _together(frame, self.generators, self.members, self.prior)
+            logs = _corrected(logs, frame, self.cells, self.correct)
+        return np.asarray(np.exp(log_normalise(logs + self.shift)))
+
+
+def fit_labeller(
     schema: Schema,
     frame: pd.DataFrame,
     origin: np.ndarray,
     generators: Sequence[tuple[str, Generator]],
     members: Sequence[Contribution],
-    progress: Callable[[int, int], None] | None,
-) -> tuple[np.ndarray, bool]:
-    """Class probabilities of every row by all heads together, matched to the global frequencies; whether they were corrected."""
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Labeller, np.ndarray]:
+    """A labeller whose correction is fitted to the first `FIT_ROWS` rows and whose intercept to all, and its `logs` of them.
+
+    Args:
+        schema: Shared by all institutions.
+        frame: Drawn rows in random order.
+        origin: Institution of each row.
+        generators, members: Of all institutions, in the same order.
+        progress: Called with (rows labelled so far, rows) now and then.
+    """
     prior = smoothed_prior(sum(m.noisy_rows for m in members), global_prior(members))
     used = [(g, m) for g, m in zip(generators, members, strict=True) if m.head_share > 0]
-    parts = []
-    for part in _chunks(len(frame)):
-        rows = frame.iloc[part].reset_index(drop=True)
-        logs = [_head(name, generator, rows, len(prior)) for (name, generator), _ in used]
-        parts.append(combine_heads(logs, [m for _, m in used], prior=prior))
-        if progress:
-            progress(part.stop, len(frame))
-    together = np.concatenate(parts)
+    heads, weights = [g for g, _ in used], [m for _, m in used]
+    together = _together(frame, heads, weights, prior, progress)
     first = frame.iloc[:FIT_ROWS]
     cells = find_cells(schema, first)
     correct = fit_correction(
@@ -281,10 +367,33 @@ def _soft_labels(
         rows=sum(m.noisy_rows for m in members),
         noise=float(np.sqrt(sum(g.count_noise**2 for _, g in generators))),
     )
-    if correct is not None:
-        for part in _chunks(len(frame)):
-            together[part] = correct(cells.of(frame.iloc[part]), together[part])
-    return np.asarray(np.exp(match_prior(together, global_prior(members)))), correct is not None
+    logs = _corrected(together, frame, cells, correct)
+    return Labeller(heads, weights, prior, cells, correct, prior_shift(logs, global_prior(members))), logs
+
+
+def _together(
+    frame: pd.DataFrame,
+    generators: Sequence[tuple[str, Generator]],
+    members: Sequence[Contribution],
+    prior: np.ndarray,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """What all heads say together of every row: log-probabilities, (rows, classes)."""
+    parts = []
+    for part in _chunks(len(frame)):
+        rows = frame.iloc[part].reset_index(drop=True)
+        logs = [_head(name, generator, rows, len(prior)) for name, generator in generators]
+        parts.append(combine_heads(logs, members, prior=prior))
+        if progress:
+            progress(part.stop, len(frame))
+    return np.concatenate(parts)
+
+
+def _corrected(logs: np.ndarray, frame: pd.DataFrame, cells: Cells, correct: Correct | None) -> np.ndarray:
+    """What all heads say, corrected part by part."""
+    if correct is None:
+        return logs
+    return np.concatenate([correct(cells.of(frame.iloc[part]), logs[part]) for part in _chunks(len(frame))])
 
 
 def _chunks(rows: int) -> list[slice]:

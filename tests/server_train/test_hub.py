@@ -9,6 +9,7 @@ from hub_fakes import BINARY, TERNARY, TableGenerator, class_chances, fake_bundl
 from distill import generator_parts as generators
 from distill.errors import BundleMismatchError, ConfigError, DataError
 from distill.tables import read_table
+from server_train import __main__ as command
 from server_train import hub, intake
 from server_train.boosting import BoostingSettings
 from server_train.card import SHIFTED
@@ -218,3 +219,51 @@ def test_scores_that_are_no_probabilities_are_said_to_be_none(bundles, tmp_path)
     card = train_global([bundles], out=tmp_path / "calibrated", rows=900, settings=QUICK, choice=calibrated).card
     assert SHIFTED not in card.training["notes"]
     assert card.calibration.offsets[1] - card.calibration.offsets[0] < -1.0  # log 5 taken back
+
+
+def test_a_pool_larger_than_memory_is_trained_on_from_disk(bundles, tmp_path, monkeypatch):
+    """The same model card as from memory, but for what the way there shows: times, weights, losses, and which rows are held out."""
+    memory = train_global([bundles], out=tmp_path / "memory", rows=3000, settings=QUICK).card
+    monkeypatch.setattr(hub, "IN_MEMORY", 2999)
+    pool = tmp_path / "pool.parquet"
+    result = train_global([bundles], out=tmp_path / "disk", rows=3000, settings=QUICK, export_pool=pool)
+    assert result.card.institutions == memory.institutions
+    assert result.card.training["class_prior"] == memory.training["class_prior"]
+    assert result.card.training["notes"] == memory.training["notes"]
+    for name in ("rows", "held_out_rows", "inputs", "parameters"):
+        assert result.card.training[name] == memory.training[name]
+    rows = table(3000, BINARY, 50)
+    aucs = [
+        evaluate_scores(class_codes(BINARY, rows), load_model(tmp_path / name).predict(rows), BINARY.classes).roc_auc
+        for name in ("memory", "disk")
+    ]
+    assert aucs[0] == pytest.approx(aucs[1], abs=0.01)
+    assert len(read_table(pool, BINARY, role="evaluate")) == 3000
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["disk", "in", "memory", "pool.parquet"]
+
+
+def test_a_prepared_pool_holds_all_that_a_model_needs_and_nothing_is_trained(bundles, tmp_path):
+    result = train_global(
+        [bundles], out=tmp_path / "model", rows=3000, settings=QUICK, prepare=tmp_path / "pool.parquet"
+    )
+    assert result.as_dict()["model"] is None
+    assert "no model was trained" in result.notes[0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "pool.parquet"]
+    assert command.main(["--pool", str(tmp_path / "pool.parquet"), "--out", str(tmp_path / "model"), "--json"]) == 0
+    trained = load_model(tmp_path / "model").card
+    memory = train_global([bundles], out=tmp_path / "memory", rows=3000, settings=QUICK).card
+    assert (trained.institutions, trained.privacy) == (memory.institutions, memory.privacy)
+    assert trained.training["notes"] == memory.training["notes"]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"prepare": "pool.csv"}, "name a .parquet file"),
+        ({"prepare": "nowhere/pool.parquet"}, "name a .parquet file in a folder that exists"),
+        ({"prepare": "pool.parquet", "export_pool": "rows.csv"}, "ask for one of them"),
+    ],
+)
+def test_a_pool_that_cannot_be_prepared_is_refused_before_any_work(tmp_path, more, words):
+    with pytest.raises(ConfigError, match=words):
+        train_global([tmp_path], out=tmp_path / "m", **{name: tmp_path / place for name, place in more.items()})
