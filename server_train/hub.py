@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ from distill import check
 from distill.errors import ConfigError
 from distill.table_files import check_suffix
 from distill.tables import write_table
+from server_train.coherence import fault_of
 from server_train.evaluation import Evaluation, NumberEvaluation, evaluate_numbers, evaluate_scores
 from server_train.features import class_codes, target_numbers
 from server_train.hub_store import HubStore
 from server_train.intake import Intake, Received, find_bundles, receive
 from server_train.model import CARD, WEIGHTS, Model, ModelCard, probabilities, save_model
 from server_train.number_bins import bin_means, stored_bins
-from server_train.pool import Pool, default_rows, draw_pool
+from server_train.pool import Pool, default_rows, draw_pool, guarded
 from server_train.report import render_report
 from server_train.training import Trained, TrainingSettings, settings_as_dict, train
 
@@ -167,6 +169,7 @@ def train_global(
         generators,
         rows=rows,
         rng=np.random.default_rng(settings.seed),
+        faults=[guarded(r.name, "its statistics", partial(fault_of, r.bundle, r.generator)) for r in intake.received],
         progress=lambda done, total: progress("pool", done, total),
     )
     if intake.schema.task is None:
@@ -225,7 +228,11 @@ def _publish_pool(intake: Intake, pool: Pool, export_pool: Path | None) -> PoolR
         institutions=[_institution(r, pool, i) for i, r in enumerate(intake.received)],
         privacy=_readings(intake.received),
         rehearsal=any(r.manifest.rehearsal for r in intake.received),
-        notes=("The schema names no target: the rows were pooled, and no model was trained.", *intake.notes),
+        notes=(
+            "The schema names no target: the rows were pooled, and no model was trained.",
+            *intake.notes,
+            *pool.notes,
+        ),
     )
 
 
@@ -288,9 +295,16 @@ def _institution(received: Received, pool: Pool, position: int) -> dict[str, Any
         "unit": manifest.privacy.unit,
         "relation": manifest.privacy.relation,
         "noisy_rows": member.noisy_rows,
+        "counted_rows": member.counted_rows,
         "class_prior": list(member.class_prior),
         "label_balance": member.label_balance,
         "head_information": member.head_information,
+        "diversity": member.diversity,
+        "agreement": member.agreement,
+        "direction": member.direction,
+        "effect": member.effect,
+        "weight": member.weight,
+        "reasons": list(member.reasons),
         "row_share": member.row_share,
         "head_share": member.head_share,
         "pooled_rows": int((pool.origin == position).sum()),

@@ -18,23 +18,29 @@ import pandas as pd
 
 from distill.bins import ColumnBins
 from distill.class_chances import log_normalise, match_prior
-from distill.errors import BundleError, DistillError
+from distill.errors import BundleError, DistillError, OutweighedError
 from distill.schema import Column, Schema
 from server_train.contribution import (
     Contribution,
+    class_precision,
+    clean_prior,
     contributions,
+    counted_matrix,
+    counted_rows,
     global_prior,
-    head_matrix,
     pseudo_inverse,
+    reweigh,
     smoothed_prior,
 )
 from server_train.features import class_codes
 from server_train.number_bins import as_binned, on_common_bins, target_codes
+from server_train.review import FEWEST, Account, Review, review
 from server_train.union_head import FIT_ROWS, find_cells, fit_correction
 
 EVIDENCE_LIMIT = 10.0  # natural-log units; what one head may say about one class of one row
 LOWEST_LOG = -30.0
 CHUNK = 50_000  # rows a generator is asked for, or labels, at once
+REVIEW_ROWS = 2000  # of each institution, by which institutions are compared
 
 T = TypeVar("T")
 
@@ -106,6 +112,8 @@ def draw_pool(
     *,
     rows: int,
     rng: np.random.Generator,
+    robust: bool = True,
+    faults: Sequence[str | None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Pool:
     """Draw `rows` rows from all generators and label them from the class heads.
@@ -119,18 +127,16 @@ def draw_pool(
         generators: Institution name and generator, in a fixed order.
         rows: How many rows; at least one an institution.
         rng: Source of every draw.
+        robust: Whether institutions are judged by each other (see `weigh`).
+        faults: Why a bundle contradicts itself, one entry a generator (see `coherence`); such a one counts for nothing.
         progress: Called with (rows labelled so far, rows) now and then.
 
     Raises:
         BundleError: a generator fails, or gives rows or probabilities that cannot be right.
+        OutweighedError: no institution is left that counts for anything.
     """
-    bins, classes = None, len(schema.classes)
-    if schema.task == "number":
-        names = [name for name, _ in generators]
-        binned = as_binned([g for _, g in generators])
-        bins, spoken = guarded(", ".join(names), "its target's bins", lambda: on_common_bins(schema, binned))
-        generators, classes = list(zip(names, spoken, strict=True)), bins.n_bins
-    members = weigh(generators, classes=classes if schema.task else 1)
+    members, generators, bins = _weighed(schema, generators, rng.spawn(1)[0], robust=robust, faults=faults)
+    classes = len(members[0].class_prior)
     counts = allocate(rows, np.array([m.row_share for m in members]))
     streams = rng.spawn(len(members))
     drawn = [
@@ -143,14 +149,16 @@ def draw_pool(
     prior = global_prior(members)
     notes = [] if heads_connect(members) or schema.task is None else [_NO_HEADS]
     if schema.task is None:
-        return Pool(schema, frame, np.ones((len(frame), 1), np.float32), origin, members, prior, ())
+        words = tuple(_weight_notes(members))
+        return Pool(schema, frame, np.ones((len(frame), 1), np.float32), origin, members, prior, words)
     if notes:
         soft = np.eye(classes)[_codes(schema, bins, frame)]
     else:
         soft, corrected = _soft_labels(schema, frame, origin, generators, members, progress)
         notes += [] if corrected else [_NO_CORRECTION]
         frame[schema.target] = _labels(schema, bins, soft, rng)
-        notes += [_FEW.format(m.institution) for m in members if m.head_share == 0]
+        notes += [_FEW.format(m.institution) for m in members if m.head_share == 0 and m.weight > 0]
+    notes += _weight_notes(members)
     return Pool(schema, frame, soft.astype(np.float32), origin, members, prior, tuple(notes), bins)
 
 
@@ -164,20 +172,125 @@ _NO_CORRECTION = (
     "were held out, so they are used as they are."
 )
 _FEW = "{} holds (nearly) one class only: its class head is not used; its rows still shape the features."
+_UNJUDGED = (
+    "Of {} institutions nobody can say which one is right where they disagree, so none was judged by the others. A poisoned "
+    "report would go unnoticed: pool only institutions that you trust, or at least three."
+)
 
 
-def weigh(generators: Sequence[tuple[str, Generator]], *, classes: int) -> tuple[Contribution, ...]:
-    """Weights of all institutions from what their generators state. Raises BundleError on nonsense."""
+def _weight_notes(members: Sequence[Contribution]) -> list[str]:
+    """What a reader should know about the weights: who counts for less, and why; and where nobody was judged."""
+    notes = [_UNJUDGED.format(len(members))] if 1 < len(members) < FEWEST else []
+    for m in members:
+        if m.reasons:
+            counts = "is left out" if m.weight == 0 else f"counts for {m.weight:.0%} of its size"
+            notes.append(
+                f"{m.institution} {counts if m.weight < 1 else 'counts for less than its size'}: {'; '.join(m.reasons)}."
+            )
+    return notes
+
+
+def _weighed(
+    schema: Schema,
+    generators: Sequence[tuple[str, Generator]],
+    rng: np.random.Generator,
+    *,
+    robust: bool,
+    faults: Sequence[str | None] | None,
+) -> tuple[tuple[Contribution, ...], Sequence[tuple[str, Generator]], ColumnBins | None]:
+    """Weights of all institutions, their generators, and of a target that is a number the common bins that those speak of."""
+    if schema.task != "number":
+        classes = len(schema.classes) if schema.task else 1
+        return weigh(schema, generators, classes=classes, rng=rng, robust=robust, faults=faults), generators, None
+    names = [name for name, _ in generators]
+    binned = as_binned([g for _, g in generators])
+
+    def spoken_by(rows: np.ndarray) -> tuple[ColumnBins, list[tuple[str, Generator]]]:
+        words = ", ".join(names)
+        bins, spoken = guarded(words, "its target's bins", lambda: on_common_bins(schema, binned, rows))
+        return bins, list(zip(names, spoken, strict=True))
+
+    bins, spoken = spoken_by(counted_rows([float(g.noisy_rows) for g in binned]))
+    members = weigh(schema, spoken, classes=bins.n_bins, rng=rng, robust=robust, faults=faults)
+    weights = [m.weight for m in members]
+    if min(weights) < 1:  # the bins themselves were found with rows that count for less
+        bins, spoken = spoken_by(np.array([m.weight * m.counted_rows for m in members]))
+        members = reweigh(members, [(g.class_prior, g.head_information) for _, g in spoken])
+    return members, spoken, bins
+
+
+def weigh(
+    schema: Schema,
+    generators: Sequence[tuple[str, Generator]],
+    *,
+    classes: int,
+    rng: np.random.Generator,
+    robust: bool = True,
+    faults: Sequence[str | None] | None = None,
+) -> tuple[Contribution, ...]:
+    """Shares and weights of all institutions, from what they state and from what the others' rows say of each.
+
+    Args:
+        schema, generators: As for `draw_pool`.
+        classes: How many the generators' heads tell apart.
+        rng: Draws the rows on which institutions are compared.
+        robust: Whether they are, which takes three at least; otherwise all weights are 1.
+        faults: Why a bundle contradicts itself, one entry a generator; such a one has weight 0 and judges nobody.
+
+    Raises:
+        BundleError: a generator states nonsense, or fails.
+        OutweighedError: no institution is left that counts for anything.
+    """
     for name, generator in generators:
         prior = np.asarray(generator.class_prior, dtype=float)
         if prior.shape != (classes,) or not np.isfinite(prior).all() or not np.isfinite(generator.noisy_rows):
             raise BundleError(f"the bundle of {name!r} states class frequencies or a row count that make no sense.")
-    return contributions(
+    sound = [i for i in range(len(generators)) if faults is None or faults[i] is None]
+    reviews: list[Review | None] = [None] * len(generators)
+    if robust and len(sound) >= FEWEST:
+        accounts, widths = _accounts(schema, [generators[i] for i in sound], rng)
+        for i, said in zip(sound, review(accounts, widths, rng), strict=True):
+            reviews[i] = said
+    members = contributions(
         [name for name, _ in generators],
         [float(g.noisy_rows) for _, g in generators],
         [np.asarray(g.class_prior, dtype=float) for _, g in generators],
         [float(g.head_information) for _, g in generators],
+        reviews=reviews,
+        faults=faults,
+        capped=robust,
     )
+    if not any(m.weight > 0 for m in members):
+        raise OutweighedError(f"no institution is left that counts for anything. {' '.join(_weight_notes(members))}")
+    return members
+
+
+def _accounts(
+    schema: Schema, generators: Sequence[tuple[str, Generator]], rng: np.random.Generator
+) -> tuple[list[Account], tuple[int, ...]]:
+    """What institutions are compared by: rows of each, with what every head says of them; and the cells of each feature."""
+    frames = [
+        _draw(schema, name, g, REVIEW_ROWS, stream)
+        for (name, g), stream in zip(generators, rng.spawn(len(generators)), strict=True)
+    ]
+    cells = find_cells(schema, stack(schema, frames))
+    rows = counted_rows([float(g.noisy_rows) for _, g in generators])
+    priors = [clean_prior(g.class_prior) for _, g in generators]
+    accounts = []
+    for j, frame in enumerate(frames):
+        logs = [_head(name, g, frame, len(priors[j])) for name, g in generators]
+        stated = max(float(generators[j][1].noisy_rows), 1.0)
+        accounts.append(
+            Account(
+                cells=cells.of(frame),
+                own=np.exp(match_prior(logs[j], priors[j])),
+                evidence=np.stack([evidence(log, n, prior) for log, n, prior in zip(logs, rows, priors, strict=True)]),
+                prior=priors[j],
+                precision=class_precision(rows[j], priors[j]),
+                information=counted_matrix(stated, rows[j], priors[j], float(generators[j][1].head_information)),
+            )
+        )
+    return accounts, cells.widths
 
 
 def allocate(total: int, shares: np.ndarray) -> np.ndarray:
@@ -192,7 +305,7 @@ def allocate(total: int, shares: np.ndarray) -> np.ndarray:
 def heads_connect(members: Sequence[Contribution]) -> bool:
     """Whether the heads together inform about every contrast between classes that occur."""
     present = np.flatnonzero(global_prior(members) > 0)
-    total = np.sum([_matrix(m) for m in members], axis=0)[np.ix_(present, present)]
+    total = np.sum([m.matrix for m in members], axis=0)[np.ix_(present, present)]
     scale = np.abs(total).max(initial=0.0)
     return bool(scale > 0 and np.linalg.matrix_rank(total / scale, tol=1e-9, hermitian=True) >= len(present) - 1)
 
@@ -215,12 +328,19 @@ def combine_heads(
     Returns:
         Log-probabilities, shape (rows, classes).
     """
-    matrices = [_matrix(m) for m in members]
+    matrices = [m.matrix for m in members]
     weighted = [
-        _evidence(logs, m) @ matrix for logs, m, matrix in zip(log_probabilities, members, matrices, strict=True)
+        evidence(logs, m.counted_rows, np.asarray(m.class_prior)) @ matrix
+        for logs, m, matrix in zip(log_probabilities, members, matrices, strict=True)
     ]
-    evidence = np.sum(weighted, axis=0) @ pseudo_inverse(np.sum(matrices, axis=0))
-    return log_normalise(np.log(prior) + evidence)
+    together = np.sum(weighted, axis=0) @ pseudo_inverse(np.sum(matrices, axis=0))
+    return log_normalise(np.log(prior) + together)
+
+
+def evidence(logs: np.ndarray, rows: float, class_prior: np.ndarray) -> np.ndarray:
+    """What a head says beyond its institution's class frequencies, limited on both sides; (rows, classes)."""
+    own = np.log(smoothed_prior(rows, class_prior))
+    return np.asarray(np.clip(np.maximum(logs, LOWEST_LOG) - own, -EVIDENCE_LIMIT, EVIDENCE_LIMIT))
 
 
 def stack(schema: Schema, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -241,16 +361,6 @@ def _stacked(column: Column, parts: Sequence["pd.Series[Any]"]) -> "pd.Series[An
     return pd.Series(numbers).astype("Int64") if np.isnan(numbers).any() else numbers.astype(np.int64)
 
 
-def _matrix(member: Contribution) -> np.ndarray:
-    return head_matrix(member.noisy_rows, np.asarray(member.class_prior), member.head_information)
-
-
-def _evidence(logs: np.ndarray, member: Contribution) -> np.ndarray:
-    """What a head says beyond its institution's class frequencies, limited on both sides."""
-    own = np.log(smoothed_prior(member.noisy_rows, np.asarray(member.class_prior)))
-    return np.asarray(np.clip(np.maximum(logs, LOWEST_LOG) - own, -EVIDENCE_LIMIT, EVIDENCE_LIMIT))
-
-
 def _soft_labels(
     schema: Schema,
     frame: pd.DataFrame,
@@ -260,7 +370,8 @@ def _soft_labels(
     progress: Callable[[int, int], None] | None,
 ) -> tuple[np.ndarray, bool]:
     """Class probabilities of every row by all heads together, matched to the global frequencies; whether they were corrected."""
-    prior = smoothed_prior(sum(m.noisy_rows for m in members), global_prior(members))
+    total = sum(m.weight * m.counted_rows for m in members)
+    prior = smoothed_prior(total, global_prior(members))
     used = [(g, m) for g, m in zip(generators, members, strict=True) if m.head_share > 0]
     parts = []
     for part in _chunks(len(frame)):
@@ -278,8 +389,10 @@ def _soft_labels(
         together[:FIT_ROWS],
         _own_labels(first, origin[:FIT_ROWS], generators, members),
         origin[:FIT_ROWS],
-        rows=sum(m.noisy_rows for m in members),
-        noise=float(np.sqrt(sum(g.count_noise**2 for _, g in generators))),
+        rows=total,
+        noise=float(
+            np.sqrt(sum((m.weight * g.count_noise) ** 2 for (_, g), m in zip(generators, members, strict=True)))
+        ),
     )
     if correct is not None:
         for part in _chunks(len(frame)):
