@@ -303,6 +303,7 @@ def _institution(received: Received, pool: Pool, position: int) -> dict[str, Any
         "agreement": member.agreement,
         "direction": member.direction,
         "effect": member.effect,
+        "mislabelled": member.mislabelled,
         "weight": member.weight,
         "reasons": list(member.reasons),
         "row_share": member.row_share,

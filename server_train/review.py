@@ -60,6 +60,8 @@ class Review:
         typical_direction: The same between the others.
         effect: What its head adds to what the others' heads together explain of a judge's labels; a share, below 0 where it
             makes them worse.
+        mislabelled: Share of its rows that would have to be of another class than it states for them to look as they do to
+            the others' heads; 0 to 1. It tells of an institution with (nearly) one class, whose head says nothing.
     """
 
     diversity: float
@@ -69,6 +71,7 @@ class Review:
     direction: float | None
     typical_direction: float | None
     effect: float | None
+    mislabelled: float | None
 
 
 def review(accounts: Sequence[Account], widths: Sequence[int], rng: np.random.Generator) -> tuple[Review, ...]:
@@ -83,6 +86,7 @@ def review(accounts: Sequence[Account], widths: Sequence[int], rng: np.random.Ge
     distance = _votes(accounts, lambda i, j: _distance(accounts[i], accounts[j], widths))
     direction = _votes(accounts, lambda i, j: _direction(accounts, i, j))
     effect = _votes(accounts, lambda i, j: _effect(accounts, i, j))
+    mislabelled = _votes(accounts, lambda i, j: _mislabelled(accounts, i, j))
     return tuple(
         Review(
             diversity=float(diversity[i]),
@@ -92,6 +96,7 @@ def review(accounts: Sequence[Account], widths: Sequence[int], rng: np.random.Ge
             direction=upper_median(direction[i]),
             typical_direction=_among_others(direction, i),
             effect=upper_median(effect[i]),
+            mislabelled=_negated(upper_median(-mislabelled[i])),
         )
         for i in range(len(accounts))
     )
@@ -174,6 +179,25 @@ def _loss(accounts: Sequence[Account], used: Sequence[int], judge: Account) -> f
     evidence = weighted @ np.linalg.pinv(total, rcond=1e-9, hermitian=True)
     logs = match_prior(log_normalise(evidence), judge.own.mean(axis=0))
     return -float((judge.own * logs).sum(axis=1).mean())
+
+
+def _mislabelled(accounts: Sequence[Account], i: int, j: int) -> float:
+    """By how much the class frequencies that i states miss those that the judge's head sees in its rows.
+
+    Institutions may differ in class frequencies alone (then a head's mean word on a class is the same everywhere, and the
+    frequencies follow from it: arXiv:1802.03916), or in their customers alone (then its mean word is the frequencies).
+    The smaller gap counts.
+    """
+    judged, judge = accounts[i], accounts[j]
+    if _reliability(judge) < LEAST_RELIABLE:
+        return float("nan")
+    said = [np.exp(log_normalise(a.evidence[j] + np.log(np.maximum(judge.prior, 1e-9)))) for a in (judged, judge)]
+    seen = said[0].mean(axis=0)
+    by_class = (judge.own.T @ said[1]) / np.maximum(judge.own.sum(axis=0)[:, None], 1e-9)  # row: mean word on a class
+    apart = max(float(np.abs(a - b).sum() / 2) for a in by_class for b in by_class)
+    same_words = float(np.abs(seen - judged.prior @ by_class).sum() / 2) / max(apart, 1e-9)
+    same_chances = float(np.abs(seen - judged.prior).sum() / 2)
+    return min(same_words, same_chances, 1.0)
 
 
 def _distance(one: Account, other: Account, widths: Sequence[int]) -> float:
