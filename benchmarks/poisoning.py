@@ -31,7 +31,7 @@ import utility
 from sites import Split, fit_sites
 
 from distill.bundle import Bundle
-from distill.generator_parts import generator_of
+from distill.generator_parts import CLASS_STEP, generator_of
 from distill.schema import Schema
 from server_train.coherence import fault_of
 from server_train.evaluation import evaluate_scores
@@ -109,22 +109,19 @@ def noise(bundle: Bundle, rng: np.random.Generator) -> Bundle:
 
 
 def huge(bundle: Bundle, rng: np.random.Generator) -> Bundle:
-    """A thousand times the rows, and all counts to match."""
+    """A thousand times the rows, with counts that add up to them and pairs that say nothing, so that nothing contradicts it."""
     del rng
     statistics, settings = bundle.tensors["statistics"], bundle.manifest.generator
-    raised = {
-        name: statistics[name].astype(np.int32) * TIMES_HUGE
-        for name in ("class_counts", "pair_additions")
-        if name in statistics
-    }
-    return changed(
-        bundle,
-        manifest={
-            "noisy_rows": bundle.manifest.noisy_rows * TIMES_HUGE,
-            "generator": {**settings, "pair_stddev": settings["pair_stddev"] / TIMES_HUGE},
-        },
-        statistics=raised,
-    )
+    widths = np.array(generator_of(bundle).layout.features)
+    counts = statistics["class_counts"].astype(np.float64)
+    sums = np.repeat(np.add.reduceat(counts, np.cumsum(widths) - widths, axis=1), widths, axis=1)
+    rows = bundle.manifest.noisy_rows * TIMES_HUGE
+    wanted = rows * np.array(bundle.manifest.class_prior)[:, None] / (CLASS_STEP * settings["class_stddev"])
+    raised = {"class_counts": np.rint(counts / np.maximum(sums, 1) * wanted).astype(np.int32)}
+    if "pair_additions" in statistics:
+        raised["pair_additions"] = np.zeros_like(statistics["pair_additions"])
+    generator = {**settings, "pair_stddev": settings["pair_stddev"] / TIMES_HUGE}
+    return changed(bundle, manifest={"noisy_rows": rows, "generator": generator}, statistics=raised)
 
 
 def mix(bundle: Bundle, rng: np.random.Generator) -> Bundle:

@@ -33,7 +33,7 @@ DIRECTION = (0.2, 0.6)  # over what is usual among the others
 LEAST_USUAL = 0.3  # where the others agree by less among themselves, nobody is judged by direction
 EFFECT = (-0.2, -0.08)  # share of what can be explained of the others' labels
 MISLABELLED = (0.65, 0.4)  # share of rows
-DISTANCE = (0.36, 0.2)  # total variation; wider where the others are far from each other as well
+DISTANCE = (0.3, 0.18)  # total variation; wider where the others are far from each other as well
 TIMES_USUAL = 3.0
 DIVERSITY = (0.1, 1 / 3)  # over what is usual among the others
 
