@@ -17,6 +17,8 @@ from distill.errors import ConfigError
 from distill.table_files import PARQUET_SUFFIXES, check_suffix
 from distill.tables import write_table
 from server_train.card import model_of, pool_card
+from server_train.coherence import fault_of
+from server_train.generators import guarded
 from server_train.hub_store import HubStore
 from server_train.intake import find_bundles, receive
 from server_train.kinds import IN_MEMORY, Fitted, ModelChoice, fit_model, fit_stored
@@ -187,14 +189,17 @@ def train_global(
     progress("pool", 0, rows)
     rng = np.random.default_rng(settings.seed)
     drawn = partial(progress, "pool")
+    faults = [guarded(r.name, "its statistics", partial(fault_of, r.bundle, r.generator)) for r in intake.received]
     with staged(out) as folder:
         pool: Pool | StoredPool
         if rows <= IN_MEMORY and prepare is None:
-            pool = draw_pool(intake.schema, generators, rows=rows, rng=rng, progress=drawn)
+            pool = draw_pool(intake.schema, generators, rows=rows, rng=rng, faults=faults, progress=drawn)
             card = pool_card(intake, pool)
         else:
             path = prepare or folder / "pool.parquet"
-            write = partial(draw_pool_file, path, intake.schema, generators, rows=rows, rng=rng, progress=drawn)
+            write = partial(
+                draw_pool_file, path, intake.schema, generators, rows=rows, rng=rng, faults=faults, progress=drawn
+            )
             pool = write(card=lambda drawer: pool_card(intake, drawer))
             card = pool.card
         if prepare is not None:

@@ -15,10 +15,10 @@ from distill.bundle import Bundle, Manifest, read_bundle
 from distill.errors import BundleError, BundleMismatchError, RehearsalBundleError
 from distill.levels import LEVELS
 from distill.schema import Column, Schema
+from server_train.generators import Generator, guarded
 from server_train.hub_heads import after_all
 from server_train.hub_store import HubStore, now
 from server_train.hub_trust import Signers
-from server_train.pool import Generator, guarded
 
 SUFFIX = ".distill"
 
