@@ -30,18 +30,43 @@ def signal_portion(block: np.ndarray, independent: np.ndarray, stddev: float) ->
     return max(0.0, 1 - block.size * stddev**2 / energy) if energy else 0.0
 
 
-def shrink_classes(block: np.ndarray, stddev: float) -> np.ndarray:
-    """Shrink counts of shape (classes, bins) towards the same bin shares in every class, by one James-Stein factor.
+def shrink_classes(block: np.ndarray, stddev: float, guess: np.ndarray | None = None) -> np.ndarray:
+    """Shrink counts of shape (classes, bins) towards a guess, by one James-Stein factor.
 
-    The factor is 1 - noise energy / observed energy of what the block adds to independence, at least 0. A column that says
-    nothing about the class then says exactly nothing, instead of noise.
+    The factor is 1 - noise energy / observed energy of what the block adds to the guess, at least 0. Without one the guess is
+    the same bin shares in every class: a column that says nothing about the class then says exactly nothing, instead of noise.
+
+    Args:
+        block: Noisy counts.
+        stddev: Of the noise on one cell.
+        guess: Shaped like `block`, with the same sums of its rows, and sums of its columns that may differ from the block's.
 
     Source: the positive-part estimator of James & Stein 1961; the noise energy is exact for independent cell noise.
     """
     prior = block.sum(axis=1) / block.sum()
-    independent = np.outer(prior, block.sum(axis=0))
-    added = block - independent
-    energy = float(np.square(added).sum())
+    guess = np.outer(prior, block.sum(axis=0)) if guess is None else guess
+    added = block - guess
+    energy, noise = class_energy(added), class_noise(block, stddev)
+    return np.asarray(guess + max(0.0, 1 - noise / energy if energy else 0.0) * added)
+
+
+def class_energy(added: np.ndarray) -> float:
+    """Sum of squares of what a block of shape (classes, bins) adds to a guess."""
+    return float(np.square(added).sum())
+
+
+def class_noise(block: np.ndarray, stddev: float) -> float:
+    """What noise alone puts into `class_energy`, where the guess has the block's own margins."""
+    prior = block.sum(axis=1) / block.sum()
     spread = np.square(1 - prior).sum() + (len(prior) - 1) * np.square(prior).sum()
-    noise = (block.shape[1] - 1) * stddev**2 * spread
-    return np.asarray(independent + max(0.0, 1 - noise / energy if energy else 0.0) * added)
+    return float((block.shape[1] - 1) * stddev**2 * spread)
+
+
+def shrink_towards(values: np.ndarray, guess: np.ndarray, variance: float) -> np.ndarray:
+    """Shrink noisy values towards a guess of the same sum by one James-Stein factor; `variance` is the noise of one value.
+
+    Source: the positive-part estimator of James & Stein 1961.
+    """
+    energy = float(np.square(values - guess).sum())
+    kept = max(0.0, 1 - (values.size - 1) * variance / energy) if energy else 0.0
+    return np.asarray(guess + kept * (values - guess))

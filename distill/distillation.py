@@ -8,6 +8,7 @@ import torch
 
 from distill.bins import ColumnBins
 from distill.generator import Generator, critic_of
+from distill.global_term import GlobalTerm, global_term
 from distill.layout import Layout
 from distill.plan import Plan
 from distill.private_table import PrivateTable
@@ -39,7 +40,13 @@ def silent(stage: str, done: int, total: int) -> None:
     """Report progress to nobody."""
 
 
-def distil(table: PrivateTable, plan: Plan, rng: np.random.Generator, progress: Progress = silent) -> Distilled:
+def distil(
+    table: PrivateTable,
+    plan: Plan,
+    rng: np.random.Generator,
+    progress: Progress = silent,
+    prior: Generator | None = None,
+) -> Distilled:
     """Run stages 1 to 6 on a private table, within a reserved plan, on torch's default device (see `distill.device`).
 
     Args:
@@ -47,12 +54,15 @@ def distil(table: PrivateTable, plan: Plan, rng: np.random.Generator, progress: 
         plan: What to read and with how much noise.
         rng: Modelling randomness only (initial values, samples); privacy noise belongs to the table.
         progress: Called with stage, done, total.
+        prior: The hub's joint model of an earlier cycle, if there is one; public, and read before the rows.
     """
     with single_thread():
-        return _stages(table, plan, rng, progress)
+        return _stages(table, plan, rng, progress, prior)
 
 
-def _stages(table: PrivateTable, plan: Plan, rng: np.random.Generator, progress: Progress) -> Distilled:
+def _stages(
+    table: PrivateTable, plan: Plan, rng: np.random.Generator, progress: Progress, prior: Generator | None
+) -> Distilled:
     """Stages 1 to 6, in their order."""
     generator = torch.Generator(torch.get_default_device()).manual_seed(int(rng.integers(2**62)))
     progress("encode", 0, 2)
@@ -60,15 +70,16 @@ def _stages(table: PrivateTable, plan: Plan, rng: np.random.Generator, progress:
     *features, target = _class_last(table)
     table.recode([b.coarse for b in bins], target=target)
     progress("encode", 1, 2)
-    counts = encode.count_classes(table, plan, bins, target)
+    term = None if prior is None else global_term(prior, bins, rng)
+    counts = encode.count_classes(table, plan, bins, target, term)
     progress("encode", 2, 2)
-    pairs = relate.count_pairs(table, plan, bins, features, counts)
+    pairs = relate.count_pairs(table, plan, bins, features, counts, term)
     progress("relate", 1, 1)
     layout = Layout(tuple(bins[i].n_bins for i in features), len(counts.classes))
     autoencoder = _represent(table, plan, layout, counts, pairs, generator, progress)
     candidates, shares = _cluster(table, plan, layout, counts, autoencoder, generator, progress)
     candidates.aim_at(counts, pairs)
-    critic = _refine(table, plan, layout, counts, candidates, generator, progress)
+    critic = _refine(table, plan, layout, counts, candidates, term, generator, progress)
     drawn = _generator(table, bins, counts, candidates, critic)
     progress("select", 0, 1)
     calibrated = select.calibrate(drawn, counts, pairs, rng)
@@ -138,11 +149,20 @@ def _refine(
     layout: Layout,
     counts: ClassCounts,
     candidates: refine.Candidates,
+    term: GlobalTerm | None,
     generator: torch.Generator,
     progress: Progress,
 ) -> discriminate.Discriminator:
     """Stage 5: discriminator and candidates take turns; then the candidates settle on the statistics."""
-    critic = discriminate.Discriminator(layout, counts, plan, generator)
+    import os
+    start = None
+    if term is not None and os.environ.get("HEAD", "0") != "0":
+        w, b = term.head(counts.prior)
+        a = counts.agreement if os.environ["HEAD"] == "js" else float(os.environ["HEAD"])
+        print("agreement", round(counts.agreement, 3), end=" ")
+        w0, b0 = (t.numpy() for t in discriminate.head_start(counts))
+        start = (a * w + (1 - a) * w0, a * b + (1 - a) * b0)
+    critic = discriminate.Discriminator(layout, counts, plan, generator, start)
     for _ in range(SETTLE_BEFORE):
         candidates.step()
     steps = plan.event(discriminate.EVENT).count

@@ -34,13 +34,20 @@ class Discriminator:
         critic: (width -> 64 -> 1) on one-hot rows, class included, scaled by 1 / sqrt(columns).
     """
 
-    def __init__(self, layout: Layout, counts: ClassCounts, plan: Plan, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        counts: ClassCounts,
+        plan: Plan,
+        generator: torch.Generator,
+        start: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> None:
         self.layout = layout
         self.head = nn.Linear(layout.feature_width, layout.classes)
         self.hidden, self.out = nn.Linear(layout.width, HIDDEN), nn.Linear(HIDDEN, 1)
         with torch.no_grad():
-            weight, bias = naive_bayes(counts)
-            self.head.weight.copy_(START * weight * len(layout.features) ** 0.5)
+            weight, bias = head_start(counts) if start is None else map(torch.from_numpy, start)
+            self.head.weight.copy_(weight * len(layout.features) ** 0.5)
             self.head.bias.copy_(bias)
             for layer in (self.hidden, self.out):
                 bound = layer.in_features**-0.5
@@ -129,6 +136,12 @@ def head_step(plan: Plan, rows: float) -> float:
     noise = event.cell_stddev / (plan.head_portion**0.5 * rows * event.sampling_rate)  # of one averaged gradient
     walk = noise * event.count**0.5 / (1 - HEAD_MOMENTUM)
     return float(min(HEAD_STEP, MAX_LOGIT_NOISE * plan.institutions**0.5 / walk))
+
+
+def head_start(counts: ClassCounts) -> tuple[Tensor, Tensor]:
+    """Where the class head starts on its own: at `START` of naive Bayes, for unscaled one-hot features."""
+    weight, bias = naive_bayes(counts)
+    return START * weight, bias
 
 
 def naive_bayes(counts: ClassCounts) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.bins import ColumnBins
-from distill.denoise import shrink_classes, shrink_low_rank
+from distill.denoise import class_energy, class_noise, shrink_classes, shrink_low_rank, shrink_towards
+from distill.global_term import GlobalTerm, nearer, with_margins
 from distill.grid import ColumnGrid
 from distill.plan import Plan, ReleasePlan, bin_weight, binned_columns, measured_depth, target_bins
 from distill.private_table import LabelOf, PrivateTable, Rows
@@ -237,10 +238,16 @@ def _group_neighbours(masses: np.ndarray, target: float) -> np.ndarray:
     return bins
 
 
-def count_classes(table: PrivateTable, plan: Plan, bins: list[ColumnBins], target: int) -> ClassCounts:
+def count_classes(
+    table: PrivateTable, plan: Plan, bins: list[ColumnBins], target: int, term: GlobalTerm | None = None
+) -> ClassCounts:
     """Release the counts per (class, column, bin) and reconcile the columns' views of the class sizes.
 
-    `target` is the position of the classes; one past the last column: there is one class.
+    Args:
+        table, plan: The rows and what was planned (event `encode.classes`).
+        bins: Coarse bins of every column of the table.
+        target: Position of the classes; one past the last column: there is one class.
+        term: What the hub's joint model says of these counts, if there is one.
     """
     event = plan.event("encode.classes")
     columns = [i for i in range(len(bins)) if i != target]
@@ -253,8 +260,28 @@ def count_classes(table: PrivateTable, plan: Plan, bins: list[ColumnBins], targe
     totals = np.average([r.sum(axis=1) for r in raw], axis=0, weights=1 / widths)  # precision-weighted
     totals = np.maximum(totals, 1.0)
     fitted = [np.stack([project_to_simplex(row, total) for row, total in zip(r, totals, strict=True)]) for r in raw]
+    if term is not None:
+        return _with_term(term, totals, fitted, event.cell_stddev)
     denoise = _shrink_ranges if table.schema.task == "number" else shrink_classes
     return ClassCounts(totals, [denoise(f, event.cell_stddev) for f in fitted], event.cell_stddev)
+
+
+def _with_term(term: GlobalTerm, totals: np.ndarray, fitted: list[np.ndarray], stddev: float) -> ClassCounts:
+    """Counts moved towards what the hub's joint model says, at this institution's own class sizes, as far as noise goes."""
+    guesses = [_guess(f, term.class_shares(j), stddev) for j, f in enumerate(fitted)]
+    moved = [np.maximum(shrink_classes(f, stddev, nearer(f, *g)), 0.0) for f, g in zip(fitted, guesses, strict=True)]
+    by_column = [m * (totals / np.maximum(m.sum(axis=1), 1e-9))[:, None] for m in moved]
+    missed = sum(class_energy(f - g[0]) for f, g in zip(fitted, guesses, strict=True))
+    noise = sum(class_noise(f, stddev) for f in fitted)
+    return ClassCounts(totals, by_column, stddev, agreement=min(1.0, noise / missed) if missed else 1.0)
+
+
+def _guess(block: np.ndarray, shares: np.ndarray, stddev: float) -> tuple[np.ndarray, np.ndarray]:
+    """What to expect of counts (classes, bins): by the hub's shares, and if columns said nothing of the class."""
+    sums = block.sum(axis=1)
+    sized = (shares + 1e-9) / (shares + 1e-9).sum(axis=1, keepdims=True) * sums[:, None]
+    across = np.maximum(shrink_towards(block.sum(axis=0), sized.sum(axis=0), len(block) * stddev**2), 1e-9)
+    return with_margins(sized, sums, across), np.outer(sums / sums.sum(), across)
 
 
 def _shrink_ranges(block: np.ndarray, stddev: float) -> np.ndarray:

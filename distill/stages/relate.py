@@ -13,13 +13,19 @@ import numpy as np
 
 from distill.bins import ColumnBins
 from distill.denoise import shrink_low_rank, signal_portion
+from distill.global_term import GlobalTerm, nearer, with_margins
 from distill.plan import SCOUT_BINS, Plan
 from distill.private_table import LabelOf, PrivateTable, Rows
 from distill.statistics import ClassCounts, PairCounts
 
 
 def count_pairs(
-    table: PrivateTable, plan: Plan, bins: list[ColumnBins], features: list[int], counts: ClassCounts
+    table: PrivateTable,
+    plan: Plan,
+    bins: list[ColumnBins],
+    features: list[int],
+    counts: ClassCounts,
+    term: GlobalTerm | None = None,
 ) -> PairCounts:
     """Release the co-occurrence of pairs of features and denoise it.
 
@@ -28,6 +34,8 @@ def count_pairs(
         bins: Coarse bins of every column of the table.
         features: Positions of the features among the table's columns.
         counts: One-way counts, towards whose independence the blocks are shrunk.
+        term: What the hub's joint model says of these pairs, if there is one: a block is shrunk towards that, at the one-way
+            counts of this institution, where it is the nearer guess.
     """
     pairs = list(combinations(range(len(features)), 2))
     if plan.has("relate.scout"):
@@ -43,9 +51,20 @@ def count_pairs(
     stddev, one_way = event.cell_stddev / counts.total, counts.shares
     independent = [np.outer(one_way[i], one_way[j]) for i, j in pairs]
     raw = [r.reshape(p.shape) / counts.total for r, p in zip(released, independent, strict=True)]
-    shares = [shrink_low_rank(r, p, stddev) for r, p in zip(raw, independent, strict=True)]
+    guesses = independent
+    if term is not None:
+        global_guesses = [with_margins(term.pair_shares(i, j), one_way[i], one_way[j]) for i, j in pairs]
+        guesses = [nearer(r, g, p) for r, g, p in zip(raw, global_guesses, independent, strict=True)]
+    shares = [shrink_low_rank(r, g, stddev) for r, g in zip(raw, guesses, strict=True)]
+    new = [signal_portion(r, g, stddev) for r, g in zip(raw, guesses, strict=True)]
+    aims = [s + x * (r - s) for s, r, x in zip(shares, raw, new, strict=True)]
     signal = [signal_portion(r, p, stddev) for r, p in zip(raw, independent, strict=True)]
-    aims = [s + x * (r - s) for s, r, x in zip(shares, raw, signal, strict=True)]
+    import os
+    if term is not None and os.environ.get("SIG", "0") == "1":
+        def dep(a, p, x):
+            e = float(np.square(a - p).sum())
+            return e / (e + a.size * max(x, 0.05) * stddev**2) if e else 0.0
+        signal = [dep(a, p, x) for a, p, x in zip(aims, independent, new, strict=True)]
     return PairCounts(pairs, shares, stddev, aims, signal)
 
 
