@@ -1,10 +1,50 @@
 """Shrinking noisy contingency tables towards independence, by no more than their noise explains.
 
-Both estimators take a block of noisy shares, the block that independence would give, and the noise on one cell. They are
+The estimators take a block of noisy shares, the block that independence would give, and the noise on one cell. They are
 post-processing: they read no private row.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+
+from distill.statistics import PairCounts, spread
+
+
+def denoise_pairs(
+    pairs: list[tuple[int, int]],
+    released: list[np.ndarray],
+    one_way: Sequence[np.ndarray],
+    stddev: float,
+    rounding: float = 0.0,
+    guesses: Sequence[np.ndarray] | None = None,
+) -> PairCounts:
+    """Pair counts with all that is read from them, from their release; the same at the institution and for any reader of a bundle.
+
+    Args:
+        pairs: Positions among the features.
+        released: Noisy shares, one block of shape (bins_i, bins_j) a pair.
+        one_way: Released share of each bin of each feature: blocks are shrunk towards independence of these.
+        stddev: Noise on one cell.
+        rounding: Step that `released` was rounded to, in units of `stddev`; counts as noise.
+        guesses: What else may be expected of each block, from elsewhere: a block that is nearer to it than to independence is
+            shrunk towards it.
+    """
+    noise = spread(stddev, rounding)
+    independent = [np.outer(one_way[i], one_way[j]) for i, j in pairs]
+    signal = [signal_portion(r, p, noise) for r, p in zip(released, independent, strict=True)]
+    bases, kept = independent, signal
+    if guesses is not None:
+        bases = [nearer(r, g, p) for r, g, p in zip(released, guesses, independent, strict=True)]
+        kept = [signal_portion(r, b, noise) for r, b in zip(released, bases, strict=True)]
+    shares = [shrink_low_rank(r, b, noise) for r, b in zip(released, bases, strict=True)]
+    aims = [s + x * (r - s) for s, r, x in zip(shares, released, kept, strict=True)]
+    return PairCounts(pairs, shares, stddev, aims, signal, released, rounding)
+
+
+def nearer(block: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Whichever of two guesses is nearer to a noisy block."""
+    return one if np.square(block - one).sum() <= np.square(block - other).sum() else other
 
 
 def shrink_low_rank(block: np.ndarray, independent: np.ndarray, stddev: float) -> np.ndarray:

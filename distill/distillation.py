@@ -154,14 +154,7 @@ def _refine(
     progress: Progress,
 ) -> discriminate.Discriminator:
     """Stage 5: discriminator and candidates take turns; then the candidates settle on the statistics."""
-    import os
-    start = None
-    if term is not None and os.environ.get("HEAD", "0") != "0":
-        w, b = term.head(counts.prior)
-        a = counts.agreement if os.environ["HEAD"] == "js" else float(os.environ["HEAD"])
-        print("agreement", round(counts.agreement, 3), end=" ")
-        w0, b0 = (t.numpy() for t in discriminate.head_start(counts))
-        start = (a * w + (1 - a) * w0, a * b + (1 - a) * b0)
+    start = None if term is None else _head_start(counts, term)
     critic = discriminate.Discriminator(layout, counts, plan, generator, start)
     for _ in range(SETTLE_BEFORE):
         candidates.step()
@@ -177,6 +170,14 @@ def _refine(
     for _ in range(SETTLE_AFTER):
         candidates.step()
     return critic
+
+
+def _head_start(counts: ClassCounts, term: GlobalTerm) -> tuple[np.ndarray, np.ndarray]:
+    """Where the class head starts: between its own start and the hub's head, by how far class counts agree with the hub's."""
+    shared, own = term.head(counts.prior), discriminate.head_start(counts)
+    a = counts.agreement
+    weight, bias = (a * np.asarray(s) + (1 - a) * o.numpy(force=True) for s, o in zip(shared, own, strict=True))
+    return weight, bias
 
 
 def _generator(

@@ -13,16 +13,20 @@ import numpy as np
 from distill.bins import ColumnBins
 from distill.bundle import Bundle
 from distill.check import require
+from distill.denoise import denoise_pairs
 from distill.errors import BundleError
 from distill.generator import Critic, Generator
 from distill.grid import ColumnGrid, base_grids
 from distill.levels import LEVELS, Level
-from distill.schema import MAX_TARGET_BINS, Schema
+from distill.schema import MAX_CATEGORIES, MAX_TARGET_BINS, Schema
 from distill.statistics import ClassCounts, PairCounts
 from distill.thin import thin
 
 CLASS_STEP = 0.25  # of a class cell's noise stddev
 MAX_RECORDS = 100_000
+MOST_ROUNDING = 4.0  # beyond it what is left of a noisy cell says little
+MOST_SHARE = 1e6  # of the rows, in a cell that is mostly noise of a few rows
+MOST_BINS_OF_PAIR = MAX_CATEGORIES + 2  # missing and other included; a block is decomposed, which takes time
 Parts = dict[str, dict[str, np.ndarray]]
 T = TypeVar("T")
 
@@ -132,15 +136,20 @@ def _read_statistics(bundle: Bundle) -> tuple[ClassCounts, PairCounts, np.ndarra
     first, second = columns.T
     require(bool(((first >= 0) & (first < second) & (second < len(widths))).all()), "pair_columns names no columns")
     pairs = [(int(i), int(j)) for i, j in columns]
+    require(len(set(pairs)) == len(pairs), "pair_columns names a pair twice")
+    require(not pairs or 0 < noise["pair_step"] <= MOST_ROUNDING, "pair_step is not a step of the noise")
+    require(not pairs or 0 < noise["pair_stddev"] <= MOST_SHARE, "pair_stddev is not the noise of a share")
+    require(not pairs or max(widths) <= MOST_BINS_OF_PAIR, "a feature of a pair has too many bins")
     sizes = [widths[i] * widths[j] for i, j in pairs]
     added = _shaped(tensors, "pair_additions", (sum(sizes),), "i") * (noise["pair_step"] * noise["pair_stddev"])
+    require(bool((np.abs(added) <= MOST_SHARE).all()), "pair_additions are no shares")
     parts = np.split(added, np.cumsum(sizes)[:-1]) if pairs else []
     blocks = [
         np.outer(shares[i], shares[j]) + part.reshape(widths[i], widths[j])
         for (i, j), part in zip(pairs, parts, strict=True)
     ]
     clusters = _shaped(tensors, "cluster_shares", tensors["cluster_shares"].shape[:1], "f").astype(np.float64)
-    return counts, PairCounts(pairs, blocks, noise["pair_stddev"]), clusters
+    return counts, denoise_pairs(pairs, blocks, shares, noise["pair_stddev"], noise["pair_step"]), clusters
 
 
 def _widths(bundle: Bundle, bins: list[ColumnBins]) -> list[int]:
@@ -219,9 +228,10 @@ def _bin_tensors(bins: tuple[ColumnBins, ...]) -> dict[str, np.ndarray]:
 
 
 def _pair_tensors(pairs: PairCounts, shares: list[np.ndarray], step: float) -> dict[str, np.ndarray]:
-    """What each pair adds to independence of `shares`, in steps of its noise."""
+    """What each pair, as it was released, adds to independence of `shares`, in steps of its noise."""
     unit = step * pairs.stddev if pairs.pairs else 1.0
-    added = [(b - np.outer(shares[i], shares[j])).ravel() for (i, j), b in zip(pairs.pairs, pairs.shares, strict=True)]
+    blocks = zip(pairs.pairs, pairs.released or pairs.shares, strict=True)
+    added = [(b - np.outer(shares[i], shares[j])).ravel() for (i, j), b in blocks]
     flat = np.rint(np.concatenate([*added, np.zeros(0)]) / unit)
     wide = next(t for t in (np.int8, np.int16, np.int32) if np.abs(flat).max(initial=0) <= np.iinfo(t).max)
     return {

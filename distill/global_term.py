@@ -4,8 +4,8 @@ Another institution's rows may follow other laws. So the hub's word is never tak
 towards it by no more than the statistic's own noise explains (James & Stein 1961), once the hub's table has this institution's
 own margins. Where institutions are alike most of the noise goes; where one is unlike the others its own counts stand.
 
-That is the precision-weighted mean of the two, with the distance that noise does not explain as the hub's variance, or, seen
-from the candidates that are fitted to it, a penalty on the distance to the hub's statistics whose strength (lambda_g) is
+That is the precision-weighted mean of the two, with the distance that noise does not explain as the hub's variance. To the
+candidates, which are fitted to it, it is a penalty on their distance to the hub's statistics whose strength (lambda_g) is
 measured, table by table, and not tuned. Everything here is post-processing: no private row is read.
 """
 
@@ -16,79 +16,107 @@ import numpy as np
 import torch
 
 from distill.bins import ColumnBins
-from distill.class_chances import match_prior
-from distill.generator import Generator, encode_rows
+from distill.class_chances import log_normalise, match_prior
+from distill.generator import Generator
 from distill.layout import Layout
 
-ROWS = 50_000  # drawn from the joint model: their sampling noise is far below the noise of a release
+ROWS = 100_000  # drawn from the joint model, to see what its class head says of them
+HEAD_ROWS = 20_000  # of those, for the class head on own bins
+HEAD_STEPS = 60
+HEAD_PENALTY = 1e-5  # on squared log-odds: for values that no drawn row has
 MARGIN_ROUNDS = 30
 SMOOTHING = 0.01  # portion of independence mixed in, so that no cell is impossible
-HEAD_STEPS = 60
-HEAD_PENALTY = 1e-5  # on squared log-odds, for values that no drawn row has
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GlobalTerm:
-    """Rows of the joint model in an institution's own coarse bins.
+    """The hub's joint model in an institution's own coarse bins.
 
     Attributes:
         layout: One-hot layout of the institution's bins.
-        codes: (rows, features).
-        chances: Chance of each class for each row, (rows, classes), by the joint model's class head.
+        records: For each feature the probabilities of its bins in each soft record, (K, bins).
+        weights: Of the soft records, (K,), sum 1.
+        codes: Rows drawn from them, (rows, features).
+        chances: Chance of each class for each row by the joint model's class head, (rows, classes).
     """
 
     layout: Layout
+    records: tuple[np.ndarray, ...]
+    weights: np.ndarray
     codes: np.ndarray
     chances: np.ndarray
 
-    def class_shares(self, feature: int) -> np.ndarray:
-        """Share of the joint model's rows in each class and bin of a feature, (classes, bins)."""
+    def class_guess(self, feature: int, classes: np.ndarray) -> np.ndarray:
+        """What to expect of the counts of a feature's bins in each class, of sizes `classes`; (classes, bins)."""
         width = self.layout.features[feature]
-        return np.stack([np.bincount(self.codes[:, feature], c, width) for c in self.chances.T]) / len(self.codes)
+        counted = np.stack([np.bincount(self.codes[:, feature], c, width) for c in self.chances.T])
+        smoothed = counted + SMOOTHING * counted.mean(axis=0) + 1e-9
+        return np.asarray(smoothed / smoothed.sum(axis=1, keepdims=True) * classes[:, None])
 
-    def pair_shares(self, first: int, second: int) -> np.ndarray:
-        """Share of the joint model's rows in each two bins, (bins of first, bins of second)."""
-        shape = (self.layout.features[first], self.layout.features[second])
-        joint = self.codes[:, first] * shape[1] + self.codes[:, second]
-        return np.bincount(joint, minlength=shape[0] * shape[1]).reshape(shape) / len(self.codes)
+    def pair_guess(self, first: int, second: int, one_way: Sequence[np.ndarray]) -> np.ndarray:
+        """What to expect of two features whose own one-way shares are `one_way`: the joint model's odds ratios at these."""
+        together = self.records[first].T @ (self.records[second] * self.weights[:, None])
+        return with_margins(together, one_way[first], one_way[second])
 
     def head(self, prior: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The joint model's class head on own one-hot features, at class frequencies `prior`; weight and bias.
+        """The joint model's class head on own one-hot features, at class frequencies `prior`: weight and bias.
 
-        A softmax regression of the head's chances on the own bins, so it is as good as own bins allow.
+        It is a softmax regression of the head's chances on own bins, so as good as these allow.
         """
-        rows = self.layout.one_hot(torch.from_numpy(self.codes))
-        chances = torch.from_numpy(self.chances.astype(np.float32))
-        weight = torch.zeros(self.layout.classes, self.layout.feature_width, requires_grad=True)
-        bias = torch.zeros(self.layout.classes, requires_grad=True)
+        rows = self.layout.one_hot(torch.from_numpy(self.codes[:HEAD_ROWS]))
+        chances = torch.from_numpy(self.chances[:HEAD_ROWS].astype(np.float32))
+        weight = torch.zeros(self.layout.classes, self.layout.feature_width, device="cpu", requires_grad=True)
+        bias = torch.zeros(self.layout.classes, device="cpu", requires_grad=True)
         optimizer = torch.optim.LBFGS([weight, bias], max_iter=HEAD_STEPS, line_search_fn="strong_wolfe")
 
         def loss() -> torch.Tensor:
             optimizer.zero_grad()
-            value = torch.nn.functional.cross_entropy(rows @ weight.T + bias, chances)
-            value = value + HEAD_PENALTY * weight.square().sum()
-            value.backward()
+            misfit = torch.nn.functional.cross_entropy(rows @ weight.T + bias, chances)
+            value = misfit + HEAD_PENALTY * weight.square().sum()
+            value.backward()  # type: ignore[no-untyped-call]
             return value
 
-        optimizer.step(loss)
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
         shift = np.log(np.maximum(prior, 1e-6)) - np.log(np.maximum(self.chances.mean(axis=0), 1e-6))
         return weight.detach().numpy(), bias.detach().numpy() + shift.astype(np.float32)
 
 
-def global_term(prior: Generator, bins: Sequence[ColumnBins], rng: np.random.Generator, rows: int = ROWS) -> GlobalTerm:
-    """Draw from the hub's joint model and look at the rows through an institution's bins (one a column, in table order)."""
-    frame = prior.draw(rows, rng)
+def global_term(prior: Generator, bins: Sequence[ColumnBins], rng: np.random.Generator) -> GlobalTerm:
+    """The hub's joint model through an institution's coarse bins (one a column, in table order); `rng` draws its rows."""
     features = [b for b in bins if b.grid.column.name != prior.schema.target]
-    codes = encode_rows(frame, features)
-    if prior.schema.task == "classes":
-        chances = np.exp(match_prior(prior.class_log_probabilities(frame), prior.class_prior))
-    elif prior.schema.task == "number":
-        assert prior.schema.target_place is not None
-        target = bins[prior.schema.target_place]
-        chances = np.eye(target.n_bins)[encode_rows(frame, [target])[:, 0]]
-    else:
-        chances = np.ones((rows, 1))
-    return GlobalTerm(Layout(tuple(b.n_bins for b in features), chances.shape[1]), codes, chances)
+    shared = [overlap(p, b) for p, b in zip(prior.feature_bins, features, strict=True)]
+    weights = np.asarray(prior.weights / prior.weights.sum(), dtype=np.float64)
+    parts = np.split(prior.logits.astype(np.float64), np.cumsum(prior.layout.features)[:-1], axis=1)
+    records = [np.exp(log_normalise(part)) for part in parts]
+    record = rng.choice(len(weights), ROWS, p=weights)
+    scores = np.broadcast_to(np.asarray(prior.head[1], dtype=np.float64), (ROWS, prior.layout.classes)).copy()
+    codes = np.empty((ROWS, len(features)), dtype=np.int64)
+    for i, (start, part, share) in enumerate(zip(prior.layout.starts, records, shared, strict=False)):
+        drawn = _draw(part, record, rng)
+        scores += prior.head[0].T[start + drawn]
+        codes[:, i] = _draw(share, drawn, rng)
+    chances = np.exp(match_prior(log_normalise(scores), prior.class_prior))
+    if prior.schema.task == "number" and prior.schema.target_place is not None:
+        chances = chances @ overlap(prior.bins[prior.schema.target_place], bins[prior.schema.target_place])
+    layout = Layout(tuple(b.n_bins for b in features), chances.shape[1])
+    own = tuple(part @ share for part, share in zip(records, shared, strict=True))
+    return GlobalTerm(layout, own, weights, codes, chances)
+
+
+def overlap(given: ColumnBins, own: ColumnBins) -> np.ndarray:
+    """Share of each bin of `given` in each bin of `own`, of one column: (given bins, own bins), rows sum to one.
+
+    Mass is spread evenly inside a piece; a bin without any mass is spread evenly over its leaves.
+    """
+    starts = np.union1d(given.starts, own.starts)
+    sizes = np.append(starts[1:], given.grid.cells) - starts
+    piece = np.searchsorted(given.starts, starts, side="right") - 1
+    leaves = given.stops - given.starts
+    empty = np.bincount(given.bin_of_piece, given.masses) <= 0
+    masses = np.where(empty[given.bin_of_piece], leaves, given.masses)
+    out = np.zeros((given.n_bins, own.n_bins))
+    np.add.at(out, (given.bin_of_piece[piece], own.coarse(starts)), masses[piece] * sizes / leaves[piece])
+    return np.asarray(out / out.sum(axis=1, keepdims=True))
 
 
 def with_margins(table: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
@@ -104,6 +132,10 @@ def with_margins(table: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.
     return np.asarray(table * total)
 
 
-def nearer(table: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Whichever of two guesses is nearer to a noisy table."""
-    return one if np.square(table - one).sum() <= np.square(table - other).sum() else other
+def _draw(probabilities: np.ndarray, which: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One column of each row `which` of `probabilities`, (m, k), drawn by them: (len(which),), int64."""
+    upper = np.cumsum(probabilities, axis=1)
+    upper[:, -1] = 1.0
+    line = (upper + np.arange(len(upper))[:, None]).ravel()  # row r occupies (r, r + 1]
+    found = np.searchsorted(line, which + rng.random(len(which)))
+    return np.asarray(found - which * upper.shape[1]).clip(0, upper.shape[1] - 1)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.bins import ColumnBins
-from distill.denoise import class_energy, class_noise, shrink_classes, shrink_low_rank, shrink_towards
-from distill.global_term import GlobalTerm, nearer, with_margins
+from distill.denoise import class_energy, class_noise, nearer, shrink_classes, shrink_low_rank, shrink_towards
+from distill.global_term import GlobalTerm, with_margins
 from distill.grid import ColumnGrid
 from distill.plan import Plan, ReleasePlan, bin_weight, binned_columns, measured_depth, target_bins
 from distill.private_table import LabelOf, PrivateTable, Rows
@@ -268,20 +268,15 @@ def count_classes(
 
 def _with_term(term: GlobalTerm, totals: np.ndarray, fitted: list[np.ndarray], stddev: float) -> ClassCounts:
     """Counts moved towards what the hub's joint model says, at this institution's own class sizes, as far as noise goes."""
-    guesses = [_guess(f, term.class_shares(j), stddev) for j, f in enumerate(fitted)]
-    moved = [np.maximum(shrink_classes(f, stddev, nearer(f, *g)), 0.0) for f, g in zip(fitted, guesses, strict=True)]
-    by_column = [m * (totals / np.maximum(m.sum(axis=1), 1e-9))[:, None] for m in moved]
-    missed = sum(class_energy(f - g[0]) for f, g in zip(fitted, guesses, strict=True))
-    noise = sum(class_noise(f, stddev) for f in fitted)
-    return ClassCounts(totals, by_column, stddev, agreement=min(1.0, noise / missed) if missed else 1.0)
-
-
-def _guess(block: np.ndarray, shares: np.ndarray, stddev: float) -> tuple[np.ndarray, np.ndarray]:
-    """What to expect of counts (classes, bins): by the hub's shares, and if columns said nothing of the class."""
-    sums = block.sum(axis=1)
-    sized = (shares + 1e-9) / (shares + 1e-9).sum(axis=1, keepdims=True) * sums[:, None]
-    across = np.maximum(shrink_towards(block.sum(axis=0), sized.sum(axis=0), len(block) * stddev**2), 1e-9)
-    return with_margins(sized, sums, across), np.outer(sums / sums.sum(), across)
+    moved, missed, noise = [], 0.0, 0.0
+    for j, block in enumerate(fitted):
+        guess = term.class_guess(j, totals)
+        across = np.maximum(shrink_towards(block.sum(axis=0), guess.sum(axis=0), len(totals) * stddev**2), 1e-9)
+        guess, independent = with_margins(guess, totals, across), np.outer(totals / totals.sum(), across)
+        missed, noise = missed + class_energy(block - guess), noise + class_noise(block, stddev)
+        shrunk = np.maximum(shrink_classes(block, stddev, nearer(block, guess, independent)), 0.0)
+        moved.append(shrunk * (totals / np.maximum(shrunk.sum(axis=1), 1e-9))[:, None])
+    return ClassCounts(totals, moved, stddev, agreement=min(1.0, noise / missed) if missed else 1.0)
 
 
 def _shrink_ranges(block: np.ndarray, stddev: float) -> np.ndarray:

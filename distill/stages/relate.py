@@ -3,8 +3,9 @@
 One Gaussian release of co-occurrence counts for a set of column pairs (L2 sensitivity sqrt(pairs), add or remove one row).
 Wide tables get a first, very coarse pass over all pairs, from which the pairs worth measuring are chosen. The noisy blocks are
 then denoised: what a block adds to independence is low-rank, the noise is not. The denoised blocks are the best statistics to
-read one by one, and they travel. Candidates are fitted to all blocks at once, which averages noise out by itself; there the
-bias of shrinking does more harm, so a block with much signal is aimed at as it was released (measured: docs/plan.md).
+read one by one. Candidates are fitted to all blocks at once, which averages noise out by itself; there the bias of shrinking
+does more harm, so a block with much signal is aimed at as it was released (measured: docs/plan.md). What travels is the
+release itself, for a hub averages the noise of all institutions out: whoever reads it denoises by the same function.
 """
 
 from itertools import combinations
@@ -12,8 +13,8 @@ from itertools import combinations
 import numpy as np
 
 from distill.bins import ColumnBins
-from distill.denoise import shrink_low_rank, signal_portion
-from distill.global_term import GlobalTerm, nearer, with_margins
+from distill.denoise import denoise_pairs
+from distill.global_term import GlobalTerm
 from distill.plan import SCOUT_BINS, Plan
 from distill.private_table import LabelOf, PrivateTable, Rows
 from distill.statistics import ClassCounts, PairCounts
@@ -48,24 +49,9 @@ def count_pairs(
     released = table.noisy_counts(
         event.name, labels, [widths[i] * widths[j] for i, j in pairs], [event.cell_stddev] * len(pairs)
     )
-    stddev, one_way = event.cell_stddev / counts.total, counts.shares
-    independent = [np.outer(one_way[i], one_way[j]) for i, j in pairs]
-    raw = [r.reshape(p.shape) / counts.total for r, p in zip(released, independent, strict=True)]
-    guesses = independent
-    if term is not None:
-        global_guesses = [with_margins(term.pair_shares(i, j), one_way[i], one_way[j]) for i, j in pairs]
-        guesses = [nearer(r, g, p) for r, g, p in zip(raw, global_guesses, independent, strict=True)]
-    shares = [shrink_low_rank(r, g, stddev) for r, g in zip(raw, guesses, strict=True)]
-    new = [signal_portion(r, g, stddev) for r, g in zip(raw, guesses, strict=True)]
-    aims = [s + x * (r - s) for s, r, x in zip(shares, raw, new, strict=True)]
-    signal = [signal_portion(r, p, stddev) for r, p in zip(raw, independent, strict=True)]
-    import os
-    if term is not None and os.environ.get("SIG", "0") == "1":
-        def dep(a, p, x):
-            e = float(np.square(a - p).sum())
-            return e / (e + a.size * max(x, 0.05) * stddev**2) if e else 0.0
-        signal = [dep(a, p, x) for a, p, x in zip(aims, independent, new, strict=True)]
-    return PairCounts(pairs, shares, stddev, aims, signal)
+    blocks = [r.reshape(widths[i], widths[j]) / counts.total for (i, j), r in zip(pairs, released, strict=True)]
+    guesses = None if term is None else [term.pair_guess(i, j, counts.shares) for i, j in pairs]
+    return denoise_pairs(pairs, blocks, counts.shares, event.cell_stddev / counts.total, guesses=guesses)
 
 
 def _label_of_pair(first: int, second: int, width: int) -> LabelOf:
