@@ -32,6 +32,16 @@ def train_global(
     export_pool: Annotated[
         Path | None, typer.Option(help="Also write the pooled rows, CSV or Parquet.", metavar="FILE")
     ] = None,
+    global_prior: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write the institutions' joint model, signed, for their next `fit --global-prior`.",
+            metavar="FILE",
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="The hub's own key, which signs the global prior.", metavar="FILE")
+    ] = None,
     rows: Annotated[int | None, typer.Option(help="Rows to pool; else by the institutions' sizes.", min=20)] = None,
     seed: Annotated[int, typer.Option(help="Repeats pool and training (post-processing: it may be known).", min=0)] = 0,
     allow_rehearsal: RehearsalOption = False,
@@ -47,10 +57,12 @@ def train_global(
     Where the schema names no target there is no model to train: --export-pool FILE then gives the pooled rows alone.
     """
     with reporting(as_json, interrupted="No model was written.") as report:
+        from distill.keys import load_signing_key, passphrase_from_environment
         from server_train.hub import GlobalResult
         from server_train.hub import train_global as run
         from server_train.training import TrainingSettings
 
+        signer = load_signing_key(key, passphrase=passphrase_from_environment()) if key else None
         with _bars(quiet=as_json) as progress:
             result = run(
                 bundles or _bundles_in(project),
@@ -61,6 +73,8 @@ def train_global(
                 allow_unknown_signers=allow_unknown_signers,
                 allow_rehearsal=allow_rehearsal,
                 export_pool=export_pool,
+                global_prior=global_prior,
+                key=signer,
                 settings=TrainingSettings(seed=seed),
                 progress=progress,
             )
@@ -105,6 +119,7 @@ def _summary(result: "GlobalResult") -> "Group":
         *(f"note: {note}" for note in training["notes"]),
         f"model: {result.folder}  (report: {result.folder / 'report.html'})",
         *([f"pool: {result.pool_path}"] if result.pool_path else []),
+        *([_prior_line(result.prior_path)] if result.prior_path else []),
     ]
     title = Text(f"global model for {card.schema_.target} ({card.schema_.name})")
     return Group(title, _members(card.institutions), *(Text(line) for line in lines))
@@ -120,9 +135,15 @@ def _pooled(result: "PoolResult") -> "Group":
         *(["REHEARSAL: NOT PRIVATE. These rows must not leave the house."] if result.rehearsal else []),
         *(f"note: {note}" for note in result.notes),
         f"pool: {result.pool_path}  ({result.rows:,} rows)",
+        *([_prior_line(result.prior_path)] if result.prior_path else []),
     ]
     title = Text(f"pooled rows ({result.schema})")
     return Group(title, _members(result.institutions), *(Text(line) for line in lines))
+
+
+def _prior_line(path: Path) -> str:
+    """Where the global prior is, and what it is for."""
+    return f"global prior: {path}  (for the institutions' next `distill fit --global-prior`; they need the hub's public key)"
 
 
 def _privacy(readings: dict[str, Any]) -> str:

@@ -86,20 +86,10 @@ def shrink_classes(block: np.ndarray, stddev: float, guess: np.ndarray | None = 
     prior = block.sum(axis=1) / block.sum()
     guess = np.outer(prior, block.sum(axis=0)) if guess is None else guess
     added = block - guess
-    energy, noise = class_energy(added), class_noise(block, stddev)
-    return np.asarray(guess + max(0.0, 1 - noise / energy if energy else 0.0) * added)
-
-
-def class_energy(added: np.ndarray) -> float:
-    """Sum of squares of what a block of shape (classes, bins) adds to a guess."""
-    return float(np.square(added).sum())
-
-
-def class_noise(block: np.ndarray, stddev: float) -> float:
-    """What noise alone puts into `class_energy`, where the guess has the block's own margins."""
-    prior = block.sum(axis=1) / block.sum()
+    energy = float(np.square(added).sum())
     spread = np.square(1 - prior).sum() + (len(prior) - 1) * np.square(prior).sum()
-    return float((block.shape[1] - 1) * stddev**2 * spread)
+    noise = (block.shape[1] - 1) * stddev**2 * spread
+    return np.asarray(guess + max(0.0, 1 - noise / energy if energy else 0.0) * added)
 
 
 def shrink_towards(values: np.ndarray, guess: np.ndarray, variance: float) -> np.ndarray:

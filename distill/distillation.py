@@ -24,6 +24,7 @@ REFINE_EVERY = 2  # discriminator steps a candidate step
 ADVERSARIAL_ROWS = 1000
 ADVERSARIAL_STRENGTH = 1.0
 PRIVATE_SAMPLES = 3000
+HEAD_TRIAL_ROWS = 20_000  # of the candidates, to see which class head explains the class counts
 
 
 @dataclass(frozen=True)
@@ -154,10 +155,10 @@ def _refine(
     progress: Progress,
 ) -> discriminate.Discriminator:
     """Stage 5: discriminator and candidates take turns; then the candidates settle on the statistics."""
-    start = None if term is None else _head_start(counts, term)
-    critic = discriminate.Discriminator(layout, counts, plan, generator, start)
     for _ in range(SETTLE_BEFORE):
         candidates.step()
+    start = None if term is None else _head_start(counts, term, candidates.draw(HEAD_TRIAL_ROWS, generator))
+    critic = discriminate.Discriminator(layout, counts, plan, generator, start)
     steps = plan.event(discriminate.EVENT).count
     for i in range(steps):
         critic.step(table, plan, candidates.draw(ADVERSARIAL_ROWS, generator), rows=counts.total)
@@ -172,12 +173,18 @@ def _refine(
     return critic
 
 
-def _head_start(counts: ClassCounts, term: GlobalTerm) -> tuple[np.ndarray, np.ndarray]:
-    """Where the class head starts: between its own start and the hub's head, by how far class counts agree with the hub's."""
-    shared, own = term.head(counts.prior), discriminate.head_start(counts)
-    a = counts.agreement
-    weight, bias = (a * np.asarray(s) + (1 - a) * o.numpy(force=True) for s, o in zip(shared, own, strict=True))
-    return weight, bias
+def _head_start(counts: ClassCounts, term: GlobalTerm, rows: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Where the class head starts: between its own start and the hub's head, nearer to the one that misses class counts less.
+
+    `rows` (codes) stand for the table. The own start was made from those very counts and has followed their noise, by about its
+    variance a cell, which is added to what it misses (the idea of Mallows' Cp, 1973).
+    """
+    own_weight, own_bias = (part.numpy(force=True) for part in discriminate.head_start(counts))
+    weight, bias = term.head(counts.prior)
+    codes = rows.numpy(force=True)
+    own_missed = 1 + discriminate.missed_counts((own_weight, own_bias), codes, counts)
+    portion = own_missed / (own_missed + discriminate.missed_counts((weight, bias), codes, counts))
+    return portion * weight + (1 - portion) * own_weight, portion * bias + (1 - portion) * own_bias
 
 
 def _generator(

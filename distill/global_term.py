@@ -13,17 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from distill.bins import ColumnBins
 from distill.class_chances import log_normalise, match_prior
 from distill.generator import Generator
 from distill.layout import Layout
+from distill.soft_head import fit_head
 
 ROWS = 100_000  # drawn from the joint model, to see what its class head says of them
 HEAD_ROWS = 20_000  # of those, for the class head on own bins
-HEAD_STEPS = 60
-HEAD_PENALTY = 1e-5  # on squared log-odds: for values that no drawn row has
 MARGIN_ROUNDS = 30
 SMOOTHING = 0.01  # portion of independence mixed in, so that no cell is impossible
 
@@ -59,26 +57,10 @@ class GlobalTerm:
         return with_margins(together, one_way[first], one_way[second])
 
     def head(self, prior: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The joint model's class head on own one-hot features, at class frequencies `prior`: weight and bias.
-
-        It is a softmax regression of the head's chances on own bins, so as good as these allow.
-        """
-        rows = self.layout.one_hot(torch.from_numpy(self.codes[:HEAD_ROWS]))
-        chances = torch.from_numpy(self.chances[:HEAD_ROWS].astype(np.float32))
-        weight = torch.zeros(self.layout.classes, self.layout.feature_width, device="cpu", requires_grad=True)
-        bias = torch.zeros(self.layout.classes, device="cpu", requires_grad=True)
-        optimizer = torch.optim.LBFGS([weight, bias], max_iter=HEAD_STEPS, line_search_fn="strong_wolfe")
-
-        def loss() -> torch.Tensor:
-            optimizer.zero_grad()
-            misfit = torch.nn.functional.cross_entropy(rows @ weight.T + bias, chances)
-            value = misfit + HEAD_PENALTY * weight.square().sum()
-            value.backward()  # type: ignore[no-untyped-call]
-            return value
-
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
+        """The joint model's class head on own one-hot features, at class frequencies `prior`: weight and bias."""
+        weight, bias = fit_head(self.layout, self.codes[:HEAD_ROWS], self.chances[:HEAD_ROWS])
         shift = np.log(np.maximum(prior, 1e-6)) - np.log(np.maximum(self.chances.mean(axis=0), 1e-6))
-        return weight.detach().numpy(), bias.detach().numpy() + shift.astype(np.float32)
+        return weight, bias + shift.astype(np.float32)
 
 
 def global_term(prior: Generator, bins: Sequence[ColumnBins], rng: np.random.Generator) -> GlobalTerm:

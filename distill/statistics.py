@@ -13,14 +13,11 @@ class ClassCounts:
         classes: Noisy number of rows of each class, shape (n_classes,).
         by_column: For each feature, counts of shape (n_classes, n_bins); each class sums to its entry of `classes`.
         stddev: Noise on one raw cell.
-        agreement: Portion, 0 to 1, of their difference to what the hub's joint model says that noise explains; 0: there is
-            no such model.
     """
 
     classes: np.ndarray
     by_column: list[np.ndarray]
     stddev: float
-    agreement: float = 0.0
 
     @property
     def total(self) -> float:

@@ -7,7 +7,7 @@ all; whatever goes wrong before leaves an earlier model as it was.
 import platform
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 
 from distill import check
 from distill.errors import ConfigError
+from distill.keys import SigningKey
 from distill.table_files import check_suffix
 from distill.tables import write_table
 from server_train.evaluation import Evaluation, NumberEvaluation, evaluate_numbers, evaluate_scores
@@ -26,6 +27,8 @@ from server_train.intake import Intake, Received, find_bundles, receive
 from server_train.model import CARD, WEIGHTS, Model, ModelCard, probabilities, save_model
 from server_train.number_bins import bin_means, stored_bins
 from server_train.pool import Pool, default_rows, draw_pool
+from server_train.prior import require_place, write_global_prior
+from server_train.readings import readings
 from server_train.report import render_report
 from server_train.training import Trained, TrainingSettings, settings_as_dict, train
 
@@ -43,11 +46,13 @@ class GlobalResult:
         folder: Holds model.safetensors, model.json and report.html.
         card: What model.json says.
         pool_path: The exported pool, if one was asked for.
+        prior_path: The global prior, if one was asked for.
     """
 
     folder: Path
     card: ModelCard
     pool_path: Path | None
+    prior_path: Path | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The result as one JSON object."""
@@ -58,6 +63,7 @@ class GlobalResult:
             "model": str(self.folder),
             "report": str(self.folder / REPORT),
             "pool": str(self.pool_path) if self.pool_path else None,
+            "global_prior": str(self.prior_path) if self.prior_path else None,
             "schema": self.card.schema_.name,
             "rows": training["rows"],
             "epochs": training["epochs"],
@@ -83,6 +89,7 @@ class PoolResult:
         privacy: Both readings of the budgets across institutions.
         rehearsal: At least one bundle was a rehearsal: NOT PRIVATE.
         notes: What a reader should know, in plain words.
+        prior_path: The global prior, if one was asked for.
     """
 
     pool_path: Path
@@ -92,12 +99,14 @@ class PoolResult:
     privacy: dict[str, Any]
     rehearsal: bool
     notes: tuple[str, ...]
+    prior_path: Path | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The result as one JSON object."""
         return {
             "model": None,
             "pool": str(self.pool_path),
+            "global_prior": str(self.prior_path) if self.prior_path else None,
             "schema": self.schema,
             "rows": self.rows,
             "bytes_received": sum(i["bytes"] for i in self.institutions),
@@ -122,6 +131,8 @@ def train_global(
     allow_unknown_signers: bool = False,
     allow_rehearsal: bool = False,
     export_pool: Path | None = None,
+    global_prior: Path | None = None,
+    key: SigningKey | None = None,
     settings: TrainingSettings | None = None,
     progress: Progress = silent,
 ) -> GlobalResult | PoolResult:
@@ -136,18 +147,24 @@ def train_global(
         allow_unknown_signers: Let bundles of other signers in too.
         allow_rehearsal: Let bundles in that are not private.
         export_pool: Also write the pooled rows there (CSV or Parquet).
+        global_prior: Also write the institutions' joint model there, for their next releases (see `prior`).
+        key: The hub's, which signs that.
         settings: Of the training; its seed also draws the pool.
         progress: Called with stage, steps done, steps in all.
 
     Raises:
         ConfigError: `out`, `rows` or `export_pool` cannot be used, or there is nothing to predict and no pool is asked for.
+        PriorError: The global prior cannot be written; the model was.
         BundleError, HubFileError: see `intake.receive`. Bundles that passed it are remembered, whatever happens afterwards.
     """
     settings = settings or TrainingSettings()
     out, export_pool = out.absolute(), export_pool and export_pool.absolute()
     _check_targets(out, rows, export_pool)
+    found = find_bundles(places)
+    if global_prior is not None:
+        require_place(global_prior, key, found)
     intake = receive(
-        find_bundles(places),
+        found,
         trusted=trusted,
         hub=hub,
         allow_unknown_signers=allow_unknown_signers,
@@ -170,14 +187,23 @@ def train_global(
         progress=lambda done, total: progress("pool", done, total),
     )
     if intake.schema.task is None:
-        return _publish_pool(intake, pool, export_pool)
+        pooled = _publish_pool(intake, pool, export_pool)
+        return replace(pooled, prior_path=_prior(global_prior, intake, pool, key))
     epochs = settings.epochs(rows)
     trained = train(
         pool.schema, pool.frame, pool.soft_labels, settings, on_epoch=lambda e: progress("train", e.number, epochs)
     )
     progress("train", epochs, epochs)
     model = Model(_card(intake, pool, trained, settings), trained.encoder, trained.network)
-    return _publish(model, pool, out, export_pool)
+    result = _publish(model, pool, out, export_pool)
+    return replace(result, prior_path=_prior(global_prior, intake, pool, key))
+
+
+def _prior(path: Path | None, intake: Intake, pool: Pool, key: SigningKey | None) -> Path | None:
+    """Write the global prior, if one is asked for."""
+    if path is not None and key is not None:
+        write_global_prior(path, intake, pool, key)
+    return path
 
 
 def _check_targets(out: Path, rows: int | None, export_pool: Path | None) -> None:
@@ -223,7 +249,7 @@ def _publish_pool(intake: Intake, pool: Pool, export_pool: Path | None) -> PoolR
         schema=pool.schema.name,
         rows=len(pool),
         institutions=[_institution(r, pool, i) for i, r in enumerate(intake.received)],
-        privacy=_readings(intake.received),
+        privacy=readings(intake.received),
         rehearsal=any(r.manifest.rehearsal for r in intake.received),
         notes=("The schema names no target: the rows were pooled, and no model was trained.", *intake.notes),
     )
@@ -255,7 +281,7 @@ def _card(intake: Intake, pool: Pool, trained: Trained, settings: TrainingSettin
             "notes": [*intake.notes, *pool.notes],
         },
         institutions=[_institution(r, pool, i) for i, r in enumerate(intake.received)],
-        privacy=_readings(intake.received),
+        privacy=readings(intake.received),
         rehearsal=any(r.manifest.rehearsal for r in intake.received),
     )
 
@@ -294,21 +320,6 @@ def _institution(received: Received, pool: Pool, position: int) -> dict[str, Any
         "row_share": member.row_share,
         "head_share": member.head_share,
         "pooled_rows": int((pool.origin == position).sum()),
-    }
-
-
-def _readings(received: Sequence[Received]) -> dict[str, Any]:
-    """Both readings of the budgets across institutions.
-
-    Disjoint: no person's rows are at two institutions, so each is protected by its own institution's budget and the
-    worst one bounds them all (parallel composition). Overlapping: a person may be everywhere, so budgets add up.
-    """
-    budgets = [(r.manifest.privacy.epsilon, r.manifest.privacy.delta) for r in received]
-    return {
-        "disjoint": {"epsilon": max(e for e, _ in budgets), "delta": max(d for _, d in budgets)},
-        "overlapping": {"epsilon": sum(e for e, _ in budgets), "delta": sum(d for _, d in budgets)},
-        "units": sorted({r.manifest.privacy.unit for r in received}),
-        "relations": sorted({r.manifest.privacy.relation for r in received}),
     }
 
 

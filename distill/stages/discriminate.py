@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
 
+from distill.class_chances import log_normalise, match_prior
 from distill.dpsgd import Taps, clipped_gradient_sum, set_gradients
 from distill.layout import Layout
 from distill.plan import Plan
@@ -142,6 +143,24 @@ def head_start(counts: ClassCounts) -> tuple[Tensor, Tensor]:
     """Where the class head starts on its own: at `START` of naive Bayes, for unscaled one-hot features."""
     weight, bias = naive_bayes(counts)
     return START * weight, bias
+
+
+def missed_counts(head: tuple[np.ndarray, np.ndarray], codes: np.ndarray, counts: ClassCounts) -> float:
+    """How far class counts are from what a head says of rows: mean squared difference a cell, in units of the noise.
+
+    Args:
+        head: Weight (classes, feature_width) and bias (classes,) for unscaled one-hot features; it may expect other class sizes.
+        codes: Feature codes of rows that stand for the table, (n, features) or wider.
+        counts: The class counts.
+    """
+    starts = np.cumsum([0, *(c.shape[1] for c in counts.by_column)])[:-1]
+    scores = head[1] + head[0].T[codes[:, : len(starts)] + starts].sum(axis=1)
+    chances = np.exp(match_prior(log_normalise(scores), counts.prior)) * (counts.total / len(codes))
+    missed = [
+        np.square(np.stack([np.bincount(codes[:, j], c, block.shape[1]) for c in chances.T]) - block).sum()
+        for j, block in enumerate(counts.by_column)
+    ]
+    return float(np.sum(missed) / (counts.stddev**2 * sum(block.size for block in counts.by_column)))
 
 
 def naive_bayes(counts: ClassCounts) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.bins import ColumnBins
-from distill.denoise import class_energy, class_noise, nearer, shrink_classes, shrink_low_rank, shrink_towards
+from distill.denoise import nearer, shrink_classes, shrink_low_rank, shrink_towards
 from distill.global_term import GlobalTerm, with_margins
 from distill.grid import ColumnGrid
 from distill.plan import Plan, ReleasePlan, bin_weight, binned_columns, measured_depth, target_bins
@@ -261,22 +261,19 @@ def count_classes(
     totals = np.maximum(totals, 1.0)
     fitted = [np.stack([project_to_simplex(row, total) for row, total in zip(r, totals, strict=True)]) for r in raw]
     if term is not None:
-        return _with_term(term, totals, fitted, event.cell_stddev)
+        guesses = [term.class_guess(j, totals) for j in range(len(fitted))]
+        moved = [_towards(g, f, totals, event.cell_stddev) for g, f in zip(guesses, fitted, strict=True)]
+        return ClassCounts(totals, moved, event.cell_stddev)
     denoise = _shrink_ranges if table.schema.task == "number" else shrink_classes
     return ClassCounts(totals, [denoise(f, event.cell_stddev) for f in fitted], event.cell_stddev)
 
 
-def _with_term(term: GlobalTerm, totals: np.ndarray, fitted: list[np.ndarray], stddev: float) -> ClassCounts:
-    """Counts moved towards what the hub's joint model says, at this institution's own class sizes, as far as noise goes."""
-    moved, missed, noise = [], 0.0, 0.0
-    for j, block in enumerate(fitted):
-        guess = term.class_guess(j, totals)
-        across = np.maximum(shrink_towards(block.sum(axis=0), guess.sum(axis=0), len(totals) * stddev**2), 1e-9)
-        guess, independent = with_margins(guess, totals, across), np.outer(totals / totals.sum(), across)
-        missed, noise = missed + class_energy(block - guess), noise + class_noise(block, stddev)
-        shrunk = np.maximum(shrink_classes(block, stddev, nearer(block, guess, independent)), 0.0)
-        moved.append(shrunk * (totals / np.maximum(shrunk.sum(axis=1), 1e-9))[:, None])
-    return ClassCounts(totals, moved, stddev, agreement=min(1.0, noise / missed) if missed else 1.0)
+def _towards(guess: np.ndarray, block: np.ndarray, totals: np.ndarray, stddev: float) -> np.ndarray:
+    """Counts (classes, bins) of class sizes `totals`, moved towards what the hub expects of them as far as their noise goes."""
+    across = np.maximum(shrink_towards(block.sum(axis=0), guess.sum(axis=0), len(totals) * stddev**2), 1e-9)
+    guesses = with_margins(guess, totals, across), np.outer(totals / totals.sum(), across)
+    shrunk = np.maximum(shrink_classes(block, stddev, nearer(block, *guesses)), 0.0)
+    return np.asarray(shrunk * (totals / np.maximum(shrunk.sum(axis=1), 1e-9))[:, None])
 
 
 def _shrink_ranges(block: np.ndarray, stddev: float) -> np.ndarray:
