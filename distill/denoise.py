@@ -73,13 +73,8 @@ def signal_portion(block: np.ndarray, independent: np.ndarray, stddev: float) ->
 def shrink_classes(block: np.ndarray, stddev: float, guess: np.ndarray | None = None) -> np.ndarray:
     """Shrink counts of shape (classes, bins) towards a guess, by one James-Stein factor.
 
-    The factor is 1 - noise energy / observed energy of what the block adds to the guess, at least 0. Without one the guess is
-    the same bin shares in every class: a column that says nothing about the class then says exactly nothing, instead of noise.
-
-    Args:
-        block: Noisy counts.
-        stddev: Of the noise on one cell.
-        guess: Shaped like `block`, with the same sums of its rows, and sums of its columns that may differ from the block's.
+    The factor is 1 - noise energy / observed energy of what the block adds to the guess, at least 0. Without a guess it is the
+    same bin shares in every class: a column that says nothing about the class then says exactly nothing, instead of noise.
 
     Source: the positive-part estimator of James & Stein 1961; the noise energy is exact for independent cell noise.
     """

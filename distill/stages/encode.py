@@ -260,23 +260,25 @@ def count_classes(
     totals = np.average([r.sum(axis=1) for r in raw], axis=0, weights=1 / widths)  # precision-weighted
     totals = np.maximum(totals, 1.0)
     fitted = [np.stack([project_to_simplex(row, total) for row, total in zip(r, totals, strict=True)]) for r in raw]
-    if term is not None:
-        guesses = [term.class_guess(j, totals) for j in range(len(fitted))]
-        moved = [_towards(g, f, totals, event.cell_stddev) for g, f in zip(guesses, fitted, strict=True)]
-        return ClassCounts(totals, moved, event.cell_stddev)
     denoise = _shrink_ranges if table.schema.task == "number" else shrink_classes
-    return ClassCounts(totals, [denoise(f, event.cell_stddev) for f in fitted], event.cell_stddev)
+    if term is None:
+        return ClassCounts(totals, [denoise(f, event.cell_stddev) for f in fitted], event.cell_stddev)
+    guesses = [_guess(term.class_guess(j, totals), f, event.cell_stddev) for j, f in enumerate(fitted)]
+    moved = [denoise(f, event.cell_stddev, g) for f, g in zip(fitted, guesses, strict=True)]
+    return ClassCounts(totals, [_with_sums(m, totals) for m in moved], event.cell_stddev)
 
 
-def _towards(guess: np.ndarray, block: np.ndarray, totals: np.ndarray, stddev: float) -> np.ndarray:
-    """Counts (classes, bins) of class sizes `totals`, moved towards what the hub expects of them as far as their noise goes."""
-    across = np.maximum(shrink_towards(block.sum(axis=0), guess.sum(axis=0), len(totals) * stddev**2), 1e-9)
-    guesses = with_margins(guess, totals, across), np.outer(totals / totals.sum(), across)
-    shrunk = np.maximum(shrink_classes(block, stddev, nearer(block, *guesses)), 0.0)
-    return np.asarray(shrunk * (totals / np.maximum(shrunk.sum(axis=1), 1e-9))[:, None])
+def _guess(expected: np.ndarray, block: np.ndarray, stddev: float) -> np.ndarray:
+    """What counts (classes, bins) are shrunk towards: what the hub expects of them or independence, whichever is nearer.
+
+    Both have the class sizes of the block, and its bin sums, which in turn are moved towards the hub's as far as noise goes.
+    """
+    sums = block.sum(axis=1)
+    across = np.maximum(shrink_towards(block.sum(axis=0), expected.sum(axis=0), len(sums) * stddev**2), 1e-9)
+    return nearer(block, with_margins(expected, sums, across), np.outer(sums / sums.sum(), across))
 
 
-def _shrink_ranges(block: np.ndarray, stddev: float) -> np.ndarray:
+def _shrink_ranges(block: np.ndarray, stddev: float, guess: np.ndarray | None = None) -> np.ndarray:
     """Denoise counts of shape (classes, bins) whose classes are ranges of a number; each class keeps its sum.
 
     What neighbouring ranges say differs little, so what a block adds to independence is of low rank. On the table of
@@ -284,8 +286,14 @@ def _shrink_ranges(block: np.ndarray, stddev: float) -> np.ndarray:
     .54 to .56 at 20,000 and 8, and stayed at .57 at 20,000 and 12, against one factor for the whole block.
     """
     sums = block.sum(axis=1)
-    shrunk = np.maximum(shrink_low_rank(block, np.outer(sums / sums.sum(), block.sum(axis=0)), stddev), 0.0)
-    return np.asarray(shrunk * (sums / np.maximum(shrunk.sum(axis=1), 1e-9))[:, None])
+    guess = np.outer(sums / sums.sum(), block.sum(axis=0)) if guess is None else guess
+    return _with_sums(shrink_low_rank(block, guess, stddev), sums)
+
+
+def _with_sums(block: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """Nonnegative counts (classes, bins) whose classes have these sums."""
+    positive = np.maximum(block, 0.0)
+    return np.asarray(positive * (sums / np.maximum(positive.sum(axis=1), 1e-9))[:, None])
 
 
 def _label_of_class(column: int, n_bins: int, target: int) -> LabelOf:
