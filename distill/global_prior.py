@@ -56,6 +56,10 @@ KIND = "distill global prior"
 MANIFEST, TENSORS = "prior.json", "joint.safetensors"
 MAX_FILE = 64 << 20
 MAX_UNPACKED = {MANIFEST: 8 << 20, TENSORS: 64 << 20}
+NAMES = {
+    *("bin_pieces", "bin_starts", "bin_masses", "bin_of_piece", "class_weight", "class_weight_step", "class_bias"),
+    *("probabilities", "weights", "shares"),
+}
 MAX_RECORDS = 5_000
 MAX_BUNDLES = 10_000
 STEPS = 65_535  # a record's probabilities are multiples of one over this
@@ -320,7 +324,9 @@ def _tensors(generator: Generator) -> dict[str, np.ndarray]:
 
 
 def _generator(manifest: PriorManifest, tensors: dict[str, np.ndarray]) -> Generator:
-    """The joint model from its tensors, every shape and range checked. Raises ValueError, KeyError."""
+    """The joint model from its tensors, every shape and range checked. Raises ValueError."""
+    unlike = sorted(set(tensors) ^ NAMES)
+    require(not unlike, f"tensors are missing or unknown: {', '.join(unlike)}")
     bins = read_bins(manifest.schema_, tensors)
     widths = [b.n_bins for b in bins if b.grid.column.name != manifest.schema_.target]
     classes, width = class_count(manifest.schema_, bins), sum(widths)
