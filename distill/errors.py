@@ -35,6 +35,8 @@ DistillError
  │  ├ PriorMismatchError     describes another schema
  │  └ RehearsalPriorError    made from a rehearsal, and offered to a private release
  ├ HubFileError     the hub's memory cannot be used
+ ├ RegistryError    the registry of models cannot be used
+ │  └ RegistryTamperedError  it holds something else than was recorded
  └ ModelError       a trained model cannot be read or does not fit the data
 
 Messages name what, where and the mend. They quote public values (names, bounds, budgets), never a record.
@@ -179,6 +181,14 @@ class RehearsalPriorError(PriorError):
 
 class HubFileError(DistillError):
     """The file that holds the hub's memory is damaged, in use or cannot be written."""
+
+
+class RegistryError(DistillError):
+    """The registry of models is missing, in use or cannot be read or written."""
+
+
+class RegistryTamperedError(RegistryError):
+    """The registry of models is damaged, or a version or a file in it is not what was recorded."""
 
 
 class ModelError(DistillError):

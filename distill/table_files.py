@@ -91,17 +91,16 @@ def write_table(frame: "pd.DataFrame", path: Path) -> None:
     Missing values are empty in CSV and null in Parquet; the index is not written. Raises DataError.
     """
     suffix = check_suffix(path)
-    temporary = durable.temporary_beside(path)
-    try:
-        with durable.wrapped("write", path, DataError):
-            with temporary.open("xb") as file:
+    with durable.wrapped("write", path, DataError), durable.staged(path) as temporary:
+        try:
+            with temporary.open("wb") as file:
                 (_write_csv if suffix in CSV_SUFFIXES else _write_parquet)(frame, file)
                 file.flush()
                 os.fsync(file.fileno())
             durable.put_in_place(temporary, path, overwrite=True)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def _write_csv(frame: "pd.DataFrame", file: Any) -> None:

@@ -4,36 +4,34 @@ The only module that knows the order: intake, pool, training, model, report. Wha
 all; whatever goes wrong before leaves an earlier model as it was.
 """
 
-import platform
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distill import check
+from distill import check, durable
 from distill.errors import ConfigError
-from distill.keys import SigningKey
 from distill.table_files import check_suffix
 from distill.tables import write_table
-from server_train.evaluation import Evaluation, NumberEvaluation, evaluate_numbers, evaluate_scores
-from server_train.features import class_codes, target_numbers
+from server_train.card import institution_row, make_card
 from server_train.hub_store import HubStore
-from server_train.intake import Intake, Received, find_bundles, receive
-from server_train.model import CARD, WEIGHTS, Model, ModelCard, probabilities, save_model
-from server_train.number_bins import bin_means, stored_bins
+from server_train.intake import Intake, find_bundles, receive
+from server_train.kinds import ModelChoice, fit_model
+from server_train.model import ONNX, Model, ModelCard, save_model
+from server_train.model_version import Version
+from server_train.onnx_graph import write_onnx
+from server_train.onnx_model import onnx_packages
 from server_train.pool import Pool, default_rows, draw_pool
-from server_train.prior import require_place, write_global_prior
+from server_train.prior import PriorPlace
+from server_train.publishing import REPORT, put, read_folder, settle, staged
 from server_train.readings import readings
+from server_train.recipe import recipe_of
+from server_train.registry import Registry
 from server_train.report import render_report
-from server_train.training import Trained, TrainingSettings, settings_as_dict, train
+from server_train.training import TrainingSettings
 
-REPORT = "report.html"
-FILES = (WEIGHTS, REPORT, CARD)  # the card last: without it there is no model, so no reader meets half of one
 LARGEST_POOL = 5_000_000
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
 
@@ -46,12 +44,14 @@ class GlobalResult:
         folder: Holds model.safetensors, model.json and report.html.
         card: What model.json says.
         pool_path: The exported pool, if one was asked for.
+        version: What the registry keeps of it; None: there is no registry.
         prior_path: The global prior, if one was asked for.
     """
 
     folder: Path
     card: ModelCard
     pool_path: Path | None
+    version: Version | None = None
     prior_path: Path | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -64,7 +64,10 @@ class GlobalResult:
             "report": str(self.folder / REPORT),
             "pool": str(self.pool_path) if self.pool_path else None,
             "global_prior": str(self.prior_path) if self.prior_path else None,
+            "version": self.version.number if self.version else None,
+            "version_digest": self.version.digest if self.version else None,
             "schema": self.card.schema_.name,
+            "kind": self.card.kind,
             "rows": training["rows"],
             "epochs": training["epochs"],
             **figure,
@@ -131,9 +134,11 @@ def train_global(
     allow_unknown_signers: bool = False,
     allow_rehearsal: bool = False,
     export_pool: Path | None = None,
-    global_prior: Path | None = None,
-    key: SigningKey | None = None,
+    prior: PriorPlace | None = None,
     settings: TrainingSettings | None = None,
+    choice: ModelChoice | None = None,
+    onnx: bool = False,
+    registry: Registry | None = None,
     progress: Progress = silent,
 ) -> GlobalResult | PoolResult:
     """Train one model from bundles; where their schema names no target, only pool them (`export_pool` must say where to).
@@ -147,22 +152,30 @@ def train_global(
         allow_unknown_signers: Let bundles of other signers in too.
         allow_rehearsal: Let bundles in that are not private.
         export_pool: Also write the pooled rows there (CSV or Parquet).
-        global_prior: Also write the institutions' joint model there, for their next releases (see `prior`).
-        key: The hub's, which signs that.
+        prior: Also write the institutions' joint model there, for their next releases; it comes last.
         settings: Of the training; its seed also draws the pool.
+        choice: Kind of model, class weights, calibration; None: the default ones.
+        onnx: Also write model.onnx.
+        registry: Keeps the model as a version; it is there before `out` is touched. None: nothing is kept.
         progress: Called with stage, steps done, steps in all.
 
     Raises:
         ConfigError: `out`, `rows` or `export_pool` cannot be used, or there is nothing to predict and no pool is asked for.
-        PriorError: The global prior cannot be written; the model was.
         BundleError, HubFileError: see `intake.receive`. Bundles that passed it are remembered, whatever happens afterwards.
+        PriorError: the global prior cannot be written; the model is in place then.
+        RegistryError: the model cannot be registered; `out` is as it was then.
     """
-    settings = settings or TrainingSettings()
+    settings, choice = settings or TrainingSettings(), choice or ModelChoice()
+    if onnx:
+        onnx_packages()
     out, export_pool = out.absolute(), export_pool and export_pool.absolute()
     _check_targets(out, rows, export_pool)
+    settle(out)
+    if export_pool is not None:
+        durable.sweep(export_pool)
     found = find_bundles(places)
-    if global_prior is not None:
-        require_place(global_prior, key, found)
+    if prior is not None:
+        prior.require(found)
     intake = receive(
         found,
         trusted=trusted,
@@ -188,22 +201,21 @@ def train_global(
     )
     if intake.schema.task is None:
         pooled = _publish_pool(intake, pool, export_pool)
-        return replace(pooled, prior_path=_prior(global_prior, intake, pool, key))
-    epochs = settings.epochs(rows)
-    trained = train(
-        pool.schema, pool.frame, pool.soft_labels, settings, on_epoch=lambda e: progress("train", e.number, epochs)
+        return replace(pooled, prior_path=prior.write(intake, pool) if prior else None)
+    steps = choice.steps(settings, rows)
+    fitted = fit_model(
+        pool.schema,
+        pool.frame,
+        pool.soft_labels,
+        settings,
+        choice,
+        bins=pool.bins,
+        on_epoch=lambda e: progress("train", e.number, steps),
     )
-    progress("train", epochs, epochs)
-    model = Model(_card(intake, pool, trained, settings), trained.encoder, trained.network)
-    result = _publish(model, pool, out, export_pool)
-    return replace(result, prior_path=_prior(global_prior, intake, pool, key))
-
-
-def _prior(path: Path | None, intake: Intake, pool: Pool, key: SigningKey | None) -> Path | None:
-    """Write the global prior, if one is asked for."""
-    if path is not None and key is not None:
-        write_global_prior(path, intake, pool, key)
-    return path
+    progress("train", steps, steps)
+    model = Model(make_card(intake, pool, fitted, settings, choice), fitted.scorer)
+    result = _publish(model, pool, out, export_pool, registry, recipe_of(rows, settings, choice), onnx=onnx)
+    return replace(result, prior_path=prior.write(intake, pool) if prior else None)
 
 
 def _check_targets(out: Path, rows: int | None, export_pool: Path | None) -> None:
@@ -219,24 +231,29 @@ def _check_targets(out: Path, rows: int | None, export_pool: Path | None) -> Non
             raise ConfigError(f"--export-pool {export_pool}: its folder does not exist, or it is a folder itself.")
 
 
-def _publish(model: Model, pool: Pool, out: Path, export_pool: Path | None) -> GlobalResult:
-    """Write everything beside `out`, then move it there: as a whole, or file by file into an existing folder."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        work = Path(temporary) / "model"
-        work.mkdir()
+def _publish(
+    model: Model,
+    pool: Pool,
+    out: Path,
+    export_pool: Path | None,
+    registry: Registry | None,
+    recipe: dict[str, Any],
+    *,
+    onnx: bool,
+) -> GlobalResult:
+    """Write everything beside `out`, register it, then move it there: as a whole, or file by file into an existing folder."""
+    with staged(out) as work:
         card = save_model(model, work)
+        if onnx:
+            write_onnx(Model(card, model.scorer), work / ONNX)
         (work / REPORT).write_text(render_report(card), "utf-8")
+        files = read_folder(work)  # before the pool comes, which is no part of the model
         if export_pool is not None:
             inside = export_pool.parent == out and not out.exists()  # then it moves there with the folder
             write_table(pool.frame, work / export_pool.name if inside else export_pool)
-        if not out.exists():
-            work.rename(out)
-        else:
-            (out / CARD).unlink(missing_ok=True)
-            for name in FILES:
-                (work / name).replace(out / name)
-    return GlobalResult(out, card, export_pool)
+        version = registry.add(card, files, recipe) if registry else None
+        put(work, out)
+    return GlobalResult(out, card, export_pool, version)
 
 
 def _publish_pool(intake: Intake, pool: Pool, export_pool: Path | None) -> PoolResult:
@@ -248,87 +265,8 @@ def _publish_pool(intake: Intake, pool: Pool, export_pool: Path | None) -> PoolR
         pool_path=export_pool,
         schema=pool.schema.name,
         rows=len(pool),
-        institutions=[_institution(r, pool, i) for i, r in enumerate(intake.received)],
+        institutions=[institution_row(r, pool, i) for i, r in enumerate(intake.received)],
         privacy=readings(intake.received),
         rehearsal=any(r.manifest.rehearsal for r in intake.received),
         notes=("The schema names no target: the rows were pooled, and no model was trained.", *intake.notes),
     )
-
-
-def _card(intake: Intake, pool: Pool, trained: Trained, settings: TrainingSettings) -> ModelCard:
-    """Everything that `model.json` tells, but the digest of the weights."""
-    return ModelCard(
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions=versions(),
-        schema=pool.schema,
-        schema_digest=pool.schema.digest(),
-        preprocessing=trained.encoder.curves,
-        target_bins=stored_bins(pool.bins) if pool.bins is not None else None,
-        hidden=settings.hidden,
-        training={
-            "rows": len(pool),
-            "held_out_rows": len(trained.held_out),
-            "epochs": len(trained.curve),
-            "best_epoch": trained.best_epoch,
-            "seconds": round(trained.seconds, 2),
-            "inputs": trained.encoder.n_dense + trained.encoder.n_codes,
-            "parameters": sum(p.numel() for p in trained.network.parameters()),
-            "settings": settings_as_dict(settings),
-            "class_prior": pool.prior.tolist(),
-            "loss_floor": trained.floor,
-            "curve": [[e.number, e.training_loss, e.validation_loss] for e in trained.curve],
-            "held_out": _held_out(pool, trained).as_dict(),
-            "notes": [*intake.notes, *pool.notes],
-        },
-        institutions=[_institution(r, pool, i) for i, r in enumerate(intake.received)],
-        privacy=readings(intake.received),
-        rehearsal=any(r.manifest.rehearsal for r in intake.received),
-    )
-
-
-def _held_out(pool: Pool, trained: Trained) -> Evaluation | NumberEvaluation:
-    """How well the network ranks the held-out synthetic rows by their drawn labels, or predicts their drawn numbers."""
-    frame = pool.frame.iloc[trained.held_out]
-    scores = probabilities(trained.network, trained.encoder.encode(frame))
-    if pool.bins is not None:
-        return evaluate_numbers(target_numbers(pool.schema, frame), scores @ bin_means(pool.bins))
-    return evaluate_scores(class_codes(pool.schema, frame), scores, pool.schema.classes)
-
-
-def _institution(received: Received, pool: Pool, position: int) -> dict[str, Any]:
-    """One institution's row in card and report: who, what it cost, what it weighs, what it sent."""
-    manifest, member = received.manifest, pool.members[position]
-    return {
-        "institution": received.name,
-        "file": received.bundle.path.name,
-        "bytes": received.bundle.size,
-        "sha256": received.bundle.digest,
-        "public_key": manifest.public_key,
-        "dataset": manifest.dataset,
-        "ledger_head": manifest.ledger.head,
-        "created": str(manifest.created),
-        "software": str(manifest.software),
-        "rehearsal": manifest.rehearsal,
-        "epsilon": manifest.privacy.epsilon,
-        "delta": manifest.privacy.delta,
-        "unit": manifest.privacy.unit,
-        "relation": manifest.privacy.relation,
-        "noisy_rows": member.noisy_rows,
-        "class_prior": list(member.class_prior),
-        "label_balance": member.label_balance,
-        "head_information": member.head_information,
-        "row_share": member.row_share,
-        "head_share": member.head_share,
-        "pooled_rows": int((pool.origin == position).sum()),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Of this software and the libraries that matter for the scores."""
-    out = {"python": platform.python_version()}
-    for name in ("distill", "torch", "numpy", "pandas", "safetensors"):
-        try:
-            out[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            out[name] = "unknown"
-    return out

@@ -6,8 +6,9 @@ bundles: no budget. `distill.global_prior` has the file, and what it says of pri
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -29,35 +30,33 @@ HEAD_ROWS = 40_000
 LOWEST = 1e-7  # probability of a bin in a record
 
 
-def write_global_prior(path: Path, intake: Intake, pool: Pool, key: SigningKey) -> str:
-    """Write the joint model of a pool's institutions to `path`, signed with the hub's key; returns its SHA-256.
+@dataclass(frozen=True)
+class PriorPlace:
+    """Where a hub's global prior goes, and the hub's key, which signs it."""
 
-    Raises:
-        PriorError: The file cannot be written.
-    """
-    generators = [r.generator for r in intake.received if isinstance(r.generator, Generator)]
-    disjoint, overlapping = costs(intake.received)
-    return write_prior(
-        path,
-        joint_model(pool, generators),
-        bundles=[r.bundle.digest for r in intake.received],
-        disjoint=disjoint,
-        overlapping=overlapping,
-        rehearsal=any(r.manifest.rehearsal for r in intake.received),
-        key=key,
-    )
+    path: Path
+    key: SigningKey
 
+    def require(self, bundles: Sequence[Path]) -> None:
+        """Refuse, before any work, a place that cannot be used. Raises ConfigError."""
+        if self.path.is_dir() or not self.path.absolute().parent.is_dir():
+            raise ConfigError(f"--global-prior {self.path}: its folder does not exist, or it is a folder itself.")
+        if self.path.resolve() in {b.resolve() for b in bundles}:
+            raise ConfigError(f"--global-prior {self.path} is one of the bundles; name another file.")
 
-def require_place(path: Path, key: SigningKey | None, bundles: Sequence[Path]) -> None:
-    """Refuse, before any work, a prior that could not be signed or written. Raises ConfigError."""
-    if key is None:
-        raise ConfigError(
-            "a global prior is signed: name the hub's key with --key FILE. `distill keys new --key hub.pem` makes one."
+    def write(self, intake: Intake, pool: Pool) -> Path:
+        """Write the joint model of a pool's institutions; returns the place. Raises PriorError."""
+        disjoint, overlapping = costs(intake.received)
+        write_prior(
+            self.path,
+            joint_model(pool, [cast(Generator, r.generator) for r in intake.received]),
+            bundles=[r.bundle.digest for r in intake.received],
+            disjoint=disjoint,
+            overlapping=overlapping,
+            rehearsal=any(r.manifest.rehearsal for r in intake.received),
+            key=self.key,
         )
-    if path.is_dir() or not path.parent.is_dir():
-        raise ConfigError(f"--global-prior {path}: its folder does not exist, or it is a folder itself.")
-    if path.resolve() in {b.resolve() for b in bundles}:
-        raise ConfigError(f"--global-prior {path} is one of the bundles; name another file.")
+        return self.path
 
 
 def joint_model(pool: Pool, generators: Sequence[Generator]) -> Generator:

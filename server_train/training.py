@@ -120,7 +120,7 @@ def train(
     Args:
         schema: Of `frame`.
         frame: Synthetic rows in public values.
-        soft_labels: Class probabilities, shape (rows, classes), rows summing to one.
+        soft_labels: Class probabilities, shape (rows, classes), rows summing to one; or these times class weights.
         settings: How.
         on_epoch: Called after each epoch.
 
@@ -128,14 +128,10 @@ def train(
         ConfigError: fewer than 20 rows.
         ModelError: the loss is not a number.
     """
-    if len(frame) < 20:
-        raise ConfigError(f"{len(frame)} pooled rows are too few to train on; ask for at least 20 (--rows).")
     started = time.perf_counter()
     encoder = fit_encoder(schema, frame)
     inputs = encoder.encode(frame)
-    order = np.random.default_rng(settings.seed).permutation(len(frame))
-    split = max(1, round(settings.validation_share * len(frame)))
-    held_out, used = np.sort(order[:split]), np.sort(order[split:])
+    used, held_out = split_rows(len(frame), settings)
     network = network_for(encoder, settings.hidden, classes=soft_labels.shape[1], dropout=settings.dropout)
     generator = torch.Generator().manual_seed(settings.seed)
     network.initialise(
@@ -150,10 +146,25 @@ def train(
             generator,
             on_epoch,
         )
-    held_labels = soft_labels[held_out].astype(float)
-    floor = float(-(held_labels * np.log(np.maximum(held_labels, 1e-12))).sum(axis=1).mean())
+    floor = loss_floor(soft_labels[held_out])
     seconds = time.perf_counter() - started
     return Trained(encoder, network.eval(), tuple(curve), best, floor, held_out, seconds)
+
+
+def split_rows(rows: int, settings: TrainingSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the rows to train on and of those to hold out. Raises ConfigError for fewer than 20 rows."""
+    if rows < 20:
+        raise ConfigError(f"{rows} pooled rows are too few to train on; ask for at least 20 (--rows).")
+    order = np.random.default_rng(settings.seed).permutation(rows)
+    split = max(1, round(settings.validation_share * rows))
+    return np.sort(order[split:]), np.sort(order[:split])
+
+
+def loss_floor(soft_labels: np.ndarray) -> float:
+    """The least cross-entropy that any scores can have to soft labels (times class weights): that of their own shares."""
+    labels = soft_labels.astype(float)
+    shares = labels / labels.sum(axis=1, keepdims=True)
+    return float(-(labels * np.log(np.maximum(shares, 1e-12))).sum(axis=1).mean())
 
 
 Rows = tuple[Tensor, Tensor, Tensor]  # dense, codes, soft labels

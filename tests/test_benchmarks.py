@@ -514,3 +514,35 @@ def test_the_chain_of_a_ledger_weighs_about_forty_bytes_an_entry(capsys: pytest.
     chains = [int(chain.replace(",", "")) for *_, chain in lines]
     for entries, chain in zip((4, 40, 400), chains, strict=True):
         assert 32 * entries < chain < 45 * entries
+
+
+@pytest.mark.nightly
+def test_the_benchmark_of_splits_keeps_its_bundles_and_scores_every_source(
+    table_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    splits = loaded("splits")
+    command = ["--quick", "--data", str(table_folder), "--keep", str(tmp_path / "kept")]
+    assert splits.main([*command, "--sources", *splits.SOURCES]) == 0
+    bundles = sorted((tmp_path / "kept" / "loans-2-iid-0").iterdir())
+    assert [b.name for b in bundles] == ["site_00.distill", "site_01.distill"]
+    digests = [b.read_bytes() for b in bundles]
+    assert splits.main([*command, "--sources", "pool", "--out", str(tmp_path / "out.csv")]) == 0
+    assert [b.read_bytes() for b in bundles] == digests
+    assert list(pd.read_csv(tmp_path / "out.csv")["source"]) == ["hub's pool"]
+    printed = capsys.readouterr().out
+    for source in ("union of samples", "hub's pool, its own size", "hub's model", "independent histograms"):
+        assert f"| loans 2-iid | {source} | 1 | 0." in printed
+
+
+def test_splits_are_told_apart_and_wrong_ones_refused() -> None:
+    splits = loaded("splits")
+    options = splits.parser().parse_args(["--splits", "5:iid", "10:0.3", "4:net income/debt"])
+    base = utility.Settings(epsilon=2.0, delta=1e-5)
+    told = [(s.label, s.settings(base)) for s in splits.splits_of("loans", options)]
+    assert [(label, s.clients, s.alpha, s.by) for label, s in told] == [
+        ("5-iid", 5, None, None),
+        ("10-0.3", 10, 0.3, None),
+        ("4-net_income_debt", 4, None, "net income/debt"),
+    ]
+    with pytest.raises(SystemExit, match="--splits iid: write INSTITUTIONS:HOW"):
+        splits.splits_of("loans", splits.parser().parse_args(["--splits", "iid"]))

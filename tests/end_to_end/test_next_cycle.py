@@ -14,6 +14,7 @@ from distill.errors import ConfigError
 from distill.generator_parts import generator_of
 from distill.keys import SigningKey, generate_key
 from server_train.hub import GlobalResult, train_global
+from server_train.prior import PriorPlace
 from server_train.training import TrainingSettings
 
 SEED = 7
@@ -26,8 +27,7 @@ def pooled(bundles: list[Path], out: Path, prior: Path | None, key: SigningKey |
         rows=2000,
         allow_unknown_signers=True,
         allow_rehearsal=True,
-        global_prior=prior,
-        key=key,
+        prior=PriorPlace(prior, key) if prior and key else None,
         settings=TrainingSettings(steps=20),
     )
     assert isinstance(result, GlobalResult)
@@ -154,8 +154,7 @@ def test_a_prior_of_another_schema_is_refused(hub, bank):
 
 def test_a_prior_is_signed_by_a_closed_key_and_replaces_no_bundle(hub, tmp_path):
     bundle = hub / "north.distill"
-    with pytest.raises(ConfigError, match="--key FILE"):
-        pooled([bundle], tmp_path / "m", tmp_path / "hub.prior", None)
+    assert "--key FILE" in refusal(distill("train-global", bundle, "--global-prior", tmp_path / "hub.prior"))
     with pytest.raises(ConfigError, match="one of the bundles"):
         pooled([bundle], tmp_path / "m", bundle, generate_key(tmp_path / "k.pem"))
     with pytest.raises(ConfigError, match="folder does not exist"):

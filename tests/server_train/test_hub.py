@@ -125,7 +125,7 @@ def test_a_new_model_replaces_the_old_one_and_leaves_other_files_alone(bundles, 
     assert (out / "mine.txt").read_text() == "keep"
 
 
-@pytest.mark.parametrize("step", ["draw_pool", "train", "save_model", "render_report"])
+@pytest.mark.parametrize("step", ["draw_pool", "fit_model", "save_model", "render_report"])
 def test_a_failure_at_any_step_leaves_nothing_new_and_the_old_model_whole(bundles, tmp_path, monkeypatch, step):
     out = tmp_path / "model"
     old = train_global([bundles], out=out, rows=500, settings=QUICK).card

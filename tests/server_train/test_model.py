@@ -6,7 +6,7 @@ import pytest
 from hub_fakes import BINARY, TERNARY, class_chances, table
 
 from distill.errors import DataError, ModelError
-from server_train.model import CARD, WEIGHTS, Model, ModelCard, load_model, save_model
+from server_train.model import CARD, WEIGHTS, Model, ModelCard, NetworkScorer, load_model, save_model
 from server_train.training import TrainingSettings, train
 
 
@@ -23,7 +23,7 @@ def trained_model(schema):
         hidden=settings.hidden,
         training={},
     )
-    return Model(card, trained.encoder, trained.network)
+    return Model(card, NetworkScorer(trained.encoder, trained.network))
 
 
 @pytest.fixture(scope="module")
