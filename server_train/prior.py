@@ -24,8 +24,8 @@ from server_train.intake import Intake
 from server_train.pool import Pool
 from server_train.readings import costs
 
-RECORDS = 1500  # in all, about; an institution with few rows still has LEAST_RECORDS
-LEAST_RECORDS = 20
+RECORDS, CELLS = 1500, 10_000_000  # soft records in all, about, and what they hold together at most
+LEAST_RECORDS = 20  # of an institution with few rows, where there is room
 HEAD_ROWS = 40_000
 LOWEST = 1e-7  # probability of a bin in a record
 
@@ -71,9 +71,9 @@ def joint_model(pool: Pool, generators: Sequence[Generator]) -> Generator:
     features = [
         _common([g.feature_bins[c] for g in generators], [g.shares[c] for g in generators], rows) for c in columns
     ]
-    parts = [
-        _records(g, features, max(LEAST_RECORDS, round(RECORDS * n))) for g, n in zip(generators, rows, strict=True)
-    ]
+    most = min(RECORDS, CELLS // sum(f.n_bins for f in features))
+    least = max(1, min(LEAST_RECORDS, most // len(generators)))
+    parts = [_records(g, features, max(least, round(most * n))) for g, n in zip(generators, rows, strict=True)]
     bins = list(features)
     place = pool.schema.target_place
     if place is not None:
