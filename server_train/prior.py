@@ -6,7 +6,7 @@ bundles: no budget. `distill.global_prior` has the file, and what it says of pri
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -15,10 +15,11 @@ import numpy as np
 from distill.bins import ColumnBins
 from distill.class_chances import log_normalise
 from distill.errors import ConfigError
-from distill.generator import Generator
+from distill.generator import Generator, encode_rows
 from distill.global_prior import write_prior
 from distill.global_term import overlap
 from distill.keys import SigningKey
+from distill.layout import Layout
 from distill.soft_head import fit_head
 from server_train.intake import Intake
 from server_train.pool import Pool
@@ -78,31 +79,28 @@ def joint_model(pool: Pool, generators: Sequence[Generator]) -> Generator:
     place = pool.schema.target_place
     if place is not None:
         bins.insert(place, generators[0].bins[place] if pool.bins is None else pool.bins)
-    model = Generator(
+    shares = tuple(np.bincount(f.bin_of_piece, f.masses) / f.masses.sum() for f in features)
+    layout = Layout(tuple(len(s) for s in shares), len(pool.prior))
+    codes = encode_rows(pool.frame.iloc[:HEAD_ROWS], features)
+    return Generator(
         schema=pool.schema,
         bins=tuple(bins),
         logits=np.concatenate(parts),
         weights=np.concatenate([np.full(len(part), n / len(part)) for part, n in zip(parts, rows, strict=True)]),
-        head=(
-            np.zeros((len(pool.prior), sum(f.n_bins for f in features)), np.float32),
-            np.zeros(len(pool.prior), np.float32),
-        ),
+        head=fit_head(layout, codes, pool.soft_labels[:HEAD_ROWS]),
         critic=None,
-        shares=tuple(np.bincount(f.bin_of_piece, f.masses) / f.masses.sum() for f in features),
+        shares=shares,
         class_prior=pool.prior,
         noisy_rows=round(sum(m.noisy_rows for m in pool.members)),
     )
-    codes = model.encode(pool.frame.iloc[:HEAD_ROWS])
-    return replace(model, head=fit_head(model.layout, codes, pool.soft_labels[:HEAD_ROWS]))
 
 
 def _common(bins: Sequence[ColumnBins], shares: Sequence[np.ndarray], rows: np.ndarray) -> ColumnBins:
     """The common refinement of all institutions' bins of one column; pieces carry the share of all rows."""
     starts = np.unique(np.concatenate([b.starts for b in bins]))
     grid = bins[0].grid
-    codes = np.stack(
-        [(starts >= grid.leaves), *(b.coarse(starts) for b in bins)]
-    )  # missing first, so that its bin is the last
+    missing = starts >= grid.leaves  # first, so that its bin is the last
+    codes = np.stack([missing, *(b.coarse(starts) for b in bins)])
     bin_of_piece = np.unique(codes.astype(np.int64), axis=1, return_inverse=True)[1].ravel()
     pieces = ColumnBins(grid, starts, np.ones(len(starts)), np.arange(len(starts)))
     masses = sum(n * (share @ overlap(b, pieces)) for n, share, b in zip(rows, shares, bins, strict=True))

@@ -31,6 +31,7 @@ HUB_MAY_IMPORT = {
     "distill.global_term",
     "distill.grid",  # base grids, from the public schema alone
     "distill.keys",  # the hub signs its global prior
+    "distill.layout",
     "distill.ledger.budget",  # whether a sum of budgets is within another
     "distill.levels",
     "distill.schema",

@@ -263,19 +263,26 @@ def count_classes(
     denoise = _shrink_ranges if table.schema.task == "number" else shrink_classes
     if term is None:
         return ClassCounts(totals, [denoise(f, event.cell_stddev) for f in fitted], event.cell_stddev)
-    guesses = [_guess(term.class_guess(j, totals), f, event.cell_stddev) for j, f in enumerate(fitted)]
-    moved = [denoise(f, event.cell_stddev, g) for f, g in zip(fitted, guesses, strict=True)]
-    return ClassCounts(totals, [_with_sums(m, totals) for m in moved], event.cell_stddev)
+    by_column = []
+    for j, block in enumerate(fitted):
+        guess, shift = _guess(term.class_guess(j, totals), block, event.cell_stddev)
+        by_column.append(_with_sums(denoise(block, event.cell_stddev, guess) + shift, totals))
+    return ClassCounts(totals, by_column, event.cell_stddev)
 
 
-def _guess(expected: np.ndarray, block: np.ndarray, stddev: float) -> np.ndarray:
+def _guess(expected: np.ndarray, block: np.ndarray, stddev: float) -> tuple[np.ndarray, np.ndarray]:
     """What counts (classes, bins) are shrunk towards: what the hub expects of them or independence, whichever is nearer.
 
-    Both have the class sizes of the block, and its bin sums, which in turn are moved towards the hub's as far as noise goes.
+    Returns:
+        The guess at the block's own class sizes and bin sums, and what it changes by where the bin sums themselves are moved
+        towards the hub's, as far as their noise goes.
     """
-    sums = block.sum(axis=1)
-    across = np.maximum(shrink_towards(block.sum(axis=0), expected.sum(axis=0), len(sums) * stddev**2), 1e-9)
-    return nearer(block, with_margins(expected, sums, across), np.outer(sums / sums.sum(), across))
+    sums, own = block.sum(axis=1), np.maximum(block.sum(axis=0), 1e-9)
+    moved = np.maximum(shrink_towards(own, expected.sum(axis=0), len(sums) * stddev**2), 1e-9)
+    hub, independent = with_margins(expected, sums, own), np.outer(sums / sums.sum(), own)
+    if nearer(block, hub, independent) is hub:
+        return hub, with_margins(expected, sums, moved) - hub
+    return independent, np.outer(sums / sums.sum(), moved) - independent
 
 
 def _shrink_ranges(block: np.ndarray, stddev: float, guess: np.ndarray | None = None) -> np.ndarray:
