@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from server_train.hub import GlobalResult, PoolResult
+    from server_train.prior import PriorPlace
 
 DEFAULT_OUT = "global-model"
 TERMS = {
@@ -53,6 +54,16 @@ def train_global(
         typer.Option(
             help="Only write the pool, with its soft labels, for `python -m server_train` (Parquet).", metavar="FILE"
         ),
+    ] = None,
+    global_prior: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write the institutions' joint model, signed, for their next `fit --global-prior`.",
+            metavar="FILE",
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="The hub's own key, which signs the global prior.", metavar="FILE")
     ] = None,
     rows: Annotated[int | None, typer.Option(help="Rows to pool; else by the institutions' sizes.", min=20)] = None,
     model: Annotated[
@@ -95,6 +106,7 @@ def train_global(
         from server_train.training import TrainingSettings
 
         choice = ModelChoice(kind=model, class_weights=read_class_weights(class_weights), calibrate=calibrate)
+        place = _prior_place(global_prior, key)
         with bars(quiet=as_json) as progress:
             result = run(
                 bundles or _bundles_in(project),
@@ -106,6 +118,7 @@ def train_global(
                 allow_rehearsal=allow_rehearsal,
                 export_pool=export_pool,
                 prepare=prepare,
+                prior=place,
                 settings=TrainingSettings(seed=seed),
                 choice=choice,
                 onnx=onnx,
@@ -113,6 +126,21 @@ def train_global(
                 progress=progress,
             )
         report(result.as_dict(), _summary(result) if isinstance(result, GlobalResult) else _pooled(result))
+
+
+def _prior_place(path: Path | None, key: Path | None) -> "PriorPlace | None":
+    """Where the global prior goes, with the hub's key, which must be closed to others."""
+    from distill.errors import ConfigError
+    from distill.keys import load_signing_key, passphrase_from_environment
+    from server_train.prior import PriorPlace
+
+    if path is None:
+        return None
+    if key is None:
+        raise ConfigError(
+            "a global prior is signed: name the hub's key with --key FILE. `distill keys new --key hub.pem` makes one."
+        )
+    return PriorPlace(path, load_signing_key(key, passphrase=passphrase_from_environment()))
 
 
 def _bundles_in(folder: Path) -> list[Path]:
@@ -158,6 +186,7 @@ def _summary(result: "GlobalResult") -> "Group":
             else []
         ),
         *([f"pool: {result.pool_path}"] if result.pool_path else []),
+        *([_prior_line(result.prior_path)] if result.prior_path else []),
     ]
     title = Text(f"global model for {card.schema_.target} ({card.schema_.name})")
     return Group(title, _members(card.institutions), _terms(card.institutions), *(Text(line) for line in lines))
@@ -173,9 +202,15 @@ def _pooled(result: "PoolResult") -> "Group":
         *(["REHEARSAL: NOT PRIVATE. These rows must not leave the house."] if result.rehearsal else []),
         *(f"note: {note}" for note in result.notes),
         f"pool: {result.pool_path}  ({result.rows:,} rows)",
+        *([_prior_line(result.prior_path)] if result.prior_path else []),
     ]
     title = Text(f"pooled rows ({result.schema})")
     return Group(title, _members(result.institutions), _terms(result.institutions), *(Text(line) for line in lines))
+
+
+def _prior_line(path: Path) -> str:
+    """Where the global prior is, and what it is for."""
+    return f"global prior: {path}  (for the institutions' next `distill fit --global-prior`; they need the hub's public key)"
 
 
 def _privacy(readings: dict[str, Any]) -> str:
