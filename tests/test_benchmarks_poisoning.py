@@ -4,12 +4,14 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "benchmarks")]
 
 import poisoning  # noqa: E402
 
 
+@pytest.mark.nightly
 def test_the_quick_size_leaves_out_who_lies_and_goes_on_from_kept_fits(tmp_path, capsys, monkeypatch):
     """Rehearsals with a fixed seed, so every run of this test sees the same noise."""
     monkeypatch.setattr(poisoning.utility, "DATA_FOLDERS", ())  # no data at hand: the demo's made-up table
