@@ -1,7 +1,6 @@
 """What a model's card says: who sent what and what it weighs, how the model was trained, what it costs in privacy."""
 
 import platform
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
@@ -15,6 +14,7 @@ from server_train.model import Model, ModelCard
 from server_train.number_bins import bin_means, stored_bins
 from server_train.pool import Drawer, Pool
 from server_train.pool_file import PoolCard
+from server_train.readings import readings
 from server_train.training import TrainingSettings
 
 SHIFTED = (
@@ -103,27 +103,20 @@ def institution_row(received: Received, pool: Pool | Drawer, position: int) -> d
         "unit": manifest.privacy.unit,
         "relation": manifest.privacy.relation,
         "noisy_rows": member.noisy_rows,
+        "counted_rows": member.counted_rows,
         "class_prior": list(member.class_prior),
         "label_balance": member.label_balance,
         "head_information": member.head_information,
+        "diversity": member.diversity,
+        "agreement": member.agreement,
+        "direction": member.direction,
+        "effect": member.effect,
+        "mislabelled": member.mislabelled,
+        "weight": member.weight,
+        "reasons": list(member.reasons),
         "row_share": member.row_share,
         "head_share": member.head_share,
         "pooled_rows": int(pool.counts[position]),
-    }
-
-
-def readings(received: Sequence[Received]) -> dict[str, Any]:
-    """Both readings of the budgets across institutions.
-
-    Disjoint: no person's rows are at two institutions, so each is protected by its own institution's budget and the
-    worst one bounds them all (parallel composition). Overlapping: a person may be everywhere, so budgets add up.
-    """
-    budgets = [(r.manifest.privacy.epsilon, r.manifest.privacy.delta) for r in received]
-    return {
-        "disjoint": {"epsilon": max(e for e, _ in budgets), "delta": max(d for _, d in budgets)},
-        "overlapping": {"epsilon": sum(e for e, _ in budgets), "delta": sum(d for _, d in budgets)},
-        "units": sorted({r.manifest.privacy.unit for r in received}),
-        "relations": sorted({r.manifest.privacy.relation for r in received}),
     }
 
 
