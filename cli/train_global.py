@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     from server_train.prior import PriorPlace
 
 DEFAULT_OUT = "global-model"
+TERMS = {
+    "label_balance": 2,
+    "diversity": 1,
+    "agreement": 2,
+    "direction": 2,
+    "effect": 2,
+}  # of a contribution, with digits
 STAGES = {"verify": "verifying bundles", "pool": "pooling and labelling", "train": "training"}
 
 
@@ -41,6 +48,12 @@ def train_global(
     ] = None,
     export_pool: Annotated[
         Path | None, typer.Option(help="Also write the pooled rows, CSV or Parquet.", metavar="FILE")
+    ] = None,
+    prepare: Annotated[
+        Path | None,
+        typer.Option(
+            help="Only write the pool, with its soft labels, for `python -m server_train` (Parquet).", metavar="FILE"
+        ),
     ] = None,
     global_prior: Annotated[
         Path | None,
@@ -81,6 +94,8 @@ def train_global(
 
     Every signer must be trusted, and every bundle must agree with all that the hub has seen of its ledger, which it remembers.
     Each model is kept as a version in the registry of models (`distill models`), models.db.
+    Pools of any size are trained on from disk; several processes share the work by --prepare FILE, then
+    `torchrun --nproc-per-node N -m server_train --pool FILE --out DIR`.
     Where the schema names no target there is no model to train: --export-pool FILE then gives the pooled rows alone.
     """
     with reporting(as_json, interrupted="No model was written.") as report:
@@ -102,6 +117,7 @@ def train_global(
                 allow_unknown_signers=allow_unknown_signers,
                 allow_rehearsal=allow_rehearsal,
                 export_pool=export_pool,
+                prepare=prepare,
                 prior=place,
                 settings=TrainingSettings(seed=seed),
                 choice=choice,
@@ -159,7 +175,7 @@ def _summary(result: "GlobalResult") -> "Group":
     card, training = result.card, result.card.training
     lines = [
         _privacy(card.privacy),
-        "rows, head: an institution's share of the pooled rows and of the class head that labels them",
+        "weight: what an institution's worst term leaves of it; rows, head: its share of the pooled rows and of the class head",
         f"training: {training['rows']:,} pooled rows, {training['epochs']} epochs, {training['seconds']:.1f} s",
         *(["REHEARSAL: NOT PRIVATE. This model must not leave the house."] if card.rehearsal else []),
         *(f"note: {note}" for note in training["notes"]),
@@ -173,7 +189,7 @@ def _summary(result: "GlobalResult") -> "Group":
         *([_prior_line(result.prior_path)] if result.prior_path else []),
     ]
     title = Text(f"global model for {card.schema_.target} ({card.schema_.name})")
-    return Group(title, _members(card.institutions), *(Text(line) for line in lines))
+    return Group(title, _members(card.institutions), _terms(card.institutions), *(Text(line) for line in lines))
 
 
 def _pooled(result: "PoolResult") -> "Group":
@@ -189,7 +205,7 @@ def _pooled(result: "PoolResult") -> "Group":
         *([_prior_line(result.prior_path)] if result.prior_path else []),
     ]
     title = Text(f"pooled rows ({result.schema})")
-    return Group(title, _members(result.institutions), *(Text(line) for line in lines))
+    return Group(title, _members(result.institutions), _terms(result.institutions), *(Text(line) for line in lines))
 
 
 def _prior_line(path: Path) -> str:
@@ -210,11 +226,11 @@ def _members(institutions: list[dict[str, Any]]) -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from server_train.report import readable_bytes, readable_percent
+    from server_train.report import readable_bytes, readable_number, readable_percent
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("institution")
-    for name in ("noisy rows", "epsilon", "delta", "rows", "head", "received"):
+    for name in ("noisy rows", "epsilon", "delta", "weight", "rows", "head", "received"):
         table.add_column(name, justify="right")
     for m in institutions:
         table.add_row(
@@ -222,8 +238,26 @@ def _members(institutions: list[dict[str, Any]]) -> "Table":
             f"{m['noisy_rows']:,.0f}",
             f"{m['epsilon']:.3f}",
             f"{m['delta']:g}",
+            readable_number(m["weight"], 2),
             readable_percent(m["row_share"]),
             readable_percent(m["head_share"]),
             readable_bytes(m["bytes"]),
         )
+    return table
+
+
+def _terms(institutions: list[dict[str, Any]]) -> "Table":
+    """The terms that an institution's weight comes from, one line each; a dash where too little is there to judge by."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from server_train.report import readable_number
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("what it sent")
+    for name in ("rows that count", *(term.replace("_", " ") for term in TERMS)):
+        table.add_column(name, justify="right")
+    for m in institutions:
+        numbers = (readable_number(m[term], digits) for term, digits in TERMS.items())
+        table.add_row(m["institution"], readable_number(m["counted_rows"]), *numbers)
     return table

@@ -25,6 +25,7 @@ DistillError
  │  ├ BundleVersionError     written in another version of the format
  │  ├ BundleMismatchError    bundles (or a bundle and a model) describe different schemas
  │  ├ RehearsalBundleError   a rehearsal is offered where a private release is needed
+ │  ├ OutweighedError        no bundle is left that counts for anything
  │  ├ UntrustedSignerError   nobody vouched for the key that signed
  │  └ LedgerConflictError    bundles of one data set contradict each other: budget may have been spent twice
  │     └ LedgerForkError     their ledgers part ways
@@ -141,6 +142,10 @@ class BundleMismatchError(BundleError):
 
 class RehearsalBundleError(BundleError):
     """A rehearsal (not private) is offered where a private release is needed."""
+
+
+class OutweighedError(BundleError):
+    """Every bundle contradicts itself or the others: none is left that counts for anything."""
 
 
 class UntrustedSignerError(BundleError):

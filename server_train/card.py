@@ -10,9 +10,10 @@ from server_train.features import class_codes, target_numbers
 from server_train.held_out import class_curves, number_curves
 from server_train.intake import Intake, Received
 from server_train.kinds import Fitted, ModelChoice
-from server_train.model import ModelCard
+from server_train.model import Model, ModelCard
 from server_train.number_bins import bin_means, stored_bins
-from server_train.pool import Pool
+from server_train.pool import Drawer, Pool
+from server_train.pool_file import PoolCard
 from server_train.readings import readings
 from server_train.training import TrainingSettings
 
@@ -22,53 +23,68 @@ SHIFTED = (
 )
 
 
-def make_card(intake: Intake, pool: Pool, fitted: Fitted, settings: TrainingSettings, choice: ModelChoice) -> ModelCard:
-    """Everything that `model.json` tells, but the digest of the weights."""
-    weighted = choice.class_weights is not None
-    return ModelCard(
-        kind=choice.kind,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions=versions(),
+def pool_card(intake: Intake, pool: Pool | Drawer) -> PoolCard:
+    """What is known of a pool before anything is trained on it."""
+    return PoolCard(
         schema=pool.schema,
-        schema_digest=pool.schema.digest(),
-        preprocessing=fitted.encoder.curves if fitted.encoder else {},
         target_bins=stored_bins(pool.bins) if pool.bins is not None else None,
-        hidden=settings.hidden if choice.kind == "mlp" else (),
-        calibration=fitted.scorer.calibration,
-        training={
-            "rows": len(pool),
-            "held_out_rows": len(fitted.held_out),
-            "epochs": len(fitted.curve),
-            "best_epoch": fitted.best_epoch,
-            "seconds": round(fitted.seconds, 2),
-            "inputs": fitted.inputs,
-            "parameters": fitted.parameters,
-            "settings": choice.as_dict(settings),
-            "class_prior": pool.prior.tolist(),
-            "class_weights": fitted.weights.tolist() if weighted else None,
-            "loss_floor": fitted.floor,
-            "curve": [[e.number, e.training_loss, e.validation_loss] for e in fitted.curve],
-            "held_out": _held_out(pool, fitted),
-            "notes": [*intake.notes, *pool.notes, *([SHIFTED] if weighted and not choice.calibrate else [])],
-        },
+        rows=int(pool.counts.sum()),
+        class_prior=tuple(pool.prior.tolist()),
+        notes=(*intake.notes, *pool.notes),
         institutions=[institution_row(r, pool, i) for i, r in enumerate(intake.received)],
         privacy=readings(intake.received),
         rehearsal=any(r.manifest.rehearsal for r in intake.received),
     )
 
 
-def _held_out(pool: Pool, fitted: Fitted) -> dict[str, Any]:
+def model_of(pool: PoolCard, fitted: Fitted, settings: TrainingSettings, choice: ModelChoice) -> Model:
+    """The trained model with everything that `model.json` tells, but the digest of the weights."""
+    weighted = choice.class_weights is not None
+    card = ModelCard(
+        kind=choice.kind,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=versions(),
+        schema=pool.schema_,
+        schema_digest=pool.schema_.digest(),
+        preprocessing=fitted.encoder.curves if fitted.encoder else {},
+        target_bins=pool.target_bins,
+        hidden=settings.hidden if choice.kind == "mlp" else (),
+        calibration=fitted.scorer.calibration,
+        training={
+            "rows": fitted.rows,
+            "held_out_rows": len(fitted.held_out_rows),
+            "epochs": len(fitted.curve),
+            "best_epoch": fitted.best_epoch,
+            "seconds": round(fitted.seconds, 2),
+            "inputs": fitted.scorer.inputs_read,
+            "parameters": fitted.scorer.parameters,
+            "settings": choice.as_dict(settings),
+            "class_prior": list(pool.class_prior),
+            "class_weights": fitted.weights.tolist() if weighted else None,
+            "loss_floor": fitted.floor,
+            "curve": [[e.number, e.training_loss, e.validation_loss] for e in fitted.curve],
+            "held_out": _held_out(pool, fitted),
+            "notes": [*pool.notes, *([SHIFTED] if weighted and not choice.calibrate else [])],
+        },
+        institutions=pool.institutions,
+        privacy=pool.privacy,
+        rehearsal=pool.rehearsal,
+    )
+    return Model(card, fitted.scorer)
+
+
+def _held_out(pool: PoolCard, fitted: Fitted) -> dict[str, Any]:
     """How well the model ranks the held-out synthetic rows by their drawn labels, or predicts their drawn numbers."""
-    frame = pool.frame.iloc[fitted.held_out]
+    frame = fitted.held_out_rows
     scores = fitted.scorer.probabilities(frame)
     if pool.bins is not None:
-        truth, predicted = target_numbers(pool.schema, frame), scores @ bin_means(pool.bins)
+        truth, predicted = target_numbers(pool.schema_, frame), scores @ bin_means(pool.bins)
         return {**evaluate_numbers(truth, predicted).as_dict(), "curves": number_curves(truth, predicted)}
-    codes = class_codes(pool.schema, frame)
-    return {**evaluate_scores(codes, scores, pool.schema.classes).as_dict(), "curves": class_curves(codes, scores)}
+    codes = class_codes(pool.schema_, frame)
+    return {**evaluate_scores(codes, scores, pool.schema_.classes).as_dict(), "curves": class_curves(codes, scores)}
 
 
-def institution_row(received: Received, pool: Pool, position: int) -> dict[str, Any]:
+def institution_row(received: Received, pool: Pool | Drawer, position: int) -> dict[str, Any]:
     """One institution's row in card and report: who, what it cost, what it weighs, what it sent."""
     manifest, member = received.manifest, pool.members[position]
     return {
@@ -87,12 +103,20 @@ def institution_row(received: Received, pool: Pool, position: int) -> dict[str, 
         "unit": manifest.privacy.unit,
         "relation": manifest.privacy.relation,
         "noisy_rows": member.noisy_rows,
+        "counted_rows": member.counted_rows,
         "class_prior": list(member.class_prior),
         "label_balance": member.label_balance,
         "head_information": member.head_information,
+        "diversity": member.diversity,
+        "agreement": member.agreement,
+        "direction": member.direction,
+        "effect": member.effect,
+        "mislabelled": member.mislabelled,
+        "weight": member.weight,
+        "reasons": list(member.reasons),
         "row_share": member.row_share,
         "head_share": member.head_share,
-        "pooled_rows": int((pool.origin == position).sum()),
+        "pooled_rows": int(pool.counts[position]),
     }
 
 

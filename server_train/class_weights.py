@@ -56,13 +56,19 @@ def weigh_classes(schema: Schema, soft_labels: np.ndarray, weights: ClassWeights
     """
     if weights is None:
         return soft_labels, np.ones(soft_labels.shape[1])
+    factors = class_factors(schema, soft_labels.mean(axis=0, dtype=float), weights)
+    return (soft_labels * factors).astype(soft_labels.dtype), factors
+
+
+def class_factors(schema: Schema, shares: np.ndarray, weights: ClassWeights) -> np.ndarray:
+    """What `weigh_classes` multiplies soft labels by whose mean is `shares`, (classes,). Raises like it."""
+    if weights is None:
+        return np.ones(len(shares))
     schema.require_classes("`--class-weights`")
-    shares = soft_labels.mean(axis=0, dtype=float)
     # A class that never occurs weighs 1: it changes nothing.
     even = np.where(shares > 0, 1 / np.maximum(shares, 1 / LARGEST), 1.0)
     factors = even if weights == "balanced" else _named(schema, weights)
-    factors = factors / (shares @ factors)
-    return (soft_labels * factors).astype(soft_labels.dtype), factors
+    return np.asarray(factors / (shares @ factors))
 
 
 def _named(schema: Schema, weights: Mapping[str, float]) -> np.ndarray:

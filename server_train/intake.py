@@ -16,10 +16,10 @@ from distill.errors import BundleError, BundleMismatchError, RehearsalBundleErro
 from distill.global_prior import PriorUse, prior_use
 from distill.levels import LEVELS
 from distill.schema import Column, Schema
+from server_train.generators import Generator, guarded
 from server_train.hub_heads import after_all
 from server_train.hub_store import HubStore, now
 from server_train.hub_trust import Signers
-from server_train.pool import Generator, guarded
 
 SUFFIX = ".distill"
 

@@ -7,6 +7,7 @@ calibrate it. What differs is in `training`, `logistic` and `boosting`.
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,18 @@ from distill.errors import ModelError
 from distill.schema import Schema
 from server_train.boosting import BoostingSettings, boost
 from server_train.calibration import Calibration, fit_calibration
-from server_train.class_weights import ClassWeights, weigh_classes
+from server_train.class_weights import ClassWeights, class_factors, weigh_classes
+from server_train.distributed import ALONE, Group
 from server_train.features import Encoder, fit_encoder
 from server_train.logistic import LogisticSettings, fit_logistic
 from server_train.model import Kind, NetworkScorer
 from server_train.number_bins import bin_means
+from server_train.pool_file import StoredPool
+from server_train.stored_training import train_stored
 from server_train.training import Epoch, TrainingSettings, loss_floor, settings_as_dict, split_rows, train
 from server_train.trees import TreeScorer
 
+IN_MEMORY = 500_000  # rows of a pool; larger ones lie on disk
 OnEpoch = Callable[[Epoch], None]
 
 
@@ -69,7 +74,8 @@ class Fitted:
         curve: One `Epoch` a pass over the rows, a penalty, or an iteration.
         best_epoch: The one that was kept; 0: none was better than a constant.
         floor: No model can have a lower loss on the held-out rows.
-        held_out: Positions of the held-out rows in the pool.
+        held_out_rows: The held-out rows, in public values.
+        rows: That took part, the held-out ones among them.
         weights: Of the classes, as trained with; 1 where all count alike.
         seconds: Wall time.
     """
@@ -78,7 +84,8 @@ class Fitted:
     curve: tuple[Epoch, ...]
     best_epoch: int
     floor: float
-    held_out: np.ndarray
+    held_out_rows: pd.DataFrame
+    rows: int
     weights: np.ndarray
     seconds: float
 
@@ -86,26 +93,6 @@ class Fitted:
     def encoder(self) -> Encoder | None:
         """What makes the inputs of a network; trees need none."""
         return self.scorer.encoder if isinstance(self.scorer, NetworkScorer) else None
-
-    @property
-    def inputs(self) -> int:
-        """Numbers that the model reads of a row."""
-        encoder = self.encoder
-        return encoder.n_dense + encoder.n_codes if encoder else len(self.scorer_schema.features)
-
-    @property
-    def scorer_schema(self) -> Schema:
-        """The schema that the scorer was made for."""
-        scorer = self.scorer
-        return scorer.encoder.schema if isinstance(scorer, NetworkScorer) else scorer.inputs.schema
-
-    @property
-    def parameters(self) -> int:
-        """Weights of a network; thresholds and leaf values of trees."""
-        scorer = self.scorer
-        if isinstance(scorer, NetworkScorer):
-            return sum(p.numel() for p in scorer.network.parameters())
-        return len(scorer.trees.feature)
 
 
 def fit_model(
@@ -135,36 +122,101 @@ def fit_model(
     """
     began = time.perf_counter()
     labels, weights = weigh_classes(schema, soft_labels, choice.class_weights)
+    points: list[Epoch] = []
+
+    def on_point(point: Epoch) -> None:
+        points.append(point)
+        if on_epoch:
+            on_epoch(point)
+
+    used, held_out = split_rows(len(frame), settings)
+    scorer: NetworkScorer | TreeScorer
     if choice.kind == "mlp":
-        trained = train(schema, frame, labels, settings, on_epoch=on_epoch)
-        scorer: NetworkScorer | TreeScorer = NetworkScorer(trained.encoder, trained.network)
-        curve, best, held_out = trained.curve, trained.best_epoch, trained.held_out
+        trained = train(schema, frame, labels, settings, on_epoch=on_point)
+        scorer, best = NetworkScorer(trained.encoder, trained.network), trained.best_epoch
     else:
-        used, held_out = split_rows(len(frame), settings)
         frames, parts = (frame.iloc[used], frame.iloc[held_out]), (labels[used], labels[held_out])
-        points: list[Epoch] = []
-
-        def on_point(number: int, training_loss: float, held_out_loss: float) -> None:
-            points.append(Epoch(number, training_loss, held_out_loss))
-            if on_epoch:
-                on_epoch(points[-1])
-
-        if choice.kind == "logistic":
-            encoder = fit_encoder(schema, frame)
-            inputs = (encoder.encode(frames[0]), encoder.encode(frames[1]))
-            network, best = fit_logistic(encoder, inputs, parts, choice.logistic, seed=settings.seed, on_fit=on_point)
-            scorer = NetworkScorer(encoder, network.eval())
-        else:
-            means = None if bins is None else bin_means(bins)
-            boosted = boost(schema, frames, parts, choice.boosting, seed=settings.seed, means=means)
-            for number, losses in enumerate(boosted.losses, 1):
-                on_point(number, *losses)
-            scorer, best = boosted.scorer, boosted.kept
-        curve = tuple(points)
+        fit = _logistic if choice.kind == "logistic" else _boosting
+        scorer, best = fit(schema, frames, parts, choice, settings.seed, bins, on_point)
+    held_out_rows = frame.iloc[held_out]
     if choice.calibrate and bins is None:
-        scorer = replace(scorer, calibration=_calibrated(scorer, frame.iloc[held_out], soft_labels[held_out]))
+        scorer = replace(scorer, calibration=_calibrated(scorer, held_out_rows, soft_labels[held_out]))
+    floor, seconds = loss_floor(labels[held_out]), time.perf_counter() - began
+    return Fitted(scorer, tuple(points), best, floor, held_out_rows, len(frame), weights, seconds)
+
+
+def fit_stored(
+    pool: StoredPool,
+    settings: TrainingSettings,
+    choice: ModelChoice,
+    *,
+    scratch: Path,
+    group: Group = ALONE,
+    on_epoch: OnEpoch | None = None,
+) -> Fitted:
+    """Train a model of the chosen kind on a pool on disk: a network on all rows, the other kinds on `IN_MEMORY` of them.
+
+    Args:
+        pool: What to train on.
+        settings, choice, on_epoch: As for `fit_model`; the settings should suit the pool (`stored_training.fitting`).
+        scratch: An existing folder on this machine, for encoded rows.
+        group: Processes that train a network together.
+
+    Raises:
+        ConfigError, DataError, ModelError: See `fit_model` and `train_stored`.
+    """
+    if choice.kind != "mlp":
+        frame, labels = pool.rows(0, min(len(pool), IN_MEMORY))
+        return fit_model(pool.schema, frame, labels, settings, choice, bins=pool.card.bins, on_epoch=on_epoch)
+    began = time.perf_counter()
+    weights = class_factors(pool.schema, np.array(pool.card.class_prior), choice.class_weights)
+    done = train_stored(pool, settings, scratch=scratch, weights=weights, group=group, on_epoch=on_epoch)
+    trained = done.trained
+    scorer = NetworkScorer(trained.encoder, trained.network)
+    if choice.calibrate and pool.card.bins is None:
+        scorer = replace(scorer, calibration=_calibrated(scorer, done.held_out_rows, done.held_out_labels))
     seconds = time.perf_counter() - began
-    return Fitted(scorer, curve, best, loss_floor(labels[held_out]), held_out, weights, seconds)
+    return Fitted(
+        scorer, trained.curve, trained.best_epoch, trained.floor, done.held_out_rows, len(pool), weights, seconds
+    )
+
+
+Frames = tuple[pd.DataFrame, pd.DataFrame]  # rows to learn from, held-out rows
+Labels = tuple[np.ndarray, np.ndarray]
+
+
+def _logistic(
+    schema: Schema,
+    frames: Frames,
+    labels: Labels,
+    choice: ModelChoice,
+    seed: int,
+    bins: ColumnBins | None,
+    on_epoch: OnEpoch,
+) -> tuple[NetworkScorer, int]:
+    """A number is a softmax over its bins, as with a network."""
+    encoder = fit_encoder(schema, frames[0])
+    inputs = (encoder.encode(frames[0]), encoder.encode(frames[1]))
+    network, best = fit_logistic(
+        encoder, inputs, labels, choice.logistic, seed=seed, on_fit=lambda *point: on_epoch(Epoch(*point))
+    )
+    return NetworkScorer(encoder, network.eval()), best
+
+
+def _boosting(
+    schema: Schema,
+    frames: Frames,
+    labels: Labels,
+    choice: ModelChoice,
+    seed: int,
+    bins: ColumnBins | None,
+    on_epoch: OnEpoch,
+) -> tuple[TreeScorer, int]:
+    means = None if bins is None else bin_means(bins)
+    boosted = boost(schema, frames, labels, choice.boosting, seed=seed, means=means)
+    for number, losses in enumerate(boosted.losses, 1):
+        on_epoch(Epoch(number, *losses))
+    return boosted.scorer, boosted.kept
 
 
 def _calibrated(scorer: NetworkScorer | TreeScorer, frame: pd.DataFrame, soft_labels: np.ndarray) -> Calibration:

@@ -67,16 +67,26 @@ class Network(nn.Module):
         self.weights[-1].mul_(0.3)
         self.biases[-1].copy_(prior.clamp_min(1e-6).log())
 
-    def forward(self, dense: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Logits, shape (rows, classes); with `generator` hidden units are dropped at random, as in training."""
+    def forward(
+        self,
+        dense: Tensor,
+        codes: Tensor,
+        generator: torch.Generator | None = None,
+        part: tuple[slice, int] | None = None,
+    ) -> Tensor:
+        """Logits, shape (rows, classes); with `generator` hidden units are dropped at random, as in training.
+
+        `part`: which rows these are of how many, where several processes share a batch; together they drop what one would.
+        """
+        own, rows = part or (slice(None), len(dense))
         x = dense @ self.dense + self.bias
         if codes.shape[1]:
             x = x + functional.embedding_bag(codes, self.table, mode="sum")
         for weight, bias in zip(self.weights, self.biases, strict=True):
             x = functional.relu(x)
             if generator is not None and self.dropout:
-                keep = torch.rand(x.shape, generator=generator) >= self.dropout
-                x = x * keep / (1.0 - self.dropout)
+                keep = torch.rand((rows, x.shape[1]), generator=generator)[own] >= self.dropout
+                x = x * keep.to(x.device) / (1.0 - self.dropout)
             x = x @ weight + bias
         return x
 
@@ -144,6 +154,16 @@ class NetworkScorer:
     encoder: Encoder
     network: Network
     calibration: Calibration | None = None
+
+    @property
+    def inputs_read(self) -> int:
+        """Numbers that are read of a row: dense ones, and one a category."""
+        return self.encoder.n_dense + self.encoder.n_codes
+
+    @property
+    def parameters(self) -> int:
+        """Weights."""
+        return sum(p.numel() for p in self.network.parameters())
 
     def scores(self, frame: pd.DataFrame) -> np.ndarray:
         """Raw scores of the classes, float64, shape (rows, classes)."""

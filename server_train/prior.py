@@ -91,7 +91,7 @@ def joint_model(pool: Pool, generators: Sequence[Generator]) -> Generator:
         critic=None,
         shares=shares,
         class_prior=pool.prior,
-        noisy_rows=round(sum(m.noisy_rows for m in pool.members)),
+        noisy_rows=round(sum(m.weight * m.counted_rows for m in pool.members)),
     )
 
 
