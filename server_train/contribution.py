@@ -158,7 +158,7 @@ def counted_rows(noisy_rows: Sequence[float]) -> np.ndarray:
     """Rows of each institution as they count: from `FEWEST` institutions on at most `MOST_TIMES` the others' median."""
     rows = np.maximum(np.asarray(noisy_rows, dtype=float), 1.0)
     if len(rows) < FEWEST:
-        return rows
+        return np.asarray(rows)
     return np.array([min(float(n), MOST_TIMES * float(np.median(np.delete(rows, i)))) for i, n in enumerate(rows)])
 
 
