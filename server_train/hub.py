@@ -168,6 +168,7 @@ def train_global(
         rows=rows,
         rng=np.random.default_rng(settings.seed),
         progress=lambda done, total: progress("pool", done, total),
+        sites=[r.site for r in intake.received],
     )
     if intake.schema.task is None:
         return _publish_pool(intake, pool, export_pool)
@@ -225,7 +226,11 @@ def _publish_pool(intake: Intake, pool: Pool, export_pool: Path | None) -> PoolR
         institutions=[_institution(r, pool, i) for i, r in enumerate(intake.received)],
         privacy=_readings(intake.received),
         rehearsal=any(r.manifest.rehearsal for r in intake.received),
-        notes=("The schema names no target: the rows were pooled, and no model was trained.", *intake.notes),
+        notes=(
+            "The schema names no target: the rows were pooled, and no model was trained.",
+            *intake.notes,
+            *pool.notes,
+        ),
     )
 
 

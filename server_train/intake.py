@@ -19,6 +19,7 @@ from server_train.hub_heads import after_all
 from server_train.hub_store import HubStore, now
 from server_train.hub_trust import Signers
 from server_train.pool import Generator, guarded
+from server_train.representation import Site, site_of
 
 SUFFIX = ".distill"
 
@@ -32,12 +33,14 @@ class Received:
         bundle: The contents.
         generator: Draws rows and holds the class head.
         voucher: The trusted key (hex) that speaks for its signer; None: nobody does.
+        site: What the joint components are fitted to; None where no pairs travelled.
     """
 
     name: str
     bundle: Bundle
     generator: Generator
     voucher: str | None
+    site: Site | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -134,7 +137,8 @@ def receive(
 
 def _received(name: str, bundle: Bundle, signers: Signers) -> Received:
     generator = guarded(name, "reading its generator", lambda: generators.generator_of(bundle))
-    return Received(name, bundle, generator, signers.voucher(bundle))
+    site = guarded(name, "reading its statistics", lambda: site_of(bundle, generator))
+    return Received(name, bundle, generator, signers.voucher(bundle), site)
 
 
 def _verified(path: Path, signers: Signers, allow_unknown_signers: bool, allow_rehearsal: bool) -> Bundle:

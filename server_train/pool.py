@@ -3,8 +3,9 @@
 Institution i describes its features p_i(x) and its class head p_i(y | x), learnt where classes have its own
 frequencies pi_i. The evidence log p_i(y | x) - log pi_i(y) is free of those frequencies; evidence of all heads is
 averaged by information (see `contribution`), the global frequencies pi are put back, and the result is corrected towards what
-institutions say of their own rows (see `union_head`). Rows are drawn in proportion to noisy row counts, labelled by that
-head, and an intercept makes the mean label frequency equal pi.
+institutions say of their own rows (see `union_head`). Rows are drawn in proportion to noisy row counts, from components that
+are fitted to all institutions at once where pairs travelled (see `representation`), labelled by that head, and an intercept
+makes the mean label frequency equal pi.
 A target that is a number is pooled by its common bins (see `number_bins`); without a target the rows are pooled as drawn.
 Everything here is post-processing of the bundles: any number of rows, any seed, no budget.
 """
@@ -30,6 +31,7 @@ from server_train.contribution import (
 )
 from server_train.features import class_codes
 from server_train.number_bins import as_binned, on_common_bins, target_codes
+from server_train.representation import Joint, Site, joint_or_plain
 from server_train.union_head import FIT_ROWS, find_cells, fit_correction
 
 EVIDENCE_LIMIT = 10.0  # natural-log units; what one head may say about one class of one row
@@ -79,6 +81,7 @@ class Pool:
         prior: Global class frequencies.
         notes: What a reader should know, in plain words.
         bins: Common bins of a target that is a number; None for any other.
+        joint: The joint components; None where they could not be fitted.
     """
 
     schema: Schema
@@ -89,6 +92,7 @@ class Pool:
     prior: np.ndarray
     notes: tuple[str, ...]
     bins: ColumnBins | None = None
+    joint: Joint | None = None
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -107,6 +111,7 @@ def draw_pool(
     rows: int,
     rng: np.random.Generator,
     progress: Callable[[int, int], None] | None = None,
+    sites: Sequence[Site | None] = (),
 ) -> Pool:
     """Draw `rows` rows from all generators and label them from the class heads.
 
@@ -120,11 +125,13 @@ def draw_pool(
         rows: How many rows; at least one an institution.
         rng: Source of every draw.
         progress: Called with (rows labelled so far, rows) now and then.
+        sites: What the joint components are fitted to, in the same order, None where no pairs travelled; empty: rows are
+            drawn from each generator as it came.
 
     Raises:
         BundleError: a generator fails, or gives rows or probabilities that cannot be right.
     """
-    bins, classes = None, len(schema.classes)
+    bins, classes, came = None, len(schema.classes), generators
     if schema.task == "number":
         names = [name for name, _ in generators]
         binned = as_binned([g for _, g in generators])
@@ -132,32 +139,39 @@ def draw_pool(
         generators, classes = list(zip(names, spoken, strict=True)), bins.n_bins
     members = weigh(generators, classes=classes if schema.task else 1)
     counts = allocate(rows, np.array([m.row_share for m in members]))
-    streams = rng.spawn(len(members))
+    *streams, fitting = rng.spawn(len(members) + 1)
+    drawers, joint, notes = _drawers(came, members, sites, fitting)
     drawn = [
-        _draw(schema, name, generator, int(count), stream)
-        for (name, generator), count, stream in zip(generators, counts, streams, strict=True)
+        _draw(schema, name, drawer, int(count), stream)
+        for (name, _), drawer, count, stream in zip(came, drawers, counts, streams, strict=True)
     ]
     order = rng.permutation(int(counts.sum()))
     frame = stack(schema, drawn).iloc[order].reset_index(drop=True)
     origin = np.repeat(np.arange(len(members)), counts)[order]
     prior = global_prior(members)
-    notes = [] if heads_connect(members) or schema.task is None else [_NO_HEADS]
     if schema.task is None:
-        return Pool(schema, frame, np.ones((len(frame), 1), np.float32), origin, members, prior, ())
-    if notes:
+        return Pool(
+            schema, frame, np.ones((len(frame), 1), np.float32), origin, members, prior, tuple(notes), joint=joint
+        )
+    if not heads_connect(members):
+        notes += [_NO_HEADS]
         soft = np.eye(classes)[_codes(schema, bins, frame)]
     else:
         soft, corrected = _soft_labels(schema, frame, origin, generators, members, progress)
         notes += [] if corrected else [_NO_CORRECTION]
         frame[schema.target] = _labels(schema, bins, soft, rng)
         notes += [_FEW.format(m.institution) for m in members if m.head_share == 0]
-    return Pool(schema, frame, soft.astype(np.float32), origin, members, prior, tuple(notes), bins)
+    return Pool(schema, frame, soft.astype(np.float32), origin, members, prior, tuple(notes), bins, joint)
 
 
 _NO_HEADS = (
     "No combination of class heads tells all classes apart (most institutions hold one class only), so the pooled rows "
     "keep the labels they were drawn with. What tells institutions apart then looks like what tells classes apart: "
     "trust the model only after an evaluation on real rows that hold several classes."
+)
+_PLAIN = (
+    "The rows of {} are drawn from its bundle as it came: its pair statistics did not travel, or the components fitted to all "
+    "institutions lie farther from them."
 )
 _NO_CORRECTION = (
     "Correcting the averaged class heads towards what institutions say of their own rows made them agree less on rows that "
@@ -249,6 +263,25 @@ def _evidence(logs: np.ndarray, member: Contribution) -> np.ndarray:
     """What a head says beyond its institution's class frequencies, limited on both sides."""
     own = np.log(smoothed_prior(member.noisy_rows, np.asarray(member.class_prior)))
     return np.asarray(np.clip(np.maximum(logs, LOWEST_LOG) - own, -EVIDENCE_LIMIT, EVIDENCE_LIMIT))
+
+
+def _drawers(
+    generators: Sequence[tuple[str, Generator]],
+    members: Sequence[Contribution],
+    sites: Sequence[Site | None],
+    rng: np.random.Generator,
+) -> tuple[list[Generator], Joint | None, list[str]]:
+    """Whom each institution's rows are drawn from, the joint components, and notes on whom they do not serve."""
+    came = [g for _, g in generators]
+    if not sites:
+        return came, None, []
+    rows = np.array([m.row_share for m in members])
+    names = ", ".join(name for name, _ in generators)
+    trust = np.array([float(getattr(m, "weight", 1.0)) for m in members])
+    better, joint = guarded(names, "fitting all statistics", lambda: joint_or_plain(sites, rows, trust, rng))
+    plain = [name for (name, _), drawer in zip(generators, better, strict=True) if drawer is None]
+    notes = [_PLAIN.format(name) for name in plain] if len(generators) > 1 else []
+    return [drawer or own for drawer, own in zip(better, came, strict=True)], joint, notes
 
 
 def _soft_labels(
