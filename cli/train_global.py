@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from server_train.hub import GlobalResult, PoolResult
 
 DEFAULT_OUT = "global-model"
-STAGES = {"verify": "verifying bundles", "pool": "pooling and labelling", "train": "training"}
+STAGES = {
+    "verify": "verifying bundles",
+    "pool": "pooling and labelling",
+    "train": "training",
+    "personalise": "personalising",
+}
 
 
 def train_global(
@@ -32,6 +37,9 @@ def train_global(
     export_pool: Annotated[
         Path | None, typer.Option(help="Also write the pooled rows, CSV or Parquet.", metavar="FILE")
     ] = None,
+    personalise: Annotated[
+        bool, typer.Option("--personalise", help="Also train a model for each institution: DIR/personal/NAME.")
+    ] = False,
     rows: Annotated[int | None, typer.Option(help="Rows to pool; else by the institutions' sizes.", min=20)] = None,
     seed: Annotated[int, typer.Option(help="Repeats pool and training (post-processing: it may be known).", min=0)] = 0,
     allow_rehearsal: RehearsalOption = False,
@@ -61,6 +69,7 @@ def train_global(
                 allow_unknown_signers=allow_unknown_signers,
                 allow_rehearsal=allow_rehearsal,
                 export_pool=export_pool,
+                personalise=personalise,
                 settings=TrainingSettings(seed=seed),
                 progress=progress,
             )

@@ -6,8 +6,8 @@ all; whatever goes wrong before leaves an earlier model as it was.
 
 import platform
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +25,7 @@ from server_train.hub_store import HubStore
 from server_train.intake import Intake, Received, find_bundles, receive
 from server_train.model import CARD, WEIGHTS, Model, ModelCard, probabilities, save_model
 from server_train.number_bins import bin_means, stored_bins
+from server_train.personal import FOLDER, folder_names, train_personal
 from server_train.pool import Pool, default_rows, draw_pool
 from server_train.report import render_report
 from server_train.training import Trained, TrainingSettings, settings_as_dict, train
@@ -43,11 +44,13 @@ class GlobalResult:
         folder: Holds model.safetensors, model.json and report.html.
         card: What model.json says.
         pool_path: The exported pool, if one was asked for.
+        personal: Folder of each institution's personalised model, where one was asked for and trained.
     """
 
     folder: Path
     card: ModelCard
     pool_path: Path | None
+    personal: dict[str, Path] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The result as one JSON object."""
@@ -58,6 +61,7 @@ class GlobalResult:
             "model": str(self.folder),
             "report": str(self.folder / REPORT),
             "pool": str(self.pool_path) if self.pool_path else None,
+            "personal": {name: str(folder) for name, folder in self.personal.items()},
             "schema": self.card.schema_.name,
             "rows": training["rows"],
             "epochs": training["epochs"],
@@ -122,6 +126,7 @@ def train_global(
     allow_unknown_signers: bool = False,
     allow_rehearsal: bool = False,
     export_pool: Path | None = None,
+    personalise: bool = False,
     settings: TrainingSettings | None = None,
     progress: Progress = silent,
 ) -> GlobalResult | PoolResult:
@@ -136,6 +141,7 @@ def train_global(
         allow_unknown_signers: Let bundles of other signers in too.
         allow_rehearsal: Let bundles in that are not private.
         export_pool: Also write the pooled rows there (CSV or Parquet).
+        personalise: Also train a model for each institution (see `personal`), into `out`/personal/NAME.
         settings: Of the training; its seed also draws the pool.
         progress: Called with stage, steps done, steps in all.
 
@@ -159,6 +165,10 @@ def train_global(
             "this schema names no target, so there is nothing to train a model for. Ask for the pooled rows alone "
             "(--export-pool FILE), or agree on a schema with a target."
         )
+    if intake.schema.task is None and personalise:
+        raise ConfigError(
+            "this schema names no target, so there are no models to personalise. Leave --personalise out."
+        )
     generators = [(r.name, r.generator) for r in intake.received]
     rows = rows or default_rows(g.noisy_rows for _, g in generators)
     progress("pool", 0, rows)
@@ -177,8 +187,35 @@ def train_global(
         pool.schema, pool.frame, pool.soft_labels, settings, on_epoch=lambda e: progress("train", e.number, epochs)
     )
     progress("train", epochs, epochs)
+    personal = _personal(intake, pool, settings, progress) if personalise else {}
+    if personalise:
+        pool = replace(pool, notes=(*pool.notes, *_on_personal(pool, personal)))
     model = Model(_card(intake, pool, trained, settings), trained.encoder, trained.network)
-    return _publish(model, pool, out, export_pool)
+    return _publish(model, pool, out, export_pool, personal)
+
+
+def _personal(intake: Intake, pool: Pool, settings: TrainingSettings, progress: Progress) -> dict[str, Model]:
+    """Each institution's personalised model, by its name; none for one whose part of the pool is too small."""
+    ran = train_personal(pool, settings, lambda done, total: progress("personalise", done, total))
+    parts = {member.institution: part for member, part in zip(pool.members, ran, strict=True) if part is not None}
+    return {
+        name: Model(_card(intake, own, trained, settings), trained.encoder, trained.network)
+        for name, (own, trained) in parts.items()
+    }
+
+
+def _on_personal(pool: Pool, personal: Mapping[str, Model]) -> list[str]:
+    """What a reader should know of the personalised models."""
+    absent = ", ".join(m.institution for m in pool.members if m.institution not in personal)
+    made = ", ".join(f"{FOLDER}/{place} ({name})" for name, place in _places(personal).items())
+    return ([f"Personalised models: {made}."] if made else []) + (
+        [f"No personalised model, since too few of the pooled rows are theirs: {absent}."] if absent else []
+    )
+
+
+def _places(personal: Mapping[str, Model]) -> dict[str, str]:
+    """Folder name of each personalised model."""
+    return dict(zip(personal, folder_names(list(personal)), strict=True))
 
 
 def _check_targets(out: Path, rows: int | None, export_pool: Path | None) -> None:
@@ -194,7 +231,9 @@ def _check_targets(out: Path, rows: int | None, export_pool: Path | None) -> Non
             raise ConfigError(f"--export-pool {export_pool}: its folder does not exist, or it is a folder itself.")
 
 
-def _publish(model: Model, pool: Pool, out: Path, export_pool: Path | None) -> GlobalResult:
+def _publish(
+    model: Model, pool: Pool, out: Path, export_pool: Path | None, personal: Mapping[str, Model]
+) -> GlobalResult:
     """Write everything beside `out`, then move it there: as a whole, or file by file into an existing folder."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
@@ -202,6 +241,10 @@ def _publish(model: Model, pool: Pool, out: Path, export_pool: Path | None) -> G
         work.mkdir()
         card = save_model(model, work)
         (work / REPORT).write_text(render_report(card), "utf-8")
+        places = _places(personal)
+        for name, own in personal.items():
+            (work / FOLDER / places[name]).mkdir(parents=True)
+            save_model(own, work / FOLDER / places[name])
         if export_pool is not None:
             inside = export_pool.parent == out and not out.exists()  # then it moves there with the folder
             write_table(pool.frame, work / export_pool.name if inside else export_pool)
@@ -209,9 +252,13 @@ def _publish(model: Model, pool: Pool, out: Path, export_pool: Path | None) -> G
             work.rename(out)
         else:
             (out / CARD).unlink(missing_ok=True)
+            if (out / FOLDER).is_dir():  # personalised models of the model that goes
+                (out / FOLDER).rename(work / f"old-{FOLDER}")
+            if personal:
+                (work / FOLDER).rename(out / FOLDER)
             for name in FILES:
                 (work / name).replace(out / name)
-    return GlobalResult(out, card, export_pool)
+    return GlobalResult(out, card, export_pool, {name: out / FOLDER / place for name, place in places.items()})
 
 
 def _publish_pool(intake: Intake, pool: Pool, export_pool: Path | None) -> PoolResult:

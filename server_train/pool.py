@@ -159,7 +159,7 @@ def draw_pool(
     else:
         soft, corrected = _soft_labels(schema, frame, origin, generators, members, progress)
         notes += [] if corrected else [_NO_CORRECTION]
-        frame[schema.target] = _labels(schema, bins, soft, rng)
+        frame[schema.target] = draw_labels(schema, bins, soft, rng)
         notes += [_FEW.format(m.institution) for m in members if m.head_share == 0]
     return Pool(schema, frame, soft.astype(np.float32), origin, members, prior, tuple(notes), bins, joint)
 
@@ -346,7 +346,7 @@ def _codes(schema: Schema, bins: ColumnBins | None, frame: pd.DataFrame) -> np.n
     return class_codes(schema, frame) if bins is None else target_codes(bins, frame[schema.target])
 
 
-def _labels(
+def draw_labels(
     schema: Schema, bins: ColumnBins | None, soft: np.ndarray, rng: np.random.Generator
 ) -> "np.ndarray | pd.Series[Any]":
     """One label a row, drawn from its probabilities, in the schema's own values; a number from inside its bin."""
