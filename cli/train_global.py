@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli.common import JsonOption, ProjectOption, progress_console, project_at, reporting
-from cli.hub import HubOption, RehearsalOption, TrustOption, UnknownOption, hub_store, public_keys
+from cli.hub import (
+    HubOption,
+    RegistryOption,
+    RehearsalOption,
+    TrustOption,
+    UnknownOption,
+    hub_store,
+    public_keys,
+    registry_at,
+)
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -59,6 +68,7 @@ def train_global(
     trust: TrustOption = None,
     allow_unknown_signers: UnknownOption = False,
     hub: HubOption = None,
+    registry: RegistryOption = None,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
@@ -67,6 +77,7 @@ def train_global(
     Every signer must be trusted, and every bundle must agree with all that the hub has seen of its ledger, which it remembers.
     Pools of any size are trained on from disk; several processes share the work by --prepare FILE, then
     `torchrun --nproc-per-node N -m server_train --pool FILE --out DIR`.
+    Each model is kept as a version in the registry of models (`distill models`), models.db.
     Where the schema names no target there is no model to train: --export-pool FILE then gives the pooled rows alone.
     """
     with reporting(as_json, interrupted="No model was written.") as report:
@@ -77,7 +88,7 @@ def train_global(
         from server_train.training import TrainingSettings
 
         choice = ModelChoice(kind=model, class_weights=read_class_weights(class_weights), calibrate=calibrate)
-        with _bars(quiet=as_json) as progress:
+        with bars(quiet=as_json) as progress:
             result = run(
                 bundles or _bundles_in(project),
                 out=out or project / DEFAULT_OUT,
@@ -91,6 +102,7 @@ def train_global(
                 settings=TrainingSettings(seed=seed),
                 choice=choice,
                 onnx=onnx,
+                registry=registry_at(registry, project),
                 progress=progress,
             )
         report(result.as_dict(), _summary(result) if isinstance(result, GlobalResult) else _pooled(result))
@@ -105,7 +117,7 @@ def _bundles_in(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _bars(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+def bars(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """One progress bar a stage, on stderr."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -133,6 +145,11 @@ def _summary(result: "GlobalResult") -> "Group":
         *(["REHEARSAL: NOT PRIVATE. This model must not leave the house."] if card.rehearsal else []),
         *(f"note: {note}" for note in training["notes"]),
         f"model: {result.folder}  (report: {result.folder / 'report.html'})",
+        *(
+            [f"version {result.version.number} in the registry, digest {result.version.digest}"]
+            if result.version
+            else []
+        ),
         *([f"pool: {result.pool_path}"] if result.pool_path else []),
     ]
     title = Text(f"global model for {card.schema_.target} ({card.schema_.name})")

@@ -29,6 +29,8 @@ DistillError
  │  └ LedgerConflictError    bundles of one data set contradict each other: budget may have been spent twice
  │     └ LedgerForkError     their ledgers part ways
  ├ HubFileError     the hub's memory cannot be used
+ ├ RegistryError    the registry of models cannot be used
+ │  └ RegistryTamperedError  it holds something else than was recorded
  └ ModelError       a trained model cannot be read or does not fit the data
 
 Messages name what, where and the mend. They quote public values (names, bounds, budgets), never a record.
@@ -149,6 +151,14 @@ class LedgerForkError(LedgerConflictError):
 
 class HubFileError(DistillError):
     """The file that holds the hub's memory is damaged, in use or cannot be written."""
+
+
+class RegistryError(DistillError):
+    """The registry of models is missing, in use or cannot be read or written."""
+
+
+class RegistryTamperedError(RegistryError):
+    """The registry of models is damaged, or a version or a file in it is not what was recorded."""
 
 
 class ModelError(DistillError):

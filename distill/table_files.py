@@ -97,10 +97,9 @@ def write_table(frame: "pd.DataFrame", path: Path) -> None:
 def write_parts(parts: "Iterable[pd.DataFrame]", path: Path, types: "pa.Schema | None" = None) -> None:
     """Write a table that comes in parts of the same columns, as `write_table` does; `types`: of the columns in Parquet."""
     suffix = check_suffix(path)
-    temporary = durable.temporary_beside(path)
-    try:
-        with durable.wrapped("write", path, DataError):
-            with temporary.open("xb") as file:
+    with durable.wrapped("write", path, DataError), durable.staged(path) as temporary:
+        try:
+            with temporary.open("wb") as file:
                 if suffix in CSV_SUFFIXES:
                     _write_csv(parts, file)
                 else:
@@ -108,9 +107,9 @@ def write_parts(parts: "Iterable[pd.DataFrame]", path: Path, types: "pa.Schema |
                 file.flush()
                 os.fsync(file.fileno())
             durable.put_in_place(temporary, path, overwrite=True)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def _write_csv(parts: "Iterable[pd.DataFrame]", file: Any) -> None:

@@ -4,46 +4,37 @@ The only module that knows the order: intake, pool, training, model, report. Wha
 all; whatever goes wrong before leaves an earlier model as it was.
 """
 
-import platform
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distill import check
+from distill import check, durable
 from distill.errors import ConfigError
 from distill.table_files import PARQUET_SUFFIXES, check_suffix
 from distill.tables import write_table
-from server_train.evaluation import Evaluation, NumberEvaluation, evaluate_numbers, evaluate_scores
-from server_train.features import class_codes, target_numbers
+from server_train.card import make_card, make_pool_card
 from server_train.hub_store import HubStore
-from server_train.intake import Intake, Received, find_bundles, receive
+from server_train.intake import find_bundles, receive
 from server_train.kinds import IN_MEMORY, Fitted, ModelChoice, fit_model, fit_stored
-from server_train.model import CARD, ONNX, WEIGHTS, Model, ModelCard, save_model
-from server_train.number_bins import bin_means, stored_bins
+from server_train.model import ONNX, Model, ModelCard, save_model
+from server_train.model_version import Version
 from server_train.onnx_graph import write_onnx
 from server_train.onnx_model import onnx_packages
-from server_train.pool import Drawer, Pool, default_rows, draw_pool
+from server_train.pool import Pool, default_rows, draw_pool
 from server_train.pool_file import PoolCard, StoredPool, export_rows
 from server_train.pool_stream import draw_pool_file
+from server_train.publishing import REPORT, put, read_folder, settle, staged
+from server_train.recipe import recipe_of
+from server_train.registry import Registry
 from server_train.report import render_report
 from server_train.stored_training import fitting
 from server_train.training import Epoch, TrainingSettings
 
-REPORT = "report.html"
-FILES = (WEIGHTS, ONNX, REPORT, CARD)  # the card last: without it there is no model, so no reader meets half of one
 LARGEST_POOL = 100_000_000
-SHIFTED = (
-    "Class weights without calibration: the scores rank rows, but are not probabilities, since they believe in class "
-    "frequencies that are multiplied by the weights."
-)
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
 
 
@@ -55,11 +46,13 @@ class GlobalResult:
         folder: Holds model.safetensors, model.json and report.html.
         card: What model.json says.
         pool_path: The exported pool, if one was asked for.
+        version: What the registry keeps of it; None: there is no registry.
     """
 
     folder: Path
     card: ModelCard
     pool_path: Path | None
+    version: Version | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The result as one JSON object."""
@@ -69,8 +62,12 @@ class GlobalResult:
         return {
             "model": str(self.folder),
             "report": str(self.folder / REPORT),
+            "onnx": str(self.folder / ONNX) if (self.folder / ONNX).exists() else None,
             "pool": str(self.pool_path) if self.pool_path else None,
+            "version": self.version.number if self.version else None,
+            "version_digest": self.version.digest if self.version else None,
             "schema": self.card.schema_.name,
+            "kind": self.card.kind,
             "rows": training["rows"],
             "epochs": training["epochs"],
             **figure,
@@ -138,6 +135,7 @@ def train_global(
     settings: TrainingSettings | None = None,
     choice: ModelChoice | None = None,
     onnx: bool = False,
+    registry: Registry | None = None,
     progress: Progress = silent,
 ) -> GlobalResult | PoolResult:
     """Train one model from bundles; where their schema names no target, only pool them (`export_pool` must say where to).
@@ -155,17 +153,22 @@ def train_global(
         settings: Of the training; its seed also draws the pool.
         choice: Kind of model, class weights, calibration; None: the default ones.
         onnx: Also write model.onnx.
+        registry: Keeps the model as a version; it is there before `out` is touched. None: nothing is kept.
         progress: Called with stage, steps done, steps in all.
 
     Raises:
         ConfigError: `out`, `rows` or `export_pool` cannot be used, or there is nothing to predict and no pool is asked for.
         BundleError, HubFileError: see `intake.receive`. Bundles that passed it are remembered, whatever happens afterwards.
+        RegistryError: the model cannot be registered; `out` is as it was then.
     """
     settings, choice = settings or TrainingSettings(), choice or ModelChoice()
     if onnx:
         onnx_packages()
     out, export_pool = out.absolute(), export_pool and export_pool.absolute()
     _check_targets(out, rows, export_pool, prepare)
+    settle(out)
+    for written in filter(None, (export_pool, prepare)):
+        durable.sweep(written)
     intake = receive(
         find_bundles(places),
         trusted=trusted,
@@ -182,34 +185,35 @@ def train_global(
     generators = [(r.name, r.generator) for r in intake.received]
     rows = rows or default_rows(g.noisy_rows for _, g in generators)
     progress("pool", 0, rows)
-    rng = np.random.default_rng(settings.seed)
-    drawn = partial(progress, "pool")
-    with _beside(out) as folder:
-        pool: Pool | StoredPool
-        if rows <= IN_MEMORY and prepare is None:
-            pool = draw_pool(intake.schema, generators, rows=rows, rng=rng, progress=drawn)
-            card = _pool_card(intake, pool)
-        else:
-            path = prepare or folder / "pool.parquet"
-            write = partial(draw_pool_file, path, intake.schema, generators, rows=rows, rng=rng, progress=drawn)
-            pool = write(card=lambda drawer: _pool_card(intake, drawer))
-            card = pool.card
-        if prepare is not None:
-            return _pool_result(card, prepare, _PREPARED)
+    rng, drawn = np.random.default_rng(settings.seed), partial(progress, "pool")
+    recipe, settings = recipe_of(rows, settings, choice), fitting(settings, rows)
+    if rows <= IN_MEMORY and prepare is None:
+        pool = draw_pool(intake.schema, generators, rows=rows, rng=rng, progress=drawn)
+        card = make_pool_card(intake, pool)
         if intake.schema.task is None:
-            assert export_pool is not None
-            export_pool.parent.mkdir(exist_ok=True)  # --out itself may be named as its folder
-            _export(pool, export_pool)
-            return _pool_result(card, export_pool, _ROWS_ALONE)
-        fitted = _fit(pool, settings, choice, folder, progress)
-        return publish(model_of(card, fitted, settings, choice), out, pool, export_pool, onnx=onnx)
+            return _publish_pool(card, pool, export_pool)
+        fitted = _fit(pool, settings, choice, out, progress)
+        return publish(card, fitted, settings, choice, out, pool, export_pool, registry, recipe, onnx=onnx)
+    write = partial(draw_pool_file, schema=intake.schema, generators=generators, rows=rows, rng=rng, progress=drawn)
+    describe = partial(make_pool_card, intake)
+    if prepare is not None:
+        return _pool_result(write(prepare, card=describe).card, prepare, _PREPARED)
+    with staged(out) as scratch:
+        stored = write(scratch / "pool.parquet", card=describe)
+        if intake.schema.task is None:
+            return _publish_pool(stored.card, stored, export_pool)
+        fitted = _fit(stored, settings, choice, scratch, progress)
+        return publish(stored.card, fitted, settings, choice, out, stored, export_pool, registry, recipe, onnx=onnx)
+
+
+_ROWS_ALONE = "The schema names no target: the rows were pooled, and no model was trained."
+_PREPARED = "The pool is ready for `python -m server_train --pool FILE --out DIR`; no model was trained."
 
 
 def _fit(
     pool: Pool | StoredPool, settings: TrainingSettings, choice: ModelChoice, scratch: Path, progress: Progress
 ) -> Fitted:
-    """Train on a pool, wherever it is."""
-    settings = fitting(settings, len(pool))
+    """Train on a pool, wherever it is; `scratch` is for one on disk."""
     steps = choice.steps(settings, len(pool))
 
     def on_epoch(epoch: Epoch) -> None:
@@ -223,10 +227,6 @@ def _fit(
         )
     progress("train", steps, steps)
     return fitted
-
-
-_ROWS_ALONE = "The schema names no target: the rows were pooled, and no model was trained."
-_PREPARED = "The pool is ready for `python -m server_train --pool FILE --out DIR`; no model was trained."
 
 
 def _check_targets(out: Path, rows: int | None, export_pool: Path | None, prepare: Path | None) -> None:
@@ -247,41 +247,41 @@ def _check_targets(out: Path, rows: int | None, export_pool: Path | None, prepar
             raise ConfigError(f"--prepare {prepare}: name a .parquet file in a folder that exists.")
 
 
-@contextmanager
-def _beside(out: Path) -> Iterator[Path]:
-    """A folder beside `out` for what is not ready yet; it is gone at the end."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        yield Path(temporary)
-
-
 def publish(
-    model: Model,
+    pool_card: PoolCard,
+    fitted: Fitted,
+    settings: TrainingSettings,
+    choice: ModelChoice,
     out: Path,
     pool: Pool | StoredPool | None = None,
     export_pool: Path | None = None,
+    registry: Registry | None = None,
+    recipe: dict[str, Any] | None = None,
     *,
     onnx: bool = False,
 ) -> GlobalResult:
-    """Write everything beside `out`, then move it there: as a whole, or file by file into an existing folder."""
-    with _beside(out) as temporary:
-        work = temporary / "model"
-        work.mkdir()
+    """Write everything beside `out`, register it, then move it there: as a whole, or file by file into an existing folder."""
+    model = Model(make_card(pool_card, fitted, settings, choice), fitted.scorer)
+    with staged(out) as work:
         card = save_model(model, work)
         if onnx:
             write_onnx(Model(card, model.scorer), work / ONNX)
         (work / REPORT).write_text(render_report(card), "utf-8")
+        files = read_folder(work)  # before the pool comes, which is no part of the model
         if pool is not None and export_pool is not None:
             inside = export_pool.parent == out and not out.exists()  # then it moves there with the folder
             _export(pool, work / export_pool.name if inside else export_pool)
-        if not out.exists():
-            work.rename(out)
-        else:
-            (out / CARD).unlink(missing_ok=True)
-            (out / ONNX).unlink(missing_ok=True)  # of an earlier model
-            for name in (name for name in FILES if (work / name).exists()):
-                (work / name).replace(out / name)
-    return GlobalResult(out, card, export_pool)
+        version = registry.add(card, files, recipe or {}) if registry else None
+        put(work, out)
+    return GlobalResult(out, card, export_pool, version)
+
+
+def _publish_pool(card: PoolCard, pool: Pool | StoredPool, export_pool: Path | None) -> PoolResult:
+    """Write the pooled rows and nothing else."""
+    assert export_pool is not None
+    export_pool.parent.mkdir(exist_ok=True)  # --out itself may be named as its folder
+    _export(pool, export_pool)
+    return _pool_result(card, export_pool, _ROWS_ALONE)
 
 
 def _export(pool: Pool | StoredPool, path: Path) -> None:
@@ -303,116 +303,3 @@ def _pool_result(card: PoolCard, path: Path, note: str) -> PoolResult:
         rehearsal=card.rehearsal,
         notes=(note, *card.notes),
     )
-
-
-def _pool_card(intake: Intake, pool: Pool | Drawer) -> PoolCard:
-    """What is known of a pool before anything is trained on it."""
-    return PoolCard(
-        schema=pool.schema,
-        target_bins=stored_bins(pool.bins) if pool.bins is not None else None,
-        rows=int(pool.counts.sum()),
-        class_prior=tuple(pool.prior.tolist()),
-        notes=(*intake.notes, *pool.notes),
-        institutions=[_institution(r, pool, i) for i, r in enumerate(intake.received)],
-        privacy=_readings(intake.received),
-        rehearsal=any(r.manifest.rehearsal for r in intake.received),
-    )
-
-
-def model_of(pool: PoolCard, fitted: Fitted, settings: TrainingSettings, choice: ModelChoice) -> Model:
-    """The trained model with everything that `model.json` tells, but the digest of the weights."""
-    weighted = choice.class_weights is not None
-    card = ModelCard(
-        kind=choice.kind,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions=versions(),
-        schema=pool.schema_,
-        schema_digest=pool.schema_.digest(),
-        preprocessing=fitted.encoder.curves if fitted.encoder else {},
-        target_bins=pool.target_bins,
-        hidden=settings.hidden if choice.kind == "mlp" else (),
-        calibration=fitted.scorer.calibration,
-        training={
-            "rows": fitted.rows,
-            "held_out_rows": len(fitted.held_out_rows),
-            "epochs": len(fitted.curve),
-            "best_epoch": fitted.best_epoch,
-            "seconds": round(fitted.seconds, 2),
-            "inputs": fitted.inputs,
-            "parameters": fitted.parameters,
-            "settings": choice.as_dict(settings),
-            "class_prior": list(pool.class_prior),
-            "class_weights": fitted.weights.tolist() if weighted else None,
-            "loss_floor": fitted.floor,
-            "curve": [[e.number, e.training_loss, e.validation_loss] for e in fitted.curve],
-            "held_out": _held_out(pool, fitted).as_dict(),
-            "notes": [*pool.notes, *([SHIFTED] if weighted and not choice.calibrate else [])],
-        },
-        institutions=pool.institutions,
-        privacy=pool.privacy,
-        rehearsal=pool.rehearsal,
-    )
-    return Model(card, fitted.scorer)
-
-
-def _held_out(pool: PoolCard, fitted: Fitted) -> Evaluation | NumberEvaluation:
-    """How well the model ranks the held-out synthetic rows by their drawn labels, or predicts their drawn numbers."""
-    frame = fitted.held_out_rows
-    scores = fitted.scorer.probabilities(frame)
-    if pool.bins is not None:
-        return evaluate_numbers(target_numbers(pool.schema_, frame), scores @ bin_means(pool.bins))
-    return evaluate_scores(class_codes(pool.schema_, frame), scores, pool.schema_.classes)
-
-
-def _institution(received: Received, pool: Pool | Drawer, position: int) -> dict[str, Any]:
-    """One institution's row in card and report: who, what it cost, what it weighs, what it sent."""
-    manifest, member = received.manifest, pool.members[position]
-    return {
-        "institution": received.name,
-        "file": received.bundle.path.name,
-        "bytes": received.bundle.size,
-        "sha256": received.bundle.digest,
-        "public_key": manifest.public_key,
-        "dataset": manifest.dataset,
-        "ledger_head": manifest.ledger.head,
-        "created": str(manifest.created),
-        "software": str(manifest.software),
-        "rehearsal": manifest.rehearsal,
-        "epsilon": manifest.privacy.epsilon,
-        "delta": manifest.privacy.delta,
-        "unit": manifest.privacy.unit,
-        "relation": manifest.privacy.relation,
-        "noisy_rows": member.noisy_rows,
-        "class_prior": list(member.class_prior),
-        "label_balance": member.label_balance,
-        "head_information": member.head_information,
-        "row_share": member.row_share,
-        "head_share": member.head_share,
-        "pooled_rows": int(pool.counts[position]),
-    }
-
-
-def _readings(received: Sequence[Received]) -> dict[str, Any]:
-    """Both readings of the budgets across institutions.
-
-    Disjoint: no person's rows are at two institutions, so each is protected by its own institution's budget and the
-    worst one bounds them all (parallel composition). Overlapping: a person may be everywhere, so budgets add up.
-    """
-    budgets = [(r.manifest.privacy.epsilon, r.manifest.privacy.delta) for r in received]
-    return {
-        "disjoint": {"epsilon": max(e for e, _ in budgets), "delta": max(d for _, d in budgets)},
-        "overlapping": {"epsilon": sum(e for e, _ in budgets), "delta": sum(d for _, d in budgets)},
-        "units": sorted({r.manifest.privacy.unit for r in received}),
-        "relations": sorted({r.manifest.privacy.relation for r in received}),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Of this software and the libraries that matter for the scores."""
-    out = {"python": platform.python_version()}
-    for name in ("distill", "torch", "numpy", "pandas", "safetensors"):
-        try:
-            out[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            out[name] = "unknown"
-    return out

@@ -94,26 +94,6 @@ class Fitted:
         """What makes the inputs of a network; trees need none."""
         return self.scorer.encoder if isinstance(self.scorer, NetworkScorer) else None
 
-    @property
-    def inputs(self) -> int:
-        """Numbers that the model reads of a row."""
-        encoder = self.encoder
-        return encoder.n_dense + encoder.n_codes if encoder else len(self.scorer_schema.features)
-
-    @property
-    def scorer_schema(self) -> Schema:
-        """The schema that the scorer was made for."""
-        scorer = self.scorer
-        return scorer.encoder.schema if isinstance(scorer, NetworkScorer) else scorer.inputs.schema
-
-    @property
-    def parameters(self) -> int:
-        """Weights of a network; thresholds and leaf values of trees."""
-        scorer = self.scorer
-        if isinstance(scorer, NetworkScorer):
-            return sum(p.numel() for p in scorer.network.parameters())
-        return len(scorer.trees.feature)
-
 
 def fit_model(
     schema: Schema,
@@ -142,37 +122,27 @@ def fit_model(
     """
     began = time.perf_counter()
     labels, weights = weigh_classes(schema, soft_labels, choice.class_weights)
+    points: list[Epoch] = []
+
+    def on_point(point: Epoch) -> None:
+        points.append(point)
+        if on_epoch:
+            on_epoch(point)
+
+    used, held_out = split_rows(len(frame), settings)
+    scorer: NetworkScorer | TreeScorer
     if choice.kind == "mlp":
-        trained = train(schema, frame, labels, settings, on_epoch=on_epoch)
-        scorer: NetworkScorer | TreeScorer = NetworkScorer(trained.encoder, trained.network)
-        curve, best, held_out = trained.curve, trained.best_epoch, trained.held_out
+        trained = train(schema, frame, labels, settings, on_epoch=on_point)
+        scorer, best = NetworkScorer(trained.encoder, trained.network), trained.best_epoch
     else:
-        used, held_out = split_rows(len(frame), settings)
         frames, parts = (frame.iloc[used], frame.iloc[held_out]), (labels[used], labels[held_out])
-        points: list[Epoch] = []
-
-        def on_point(number: int, training_loss: float, held_out_loss: float) -> None:
-            points.append(Epoch(number, training_loss, held_out_loss))
-            if on_epoch:
-                on_epoch(points[-1])
-
-        if choice.kind == "logistic":
-            encoder = fit_encoder(schema, frame)
-            inputs = (encoder.encode(frames[0]), encoder.encode(frames[1]))
-            network, best = fit_logistic(encoder, inputs, parts, choice.logistic, seed=settings.seed, on_fit=on_point)
-            scorer = NetworkScorer(encoder, network.eval())
-        else:
-            means = None if bins is None else bin_means(bins)
-            boosted = boost(schema, frames, parts, choice.boosting, seed=settings.seed, means=means)
-            for number, losses in enumerate(boosted.losses, 1):
-                on_point(number, *losses)
-            scorer, best = boosted.scorer, boosted.kept
-        curve = tuple(points)
+        fit = _logistic if choice.kind == "logistic" else _boosting
+        scorer, best = fit(schema, frames, parts, choice, settings.seed, bins, on_point)
     held_out_rows = frame.iloc[held_out]
     if choice.calibrate and bins is None:
         scorer = replace(scorer, calibration=_calibrated(scorer, held_out_rows, soft_labels[held_out]))
     floor, seconds = loss_floor(labels[held_out]), time.perf_counter() - began
-    return Fitted(scorer, curve, best, floor, held_out_rows, len(frame), weights, seconds)
+    return Fitted(scorer, tuple(points), best, floor, held_out_rows, len(frame), weights, seconds)
 
 
 def fit_stored(
@@ -209,6 +179,44 @@ def fit_stored(
     return Fitted(
         scorer, trained.curve, trained.best_epoch, trained.floor, done.held_out_rows, len(pool), weights, seconds
     )
+
+
+Frames = tuple[pd.DataFrame, pd.DataFrame]  # rows to learn from, held-out rows
+Labels = tuple[np.ndarray, np.ndarray]
+
+
+def _logistic(
+    schema: Schema,
+    frames: Frames,
+    labels: Labels,
+    choice: ModelChoice,
+    seed: int,
+    bins: ColumnBins | None,
+    on_epoch: OnEpoch,
+) -> tuple[NetworkScorer, int]:
+    """A number is a softmax over its bins, as with a network."""
+    encoder = fit_encoder(schema, frames[0])
+    inputs = (encoder.encode(frames[0]), encoder.encode(frames[1]))
+    network, best = fit_logistic(
+        encoder, inputs, labels, choice.logistic, seed=seed, on_fit=lambda *point: on_epoch(Epoch(*point))
+    )
+    return NetworkScorer(encoder, network.eval()), best
+
+
+def _boosting(
+    schema: Schema,
+    frames: Frames,
+    labels: Labels,
+    choice: ModelChoice,
+    seed: int,
+    bins: ColumnBins | None,
+    on_epoch: OnEpoch,
+) -> tuple[TreeScorer, int]:
+    means = None if bins is None else bin_means(bins)
+    boosted = boost(schema, frames, labels, choice.boosting, seed=seed, means=means)
+    for number, losses in enumerate(boosted.losses, 1):
+        on_epoch(Epoch(number, *losses))
+    return boosted.scorer, boosted.kept
 
 
 def _calibrated(scorer: NetworkScorer | TreeScorer, frame: pd.DataFrame, soft_labels: np.ndarray) -> Calibration:

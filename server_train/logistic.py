@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from distill.class_chances import log_normalise
-from distill.errors import ConfigError
+from distill.errors import ConfigError, ModelError
 from server_train.features import Encoder, Inputs
 from server_train.hard_labels import hard_labels
 from server_train.model import Network, network_for
@@ -59,6 +60,9 @@ def fit_logistic(
 
     Returns:
         The network and the number of the penalty that was kept.
+
+    Raises:
+        ModelError: The loss is not a number.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -69,11 +73,14 @@ def fit_logistic(
     best, lowest, kept = 0, np.inf, np.zeros(0)
     for number, strength in enumerate(settings.strengths, 1):
         model.C = strength
-        _fit_quietly(model, design, y, weight)
+        with threadpool_limits(1):  # sums, and so weights, are then the same on every machine
+            _fit_quietly(model, design, y, weight)
         weights = np.vstack([model.coef_.T, model.intercept_])
         if labels[0].shape[1] == 2:
             weights = np.hstack([np.zeros_like(weights), weights])
         losses = [_loss(x, part, weights) for x, part in zip((used, held_out), labels, strict=True)]
+        if not np.isfinite(losses).all():
+            raise ModelError("the logistic regression diverged (the loss is not a number).")
         on_fit(number, losses[0], losses[1])
         if losses[1] >= lowest:
             break

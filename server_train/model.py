@@ -155,6 +155,16 @@ class NetworkScorer:
     network: Network
     calibration: Calibration | None = None
 
+    @property
+    def inputs_read(self) -> int:
+        """Numbers that are read of a row: dense ones, and one a category."""
+        return self.encoder.n_dense + self.encoder.n_codes
+
+    @property
+    def parameters(self) -> int:
+        """Weights."""
+        return sum(p.numel() for p in self.network.parameters())
+
     def scores(self, frame: pd.DataFrame) -> np.ndarray:
         """Raw scores of the classes, float64, shape (rows, classes)."""
         return raw_scores(self.network, self.encoder.encode(frame))

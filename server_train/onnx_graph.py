@@ -8,6 +8,8 @@ a float does not hold every amount in cents, and a threshold must cut where it w
 """
 
 import json
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from distill.errors import ConfigError, ModelError
 from distill.schema import Column, Schema
 from server_train.calibration import Calibration
 from server_train.features import EXTREME, UNIFORM_SPREAD, NumberCurve, levels
-from server_train.model import Model, NetworkScorer
+from server_train.model import CARD, ONNX, WEIGHTS, Model, NetworkScorer, load_model
 from server_train.number_bins import bin_means, hat_edges
 from server_train.onnx_model import CARD_KEY, DOMAINS, onnx_packages
 from server_train.trees import LEAF, Trees, TreeScorer
@@ -37,6 +39,14 @@ def write_onnx(model: Model, path: Path) -> None:
     data = onnx_bytes(model)
     with durable.wrapped("write the model", path, ConfigError):
         durable.write_whole(path, data)
+
+
+def with_onnx(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """A model's files by name, and `model.onnx` made from them. Raises as `load_model` and `write_onnx` do."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in (CARD, WEIGHTS):
+            (Path(folder) / name).write_bytes(files[name])
+        return {**files, ONNX: onnx_bytes(load_model(Path(folder)))}
 
 
 def onnx_bytes(model: Model) -> bytes:

@@ -37,7 +37,7 @@ OPERATORS = {
     *("ReduceSum", "Relu", "Softmax", "Sub", "TreeEnsembleRegressor", "Where"),
 }
 MOST_NODES = 20_000
-LARGEST_ROW = 200_000  # numbers that one node may compute for one row
+LARGEST_ROW = 400_000  # numbers that one node may compute for one row
 ROWS = 1_024  # that are scored at once
 
 

@@ -191,6 +191,16 @@ class TreeScorer:
     calibration: Calibration | None = None
     means: np.ndarray | None = None
 
+    @property
+    def inputs_read(self) -> int:
+        """Numbers that are read of a row: one a column."""
+        return len(self.inputs.schema.features)
+
+    @property
+    def parameters(self) -> int:
+        """Nodes."""
+        return len(self.trees.feature)
+
     def scores(self, frame: pd.DataFrame) -> np.ndarray:
         """Raw scores of the classes, shape (rows, classes); of a number its expected value, shape (rows, 1)."""
         sums = self.trees.sums(self.inputs.encode(frame))

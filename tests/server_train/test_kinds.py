@@ -69,8 +69,8 @@ def test_the_learning_curve_is_reported_as_it_comes_and_ends_above_the_floor(kin
     assert got.curve[got.best_epoch - 1].validation_loss == pytest.approx(least, abs=2e-5)
     assert all(e.validation_loss >= got.floor - 1e-6 for e in got.curve)
     assert len(got.held_out_rows) == 200
-    assert got.inputs > 0
-    assert got.parameters > 0
+    assert got.scorer.inputs_read == (7 if kind == "boosting" else 10 + 4 + 5 + 3)
+    assert got.scorer.parameters > 0
 
 
 def test_a_weaker_penalty_is_kept_only_where_held_out_rows_gain():

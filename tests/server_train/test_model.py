@@ -121,5 +121,20 @@ def test_weights_that_are_no_tensors_are_refused_even_with_the_right_digest(fold
         load_model(folder)
 
 
+def test_a_model_of_the_first_format_is_still_read(model, folder):
+    """It had networks alone, and no word of a kind."""
+    import hashlib
+
+    from safetensors.torch import save
+
+    (folder / WEIGHTS).write_bytes(save(dict(model.scorer.network.state_dict())))
+    card = json.loads((folder / CARD).read_text())
+    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    del card["kind"], card["calibration"]
+    (folder / CARD).write_text(json.dumps({**card, "format_version": 1, "weights_sha256": digest}))
+    rows = table(100, BINARY, 9)
+    assert (load_model(folder).predict(rows) == model.predict(rows)).all()
+
+
 def test_a_model_is_a_value(model):
     assert replace(model, card=model.card) == model

@@ -10,7 +10,7 @@ from kind_fakes import SCHEMAS, model_of, rows_of, saved
 from distill.errors import ConfigError, DataError, ModelError
 from distill.schema import Schema
 from server_train.model import ONNX, load_model
-from server_train.onnx_graph import onnx_bytes, write_onnx
+from server_train.onnx_graph import onnx_bytes, with_onnx, write_onnx
 from server_train.onnx_model import CARD_KEY, input_values
 
 onnx = pytest.importorskip("onnx")
@@ -144,6 +144,15 @@ def test_the_metadata_says_what_the_model_is(models):
     assert found["distill.classes"] == '["no", "yes"]'
     assert found["distill.rehearsal"] == "false"
     assert found["distill.schema_digest"] == model.schema.digest()
+
+
+def test_files_of_a_model_are_given_its_graph(models, tmp_path):
+    """What an export from the registry does for a version that was trained without."""
+    model = saved(models["two classes", "boosting"], tmp_path)
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    more = with_onnx(files)
+    assert {name: more[name] for name in files} == files
+    assert more[ONNX] == onnx_bytes(model)
 
 
 def test_a_model_read_from_onnx_is_not_saved_again(models, tmp_path):
