@@ -19,6 +19,7 @@ from typing import Any
 
 from distill import check
 from distill.errors import ConfigError, DistillError
+from server_train.card import model_of
 from server_train.class_weights import read_class_weights
 from server_train.distributed import ALONE, Group, PeerError, joined
 from server_train.hub import publish
@@ -109,7 +110,7 @@ def run(options: argparse.Namespace, group: Group = ALONE) -> dict[str, Any] | N
     fitted = fit_stored(pool, settings, choice, scratch=out.parent, group=group, on_epoch=on_epoch)
     if group.rank:
         return None
-    result = publish(pool.card, fitted, settings, choice, out, onnx=options.onnx).as_dict()
+    result = publish(model_of(pool.card, fitted, settings, choice), out, onnx=options.onnx).as_dict()
     return {**result, "processes": group.size, "device": group.device.type}
 
 

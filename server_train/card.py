@@ -1,7 +1,6 @@
 """What a model's card says: who sent what and what it weighs, how the model was trained, what it costs in privacy."""
 
 import platform
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
@@ -11,10 +10,11 @@ from server_train.features import class_codes, target_numbers
 from server_train.held_out import class_curves, number_curves
 from server_train.intake import Intake, Received
 from server_train.kinds import Fitted, ModelChoice
-from server_train.model import ModelCard
+from server_train.model import Model, ModelCard
 from server_train.number_bins import bin_means, stored_bins
 from server_train.pool import Drawer, Pool
 from server_train.pool_file import PoolCard
+from server_train.readings import readings
 from server_train.training import TrainingSettings
 
 SHIFTED = (
@@ -23,7 +23,7 @@ SHIFTED = (
 )
 
 
-def make_pool_card(intake: Intake, pool: Pool | Drawer) -> PoolCard:
+def pool_card(intake: Intake, pool: Pool | Drawer) -> PoolCard:
     """What is known of a pool before anything is trained on it."""
     return PoolCard(
         schema=pool.schema,
@@ -37,10 +37,10 @@ def make_pool_card(intake: Intake, pool: Pool | Drawer) -> PoolCard:
     )
 
 
-def make_card(pool: PoolCard, fitted: Fitted, settings: TrainingSettings, choice: ModelChoice) -> ModelCard:
-    """Everything that `model.json` tells, but the digest of the weights."""
+def model_of(pool: PoolCard, fitted: Fitted, settings: TrainingSettings, choice: ModelChoice) -> Model:
+    """The trained model with everything that `model.json` tells, but the digest of the weights."""
     weighted = choice.class_weights is not None
-    return ModelCard(
+    card = ModelCard(
         kind=choice.kind,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),
@@ -70,17 +70,18 @@ def make_card(pool: PoolCard, fitted: Fitted, settings: TrainingSettings, choice
         privacy=pool.privacy,
         rehearsal=pool.rehearsal,
     )
+    return Model(card, fitted.scorer)
 
 
 def _held_out(pool: PoolCard, fitted: Fitted) -> dict[str, Any]:
     """How well the model ranks the held-out synthetic rows by their drawn labels, or predicts their drawn numbers."""
-    frame, schema = fitted.held_out_rows, pool.schema_
+    frame = fitted.held_out_rows
     scores = fitted.scorer.probabilities(frame)
     if pool.bins is not None:
-        truth, predicted = target_numbers(schema, frame), scores @ bin_means(pool.bins)
+        truth, predicted = target_numbers(pool.schema_, frame), scores @ bin_means(pool.bins)
         return {**evaluate_numbers(truth, predicted).as_dict(), "curves": number_curves(truth, predicted)}
-    codes = class_codes(schema, frame)
-    return {**evaluate_scores(codes, scores, schema.classes).as_dict(), "curves": class_curves(codes, scores)}
+    codes = class_codes(pool.schema_, frame)
+    return {**evaluate_scores(codes, scores, pool.schema_.classes).as_dict(), "curves": class_curves(codes, scores)}
 
 
 def institution_row(received: Received, pool: Pool | Drawer, position: int) -> dict[str, Any]:
@@ -102,27 +103,20 @@ def institution_row(received: Received, pool: Pool | Drawer, position: int) -> d
         "unit": manifest.privacy.unit,
         "relation": manifest.privacy.relation,
         "noisy_rows": member.noisy_rows,
+        "counted_rows": member.counted_rows,
         "class_prior": list(member.class_prior),
         "label_balance": member.label_balance,
         "head_information": member.head_information,
+        "diversity": member.diversity,
+        "agreement": member.agreement,
+        "direction": member.direction,
+        "effect": member.effect,
+        "mislabelled": member.mislabelled,
+        "weight": member.weight,
+        "reasons": list(member.reasons),
         "row_share": member.row_share,
         "head_share": member.head_share,
         "pooled_rows": int(pool.counts[position]),
-    }
-
-
-def readings(received: Sequence[Received]) -> dict[str, Any]:
-    """Both readings of the budgets across institutions.
-
-    Disjoint: no person's rows are at two institutions, so each is protected by its own institution's budget and the
-    worst one bounds them all (parallel composition). Overlapping: a person may be everywhere, so budgets add up.
-    """
-    budgets = [(r.manifest.privacy.epsilon, r.manifest.privacy.delta) for r in received]
-    return {
-        "disjoint": {"epsilon": max(e for e, _ in budgets), "delta": max(d for _, d in budgets)},
-        "overlapping": {"epsilon": sum(e for e, _ in budgets), "delta": sum(d for _, d in budgets)},
-        "units": sorted({r.manifest.privacy.unit for r in received}),
-        "relations": sorted({r.manifest.privacy.relation for r in received}),
     }
 
 

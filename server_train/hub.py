@@ -5,8 +5,8 @@ all; whatever goes wrong before leaves an earlier model as it was.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from distill import check, durable
 from distill.errors import ConfigError
 from distill.table_files import PARQUET_SUFFIXES, check_suffix
 from distill.tables import write_table
-from server_train.card import make_card, make_pool_card
+from server_train.card import model_of, pool_card
+from server_train.coherence import fault_of
+from server_train.generators import Generator, guarded
 from server_train.hub_store import HubStore
-from server_train.intake import find_bundles, receive
+from server_train.intake import Intake, find_bundles, receive
 from server_train.kinds import IN_MEMORY, Fitted, ModelChoice, fit_model, fit_stored
 from server_train.model import ONNX, Model, ModelCard, save_model
 from server_train.model_version import Version
@@ -27,6 +29,7 @@ from server_train.onnx_model import onnx_packages
 from server_train.pool import Pool, default_rows, draw_pool
 from server_train.pool_file import PoolCard, StoredPool, export_rows
 from server_train.pool_stream import draw_pool_file
+from server_train.prior import HEAD_ROWS, PriorPlace
 from server_train.publishing import REPORT, put, read_folder, settle, staged
 from server_train.recipe import recipe_of
 from server_train.registry import Registry
@@ -47,12 +50,14 @@ class GlobalResult:
         card: What model.json says.
         pool_path: The exported pool, if one was asked for.
         version: What the registry keeps of it; None: there is no registry.
+        prior_path: The global prior, if one was asked for.
     """
 
     folder: Path
     card: ModelCard
     pool_path: Path | None
     version: Version | None = None
+    prior_path: Path | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The result as one JSON object."""
@@ -64,6 +69,7 @@ class GlobalResult:
             "report": str(self.folder / REPORT),
             "onnx": str(self.folder / ONNX) if (self.folder / ONNX).exists() else None,
             "pool": str(self.pool_path) if self.pool_path else None,
+            "global_prior": str(self.prior_path) if self.prior_path else None,
             "version": self.version.number if self.version else None,
             "version_digest": self.version.digest if self.version else None,
             "schema": self.card.schema_.name,
@@ -92,6 +98,7 @@ class PoolResult:
         privacy: Both readings of the budgets across institutions.
         rehearsal: At least one bundle was a rehearsal: NOT PRIVATE.
         notes: What a reader should know, in plain words.
+        prior_path: The global prior, if one was asked for.
     """
 
     pool_path: Path
@@ -101,12 +108,14 @@ class PoolResult:
     privacy: dict[str, Any]
     rehearsal: bool
     notes: tuple[str, ...]
+    prior_path: Path | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The result as one JSON object."""
         return {
             "model": None,
             "pool": str(self.pool_path),
+            "global_prior": str(self.prior_path) if self.prior_path else None,
             "schema": self.schema,
             "rows": self.rows,
             "bytes_received": sum(i["bytes"] for i in self.institutions),
@@ -132,6 +141,7 @@ def train_global(
     allow_rehearsal: bool = False,
     export_pool: Path | None = None,
     prepare: Path | None = None,
+    prior: PriorPlace | None = None,
     settings: TrainingSettings | None = None,
     choice: ModelChoice | None = None,
     onnx: bool = False,
@@ -150,6 +160,7 @@ def train_global(
         allow_rehearsal: Let bundles in that are not private.
         export_pool: Also write the pooled rows there (CSV or Parquet).
         prepare: Write the pool with its soft labels there, for `python -m server_train`, and train nothing.
+        prior: Also write the institutions' joint model there, for their next releases; it comes last.
         settings: Of the training; its seed also draws the pool.
         choice: Kind of model, class weights, calibration; None: the default ones.
         onnx: Also write model.onnx.
@@ -159,61 +170,147 @@ def train_global(
     Raises:
         ConfigError: `out`, `rows` or `export_pool` cannot be used, or there is nothing to predict and no pool is asked for.
         BundleError, HubFileError: see `intake.receive`. Bundles that passed it are remembered, whatever happens afterwards.
+        PriorError: the global prior cannot be written; the model is in place then.
         RegistryError: the model cannot be registered; `out` is as it was then.
     """
     settings, choice = settings or TrainingSettings(), choice or ModelChoice()
-    if onnx:
-        onnx_packages()
-    out, export_pool = out.absolute(), export_pool and export_pool.absolute()
-    _check_targets(out, rows, export_pool, prepare)
-    settle(out)
-    for written in filter(None, (export_pool, prepare)):
-        durable.sweep(written)
+    targets = _Targets(out.absolute(), export_pool and export_pool.absolute(), prepare, prior, onnx, registry)
+    found = find_bundles(places)
+    targets.check(rows, found)
     intake = receive(
-        find_bundles(places),
+        found,
         trusted=trusted,
         hub=hub,
         allow_unknown_signers=allow_unknown_signers,
         allow_rehearsal=allow_rehearsal,
-        progress=lambda done, total: progress("verify", done, total),
+        progress=partial(progress, "verify"),
     )
     if intake.schema.task is None and (export_pool is None or prepare is not None):
         raise ConfigError(
             "this schema names no target, so there is nothing to train a model for. Ask for the pooled rows alone "
             "(--export-pool FILE), or agree on a schema with a target."
         )
-    generators = [(r.name, r.generator) for r in intake.received]
-    rows = rows or default_rows(g.noisy_rows for _, g in generators)
-    progress("pool", 0, rows)
-    rng, drawn = np.random.default_rng(settings.seed), partial(progress, "pool")
-    recipe, settings = recipe_of(rows, settings, choice), fitting(settings, rows)
-    if rows <= IN_MEMORY and prepare is None:
-        pool = draw_pool(intake.schema, generators, rows=rows, rng=rng, progress=drawn)
-        card = make_pool_card(intake, pool)
-        if intake.schema.task is None:
-            return _publish_pool(card, pool, export_pool)
-        fitted = _fit(pool, settings, choice, out, progress)
-        return publish(card, fitted, settings, choice, out, pool, export_pool, registry, recipe, onnx=onnx)
-    write = partial(draw_pool_file, schema=intake.schema, generators=generators, rows=rows, rng=rng, progress=drawn)
-    describe = partial(make_pool_card, intake)
-    if prepare is not None:
-        return _pool_result(write(prepare, card=describe).card, prepare, _PREPARED)
-    with staged(out) as scratch:
-        stored = write(scratch / "pool.parquet", card=describe)
-        if intake.schema.task is None:
-            return _publish_pool(stored.card, stored, export_pool)
-        fitted = _fit(stored, settings, choice, scratch, progress)
-        return publish(stored.card, fitted, settings, choice, out, stored, export_pool, registry, recipe, onnx=onnx)
+    draw = _Draw(intake, np.random.default_rng(settings.seed), partial(progress, "pool"))
+    result = _made(
+        draw, rows or default_rows(g.noisy_rows for _, g in draw.generators), targets, settings, choice, progress
+    )
+    return replace(result, prior_path=prior.write(intake, draw.in_memory(HEAD_ROWS)) if prior else None)
 
 
-_ROWS_ALONE = "The schema names no target: the rows were pooled, and no model was trained."
-_PREPARED = "The pool is ready for `python -m server_train --pool FILE --out DIR`; no model was trained."
+@dataclass(frozen=True)
+class _Targets:
+    """What is to be written, and where; see `train_global`."""
+
+    out: Path
+    export_pool: Path | None
+    prepare: Path | None
+    prior: PriorPlace | None
+    onnx: bool
+    registry: Registry | None
+
+    def check(self, rows: int | None, bundles: Sequence[Path]) -> None:
+        """Refuse, before any work, what cannot be written or drawn; clear away what killed runs left."""
+        if rows is not None:
+            check.positive(rows=rows)
+            check.at_most(LARGEST_POOL, rows=rows)
+        if self.onnx:
+            onnx_packages()
+        if self.out.exists() and not self.out.is_dir():
+            raise ConfigError(f"--out {self.out} is a file; name a folder.")
+        self._check_pool()
+        if self.prior is not None:
+            self.prior.require(bundles)
+        settle(self.out)
+        for written in filter(None, (self.export_pool, self.prepare)):
+            durable.sweep(written)
+
+    def _check_pool(self) -> None:
+        export_pool, prepare = self.export_pool, self.prepare
+        if export_pool is not None:
+            check_suffix(export_pool)
+            if export_pool.is_dir() or not (export_pool.parent.is_dir() or export_pool.parent == self.out):
+                raise ConfigError(f"--export-pool {export_pool}: its folder does not exist, or it is a folder itself.")
+        if prepare is not None:
+            if export_pool is not None:
+                raise ConfigError(
+                    "--prepare trains nothing and --export-pool belongs to a training: ask for one of them."
+                )
+            if prepare.suffix.lower() not in PARQUET_SUFFIXES or prepare.is_dir() or not prepare.parent.is_dir():
+                raise ConfigError(f"--prepare {prepare}: name a .parquet file in a folder that exists.")
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Draws pools of the bundles that were taken in."""
+
+    intake: Intake
+    rng: np.random.Generator
+    progress: Callable[[int, int], None]
+
+    @property
+    def generators(self) -> list[tuple[str, Generator]]:
+        """Each institution's name and generator."""
+        return [(r.name, r.generator) for r in self.intake.received]
+
+    @cached_property
+    def faults(self) -> list[str | None]:
+        """Why a bundle contradicts itself, for each."""
+        return [
+            guarded(r.name, "its statistics", partial(fault_of, r.bundle, r.generator)) for r in self.intake.received
+        ]
+
+    def in_memory(self, rows: int) -> Pool:
+        """A pool of `rows` rows."""
+        return draw_pool(
+            self.intake.schema,
+            self.generators,
+            rows=rows,
+            rng=self.rng,
+            faults=self.faults,
+            progress=self.progress,
+        )
+
+    def on_disk(self, rows: int, path: Path) -> StoredPool:
+        """The same in a file."""
+        return draw_pool_file(
+            path,
+            self.intake.schema,
+            self.generators,
+            rows=rows,
+            rng=self.rng,
+            card=partial(pool_card, self.intake),
+            faults=self.faults,
+            progress=self.progress,
+        )
+
+
+def _made(
+    draw: _Draw, rows: int, targets: _Targets, settings: TrainingSettings, choice: ModelChoice, progress: Progress
+) -> GlobalResult | PoolResult:
+    """The pool, and what is made of it."""
+    draw.progress(0, rows)
+    with staged(targets.out) as folder:
+        in_memory = rows <= IN_MEMORY and targets.prepare is None
+        pool = draw.in_memory(rows) if in_memory else draw.on_disk(rows, targets.prepare or folder / "pool.parquet")
+        card = pool.card if isinstance(pool, StoredPool) else pool_card(draw.intake, pool)
+        if targets.prepare is not None:
+            return _pool_result(card, targets.prepare, _PREPARED)
+        if card.schema_.task is None:
+            assert targets.export_pool is not None
+            targets.export_pool.parent.mkdir(exist_ok=True)  # --out itself may be named as its folder
+            _export(pool, targets.export_pool)
+            return _pool_result(card, targets.export_pool, _ROWS_ALONE)
+        recipe, settings = recipe_of(rows, settings, choice), fitting(settings, rows)
+        model = model_of(card, _fit(pool, settings, choice, folder, progress), settings, choice)
+        return publish(
+            model, targets.out, pool, targets.export_pool, onnx=targets.onnx, registry=targets.registry, recipe=recipe
+        )
 
 
 def _fit(
     pool: Pool | StoredPool, settings: TrainingSettings, choice: ModelChoice, scratch: Path, progress: Progress
 ) -> Fitted:
-    """Train on a pool, wherever it is; `scratch` is for one on disk."""
+    """Train on a pool, wherever it is."""
     steps = choice.steps(settings, len(pool))
 
     def on_epoch(epoch: Epoch) -> None:
@@ -229,39 +326,21 @@ def _fit(
     return fitted
 
 
-def _check_targets(out: Path, rows: int | None, export_pool: Path | None, prepare: Path | None) -> None:
-    """Refuse, before any work, what cannot be written or drawn."""
-    if rows is not None:
-        check.positive(rows=rows)
-        check.at_most(LARGEST_POOL, rows=rows)
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file; name a folder.")
-    if export_pool is not None:
-        check_suffix(export_pool)
-        if export_pool.is_dir() or not (export_pool.parent.is_dir() or export_pool.parent == out):
-            raise ConfigError(f"--export-pool {export_pool}: its folder does not exist, or it is a folder itself.")
-    if prepare is not None:
-        if export_pool is not None:
-            raise ConfigError("--prepare trains nothing and --export-pool belongs to a training: ask for one of them.")
-        if prepare.suffix.lower() not in PARQUET_SUFFIXES or prepare.is_dir() or not prepare.parent.is_dir():
-            raise ConfigError(f"--prepare {prepare}: name a .parquet file in a folder that exists.")
+_ROWS_ALONE = "The schema names no target: the rows were pooled, and no model was trained."
+_PREPARED = "The pool is ready for `python -m server_train --pool FILE --out DIR`; no model was trained."
 
 
 def publish(
-    pool_card: PoolCard,
-    fitted: Fitted,
-    settings: TrainingSettings,
-    choice: ModelChoice,
+    model: Model,
     out: Path,
     pool: Pool | StoredPool | None = None,
     export_pool: Path | None = None,
-    registry: Registry | None = None,
-    recipe: dict[str, Any] | None = None,
     *,
     onnx: bool = False,
+    registry: Registry | None = None,
+    recipe: dict[str, Any] | None = None,
 ) -> GlobalResult:
     """Write everything beside `out`, register it, then move it there: as a whole, or file by file into an existing folder."""
-    model = Model(make_card(pool_card, fitted, settings, choice), fitted.scorer)
     with staged(out) as work:
         card = save_model(model, work)
         if onnx:
@@ -274,14 +353,6 @@ def publish(
         version = registry.add(card, files, recipe or {}) if registry else None
         put(work, out)
     return GlobalResult(out, card, export_pool, version)
-
-
-def _publish_pool(card: PoolCard, pool: Pool | StoredPool, export_pool: Path | None) -> PoolResult:
-    """Write the pooled rows and nothing else."""
-    assert export_pool is not None
-    export_pool.parent.mkdir(exist_ok=True)  # --out itself may be named as its folder
-    _export(pool, export_pool)
-    return _pool_result(card, export_pool, _ROWS_ALONE)
 
 
 def _export(pool: Pool | StoredPool, path: Path) -> None:

@@ -126,15 +126,22 @@ class OnCommonBins:
         return np.asarray(np.log(np.exp(self.own.class_log_probabilities(frame)) @ self.spread + LOWEST).clip(max=0.0))
 
 
-def on_common_bins(schema: Schema, generators: Sequence[BinnedGenerator]) -> tuple[ColumnBins, list[OnCommonBins]]:
-    """Common bins of the target over all institutions, and every generator speaking of them; rows weigh alike."""
+def on_common_bins(
+    schema: Schema, generators: Sequence[BinnedGenerator], counted: np.ndarray | None = None
+) -> tuple[ColumnBins, list[OnCommonBins]]:
+    """Common bins of the target over all institutions, and every generator speaking of them; rows weigh alike.
+
+    `counted`: rows of each institution as they count, (institutions,); None: all that it claims. One that counts for nothing
+    leaves no edge and no mass.
+    """
     assert schema.target_place is not None
     own = [g.bins[schema.target_place] for g in generators]
-    rows = np.maximum([float(g.noisy_rows) for g in generators], 1.0)
+    rows = np.maximum([float(g.noisy_rows) for g in generators], 1.0) if counted is None else counted
     starts = np.unique(np.concatenate([b.starts for b in own]))
     within = [_shares_within(b, starts) for b in own]
     masses = sum(n * g.class_prior @ share for n, g, share in zip(rows / rows.sum(), generators, within, strict=True))
-    edges = np.unique(np.concatenate([b.starts[np.diff(b.bin_of_piece, prepend=-1) > 0] for b in own]))
+    heard = [b for b, n in zip(own, rows, strict=True) if n > 0]
+    edges = np.unique(np.concatenate([b.starts[np.diff(b.bin_of_piece, prepend=-1) > 0] for b in heard]))
     cells = np.searchsorted(edges, starts, side="right") - 1
     joined = _join_light(np.bincount(cells, masses))
     common = ColumnBins(own[0].grid, starts, np.asarray(masses), joined[cells])

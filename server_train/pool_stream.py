@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from distill.schema import Schema
-from server_train.pool import Drawer, Generator, plan_pool
+from server_train.generators import Generator
+from server_train.pool import Drawer, plan_pool
 from server_train.pool_file import GROUP_ROWS, PoolCard, StoredPool, open_pool, writing_pool
 
 FIRST_ROWS = 4 * GROUP_ROWS
@@ -26,6 +27,7 @@ def draw_pool_file(
     rows: int,
     rng: np.random.Generator,
     card: Callable[[Drawer], PoolCard],
+    faults: Sequence[str | None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> StoredPool:
     """Draw and label `rows` rows of all generators into a file of the kind that `pool_file` describes.
@@ -37,13 +39,14 @@ def draw_pool_file(
         rows: How many rows; at least one an institution.
         rng: Source of every draw.
         card: What the file's footer will say, given the members, class frequencies and notes.
+        faults: As for `draw_pool`.
         progress: Called with (rows written so far, rows) now and then.
 
     Raises:
         BundleError: as `draw_pool` does.
         DataError: the file cannot be written.
     """
-    drawer = plan_pool(schema, generators, rows)
+    drawer = plan_pool(schema, generators, rows, rng, faults=faults)
     left = drawer.counts.copy()
     taken = _take(left, FIRST_ROWS, rng)
     frame, origin = drawer.draw(taken, rng)

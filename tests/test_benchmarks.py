@@ -572,3 +572,16 @@ def test_splits_are_told_apart_and_wrong_ones_refused() -> None:
     ]
     with pytest.raises(SystemExit, match="--splits iid: write INSTITUTIONS:HOW"):
         splits.splits_of("loans", splits.parser().parse_args(["--splits", "iid"]))
+
+
+@pytest.mark.nightly
+def test_a_small_institution_is_fitted_with_and_without_a_prior(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "cycles.csv"
+    assert loaded("cycles").main(["--quick", "--out", str(out)]) == 0
+    results = pd.read_csv(out)
+    assert results["what"].tolist() == ["small alone", "small with prior"]
+    assert results[["auc", "head_auc"]].stack().between(0.3, 1).all()
+    assert results["tvd2"].between(0, 1).all()
+    assert "| small with prior | 1 |" in capsys.readouterr().out
