@@ -175,8 +175,10 @@ def train_global(
     """
     settings, choice = settings or TrainingSettings(), choice or ModelChoice()
     targets = _Targets(out.absolute(), export_pool and export_pool.absolute(), prepare, prior, onnx, registry)
+    targets.check(rows)
     found = find_bundles(places)
-    targets.check(rows, found)
+    if prior is not None:
+        prior.require(found)
     intake = receive(
         found,
         trusted=trusted,
@@ -208,7 +210,7 @@ class _Targets:
     onnx: bool
     registry: Registry | None
 
-    def check(self, rows: int | None, bundles: Sequence[Path]) -> None:
+    def check(self, rows: int | None) -> None:
         """Refuse, before any work, what cannot be written or drawn; clear away what killed runs left."""
         if rows is not None:
             check.positive(rows=rows)
@@ -218,8 +220,6 @@ class _Targets:
         if self.out.exists() and not self.out.is_dir():
             raise ConfigError(f"--out {self.out} is a file; name a folder.")
         self._check_pool()
-        if self.prior is not None:
-            self.prior.require(bundles)
         settle(self.out)
         for written in filter(None, (self.export_pool, self.prepare)):
             durable.sweep(written)

@@ -83,6 +83,12 @@ class SampleGenerator:
         return np.log(self.counts / self.counts.sum(axis=1, keepdims=True))[self._cells(frame)]
 
 
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    """Where a command names no project, its registry lands in the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def make_bundle(tmp_path, monkeypatch):
     """Write a signed bundle whose ledger really reserved and planned it."""
