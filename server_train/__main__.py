@@ -26,6 +26,7 @@ from server_train.hub import Targets, publish
 from server_train.kinds import ModelChoice, fit_stored
 from server_train.onnx_model import onnx_packages
 from server_train.pool_file import open_pool
+from server_train.publishing import settle
 from server_train.stored_training import fitting
 from server_train.training import Epoch, TrainingSettings
 
@@ -97,6 +98,8 @@ def run(options: argparse.Namespace, group: Group = ALONE) -> dict[str, Any] | N
         if options.onnx:
             onnx_packages()
         out.parent.mkdir(parents=True, exist_ok=True)
+        if group.rank == 0:
+            settle(out)
     epochs = settings.epochs(len(pool))
 
     def on_epoch(epoch: Epoch) -> None:

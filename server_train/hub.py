@@ -143,8 +143,8 @@ class Targets:
             raise ConfigError(f"--out {self.out} is a file; name a folder.")
         self._check_pool()
         settle(self.out)
-        if self.export_pool is not None:
-            durable.sweep(self.export_pool)
+        for written in filter(None, (self.export_pool, self.prepare)):
+            durable.sweep(written)
 
         if self.personalise and (self.prepare is not None or (rows or 0) > IN_MEMORY):
             raise ConfigError(
@@ -229,13 +229,14 @@ def _made(
             targets.export_pool.parent.mkdir(exist_ok=True)  # --out itself may be named as its folder
             _export(pool, targets.export_pool)
             return _pool_result(card, targets.export_pool, _ROWS_ALONE)
+        recipe = recipe_of(rows, settings, choice, personalise=targets.personalise)
+        settings = fitting(settings, rows)
         fitted = _fit(pool, settings, choice, folder, progress)
         personal = {}
         if targets.personalise and isinstance(pool, Pool):
             personal = _personal(draw.intake, pool, settings, choice, progress)
             names = [m.institution for m in pool.members]
             card = card.model_copy(update={"notes": (*card.notes, *personal_notes(names, _places(personal)))})
-        recipe = recipe_of(rows, settings, choice, personalise=targets.personalise)
         return publish(model_of(card, fitted, settings, choice), targets, pool, personal, recipe)
 
 
@@ -261,7 +262,6 @@ def _fit(
     pool: Pool | StoredPool, settings: TrainingSettings, choice: ModelChoice, scratch: Path, progress: Progress
 ) -> Fitted:
     """Train on a pool, wherever it is."""
-    settings = fitting(settings, len(pool))
     steps = choice.steps(settings, len(pool))
 
     def on_epoch(epoch: Epoch) -> None:
