@@ -28,6 +28,7 @@ from server_train.model_version import Version
 from server_train.number_bins import bin_means, stored_bins
 from server_train.pool import Pool, default_rows, draw_pool
 from server_train.publishing import REPORT, put, read_folder, settle, staged
+from server_train.recipe import recipe_of
 from server_train.registry import Registry
 from server_train.report import render_report
 from server_train.training import Trained, TrainingSettings, settings_as_dict, train
@@ -188,8 +189,7 @@ def train_global(
     )
     progress("train", epochs, epochs)
     model = Model(_card(intake, pool, trained, settings), trained.encoder, trained.network)
-    # Arguments of this function that, with the same bundles, make the same model; see `reproduction`.
-    recipe = {"rows": rows, "settings": settings_as_dict(settings)}
+    recipe = recipe_of(rows=rows, settings=settings)  # every argument that the model depends on, beside its bundles
     return _publish(model, pool, out, export_pool, registry, recipe)
 
 

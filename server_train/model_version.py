@@ -161,7 +161,7 @@ def record_of(card: ModelCard, recipe: Mapping[str, Any]) -> Record:
     facts = _plain(card.model_dump(mode="json", by_alias=True))
     held_out = facts["training"].get("held_out", {})
     return Record(
-        kind=facts.get("kind", KIND),
+        kind=kind_of(card),
         schema_name=card.schema_.name,
         schema_digest=card.schema_digest,
         target=str(card.schema_.target),
@@ -174,6 +174,11 @@ def record_of(card: ModelCard, recipe: Mapping[str, Any]) -> Record:
         rehearsal=card.rehearsal,
         software=card.versions,
     )
+
+
+def kind_of(card: ModelCard) -> str:
+    """The kind of model, where the card names it."""
+    return str(getattr(card, "kind", KIND))
 
 
 def entries_of(files: Mapping[str, bytes]) -> dict[str, FileEntry]:

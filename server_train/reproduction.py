@@ -18,7 +18,7 @@ from server_train.hub import GlobalResult, Progress, silent, train_global, versi
 from server_train.intake import find_bundles
 from server_train.model_version import Version
 from server_train.publishing import read_folder, write_folder
-from server_train.training import settings_from_dict
+from server_train.recipe import arguments_of
 
 WEIGHT_FILES = ".safetensors"
 
@@ -65,7 +65,6 @@ def reproduce(
         BundleError: see `intake.receive`.
     """
     bundles, record = chosen_bundles(version, places), version.record
-    arguments = {**record.recipe, "settings": settings_from_dict(record.recipe["settings"])}
     with tempfile.TemporaryDirectory() as folder:
         made = train_global(
             bundles,
@@ -73,7 +72,7 @@ def reproduce(
             trusted=frozenset(i.public_key for i in record.inputs),  # their bundles were taken then, and are the same
             allow_rehearsal=record.rehearsal,
             progress=progress,
-            **arguments,
+            **arguments_of(record.recipe, train_global),
         )
         assert isinstance(made, GlobalResult)
         files = read_folder(made.folder)

@@ -8,7 +8,7 @@ real rows.
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -233,13 +233,3 @@ def _copy(network: Network) -> dict[str, Any]:
 def settings_as_dict(settings: TrainingSettings) -> dict[str, Any]:
     """The settings as `model.json` holds them."""
     return {**asdict(settings), "hidden": list(settings.hidden)}
-
-
-def settings_from_dict(values: Mapping[str, Any]) -> TrainingSettings:
-    """What `settings_as_dict` gave. Raises ConfigError for settings that this version does not know or take."""
-    try:
-        return TrainingSettings(**{**values, "hidden": tuple(values["hidden"])})
-    except (KeyError, TypeError):
-        raise ConfigError(
-            "the settings are not those of this version of the software; use the one that made them."
-        ) from None
