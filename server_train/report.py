@@ -51,7 +51,7 @@ def render_report(card: ModelCard) -> str:
 
 def all_figures(card: ModelCard, shown: Sequence[Term]) -> dict[str, str]:
     """By name, those for which the card holds anything to draw."""
-    training, names = card.training, card.outputs
+    training, names = card.training, [f"{card.schema_.target} = {c}" for c in card.outputs]
     found = {"weights": figures.weights(card.institutions, readable_percent)}
     others = [t for t in shown if t.name not in SHARES]
     if others:

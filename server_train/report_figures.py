@@ -75,7 +75,7 @@ def scores(curves: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> str:
         edges = [k / len(rows) for k in range(len(rows) + 1)]
         share = [100 * r / max(1, sum(rows)) for r in rows]
         colour = PALETTE[place % len(PALETTE)]
-        axes.stairs(share, edges, color=colour, lw=1.8, label=_plain(f"rows of {_cut(name)}"))
+        axes.stairs(share, edges, color=colour, lw=1.8, label=_plain(_cut(name)))
         axes.stairs(share, edges, color=colour, alpha=0.16, fill=True)
     axes.set_xlim(0, 1)
     axes.set_xlabel(
