@@ -144,7 +144,8 @@ def terms(members: Sequence[Mapping[str, Any]], shown: Sequence[Term], write: Ca
         axes.bar_label(bars, ["–" if v is None else write(v, term) for v in values], padding=3, fontsize=8, color=INK)
         _institutions(axes, members, named=place % across == 0)
         low, high = min(0.0, *(v or 0.0 for v in values)), max(0.0, *(v or 0.0 for v in values))
-        axes.set_xlim(low * 1.4, high * 1.4 or 1.0)
+        room = 0.4 * (high - low) or 1.0  # for the numbers beside the bars
+        axes.set_xlim(low - room if low else 0.0, high + room)
         axes.set_title(term.label, fontsize=9.5, color=INK, loc="left", parse_math=False)
     return data_uri(figure, "terms")
 
