@@ -114,15 +114,20 @@ def rollback(
 def export(
     number: NumberArgument,
     out: Annotated[Path, typer.Option(help="Folder for the model; an earlier model in it is replaced.", metavar="DIR")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="With model.onnx, also where it was trained without.")] = False,
     registry: RegistryOption = None,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
     """Write a version's files into a folder, byte by byte as they were made."""
     with reporting(as_json) as report:
+        from server_train.model import ONNX
+        from server_train.onnx_graph import with_onnx
         from server_train.publishing import write_folder
 
         files = registry_at(registry, project).files(number)
+        if onnx and ONNX not in files:
+            files = with_onnx(files)
         write_folder(files, out)
         report(
             {"version": number, "out": out, "files": sorted(files)},

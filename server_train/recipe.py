@@ -1,48 +1,36 @@
-"""What makes a model again from the same bundles: arguments of `train_global`, as JSON holds them and back.
+"""What makes a model again from the same bundles: arguments of `hub.train_global`, as plain values."""
 
-Values are read back by the annotations of the function's own signature, so an argument that is added there needs nothing here.
-"""
-
-import dataclasses
-import json
-from collections.abc import Callable, Mapping
-from typing import Any, get_type_hints
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from distill.errors import ConfigError
+from server_train.kinds import ModelChoice
+from server_train.training import TrainingSettings
+
+_SETTINGS, _CHOICE = TypeAdapter(TrainingSettings), TypeAdapter(ModelChoice)
 
 
-def recipe_of(**arguments: Any) -> dict[str, Any]:
-    """Arguments as JSON holds them; settings (dataclasses) become objects."""
-    return dict(json.loads(json.dumps(arguments, default=_plain)))
+def recipe_of(rows: int, settings: TrainingSettings, choice: ModelChoice) -> dict[str, Any]:
+    """Arguments of `train_global` that decide on the model, ready for JSON."""
+    return {
+        "rows": rows,
+        "settings": _SETTINGS.dump_python(settings, mode="json"),
+        "choice": _CHOICE.dump_python(choice, mode="json"),
+    }
 
 
-def arguments_of(recipe: Mapping[str, Any], function: Callable[..., Any]) -> dict[str, Any]:
-    """The arguments of `function` that `recipe_of` was given.
-
-    Raises:
-        ConfigError: an argument or a setting that this version of the software does not know or take.
-    """
-    hints = get_type_hints(function)
-    found = {}
-    for name, value in recipe.items():
-        try:
-            found[name] = TypeAdapter(hints[name]).validate_python(value)
-        except (KeyError, ValidationError):
-            raise _unknown(name) from None
-        if recipe_of(**{name: found[name]}) != {name: value}:  # a setting that is unknown here was left out
-            raise _unknown(name)
-    return found
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    raise TypeError(f"a recipe cannot hold a {type(value).__name__}")
-
-
-def _unknown(name: str) -> ConfigError:
-    return ConfigError(
-        f"{name!r} of this version is not what this version of the software takes; use the one that made the model."
-    )
+def arguments_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What `recipe_of` was made from. Raises ConfigError for settings that this version does not know or take."""
+    try:
+        arguments = {
+            **recipe,
+            "settings": _SETTINGS.validate_python(recipe["settings"]),
+            "choice": _CHOICE.validate_python(recipe["choice"]),
+        }
+    except (KeyError, TypeError, ValidationError):
+        arguments = {}
+    if not arguments or recipe_of(**arguments) != dict(recipe):  # what is not known here would be dropped in silence
+        raise ConfigError("the settings are not those of this version of the software; use the one that made them.")
+    return arguments

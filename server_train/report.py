@@ -14,7 +14,6 @@ from distill.schema import Column
 from server_train import report_figures as figures
 from server_train.contribution_terms import SHARES, Term, reasons_of, terms_in, terms_of
 from server_train.model import ModelCard
-from server_train.model_version import kind_of
 
 TEMPLATE = "report.html"
 KINDS = {
@@ -34,7 +33,7 @@ def render_report(card: ModelCard) -> str:
         .get_template(TEMPLATE)
         .render(
             card=card,
-            kind=KINDS.get(kind_of(card), kind_of(card)),
+            kind=KINDS[card.kind],
             schema=card.schema_,
             classes=list(card.outputs),
             training=card.training,

@@ -14,7 +14,8 @@ from typing import Any
 
 from distill import durable
 from distill.errors import ConfigError
-from server_train.hub import GlobalResult, Progress, silent, train_global, versions
+from server_train.card import versions
+from server_train.hub import GlobalResult, Progress, silent, train_global
 from server_train.intake import find_bundles
 from server_train.model_version import Version
 from server_train.publishing import read_folder, write_folder
@@ -72,7 +73,7 @@ def reproduce(
             trusted=frozenset(i.public_key for i in record.inputs),  # their bundles were taken then, and are the same
             allow_rehearsal=record.rehearsal,
             progress=progress,
-            **arguments_of(record.recipe, train_global),
+            **arguments_of(record.recipe),
         )
         assert isinstance(made, GlobalResult)
         files = read_folder(made.folder)

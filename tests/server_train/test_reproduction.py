@@ -1,8 +1,7 @@
 """From a registered version back to its weights, by its recipe and its bundles; and what differs between versions."""
 
 import hashlib
-from dataclasses import dataclass
-from pathlib import Path
+import json
 
 import pytest
 from hub_fakes import BINARY, put_bundles
@@ -11,6 +10,7 @@ from registry_fakes import FILES, institution, register
 from distill.errors import ConfigError, RegistryError
 from server_train import hub, intake, reproduction
 from server_train.hub import train_global
+from server_train.kinds import ModelChoice
 from server_train.model import load_model
 from server_train.model_place import model_at
 from server_train.publishing import read_folder
@@ -55,7 +55,7 @@ def test_a_run_is_registered_with_the_very_files_of_its_folder(bundles, tmp_path
     assert history.versions == (result.version,)
     assert registry.files(1) == {n: c for n, c in read_folder(tmp_path / "m").items() if n != "pool.csv"}
     record = result.version.record
-    assert record.recipe == {"rows": 400, "settings": recipe_of(settings=QUICK)["settings"]}
+    assert arguments_of(record.recipe) == {"rows": 400, "settings": QUICK, "choice": ModelChoice()}
     assert {i.sha256 for i in record.inputs} == {hashlib.sha256(p.read_bytes()).hexdigest() for p in bundles.iterdir()}
     assert record.disjoint.epsilon == 3.0
     assert result.as_dict()["version_digest"] == result.version.digest
@@ -120,34 +120,21 @@ def test_the_command_names_the_bundles_as_they_were_called(registry):
     assert said == "distill models reproduce 1 'a b.distill' birch.distill"
 
 
-@dataclass(frozen=True)
-class Choice:
-    kind: str = "mlp"
-    widths: tuple[int, ...] = (1, 2)
-
-
-def job(*, rows: int, choice: Choice | None = None, places: tuple[Path, ...] = ()) -> None:
-    """What a recipe could be of."""
-
-
 def test_arguments_come_back_as_they_were():
-    given = {"rows": 5, "choice": Choice(kind="trees", widths=(3,))}
-    assert arguments_of(recipe_of(**given), job) == given
-    assert arguments_of(recipe_of(rows=5, choice=None), job) == {"rows": 5, "choice": None}
+    choice = ModelChoice(kind="boosting", class_weights={"1": 2.0})
+    recipe = json.loads(json.dumps(recipe_of(5, QUICK, choice)))
+    assert arguments_of(recipe) == {"rows": 5, "settings": QUICK, "choice": choice}
 
 
 @pytest.mark.parametrize(
-    "recipe",
-    [{"rows": "many"}, {"speed": 3}, {"rows": 1, "choice": {"kind": "mlp", "widths": [1], "depth": 3}}, {"choice": {}}],
+    ("part", "changes"),
+    [("settings", {"speed": 3}), ("settings", {"steps": "many"}), ("choice", {"kind": "oracle"}), ("choice", None)],
 )
-def test_settings_of_another_version_of_the_software_are_refused(recipe):
-    with pytest.raises(ConfigError, match="use the one that made the model"):
-        arguments_of(recipe, job)
-
-
-def test_a_recipe_holds_values_only():
-    with pytest.raises(TypeError, match="cannot hold a PosixPath"):
-        recipe_of(out=Path())
+def test_settings_of_another_version_of_the_software_are_refused(part, changes):
+    recipe = recipe_of(5, QUICK, ModelChoice())
+    recipe[part] = changes and {**recipe[part], **changes}
+    with pytest.raises(ConfigError, match="use the one that made them"):
+        arguments_of(recipe)
 
 
 def test_what_differs_between_versions_is_told_and_what_is_alike_is_not(registry):
