@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hub_fakes import BINARY, TERNARY, TableGenerator, class_chances, fake_bundle, skewed, table
+from hub_fakes import BINARY, TERNARY, class_chances, put_bundles, table
 
-from distill import generator_parts as generators
 from distill.errors import BundleMismatchError, ConfigError, DataError
 from distill.tables import read_table
 from server_train import __main__ as command
@@ -29,27 +28,6 @@ train_global = functools.partial(hub.train_global, allow_unknown_signers=True)
 def bundles(monkeypatch, tmp_path):
     """A folder with three institutions' bundles: a large one, a skewed one, and one with a single class."""
     return put_bundles(monkeypatch, tmp_path, BINARY)
-
-
-def put_bundles(monkeypatch, tmp_path, schema):
-    tables = {
-        "Alder Bank": table(5000, schema, 1),
-        "Birch <b>& Sons</b>": skewed(table(3000, schema, 2), schema, 0.3),
-        "Cedar $x$": skewed(table(1000, schema, 3), schema, 0.0),
-    }
-    found = {}
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for i, (name, frame) in enumerate(tables.items()):
-        path = folder / f"{i}.distill"
-        path.touch()
-        bundle = fake_bundle(name, schema, frame, dataset=f"{i}" * 32)
-        bundle.path = path
-        bundle.manifest.privacy.epsilon = 1.0 + i
-        found[path.name] = bundle
-    monkeypatch.setattr(intake, "read_bundle", lambda path: found[path.name])
-    monkeypatch.setattr(generators, "generator_of", lambda b: TableGenerator(b.schema, b.samples), raising=False)
-    return folder
 
 
 def test_bundles_become_a_model_a_card_and_a_report(bundles, tmp_path):
