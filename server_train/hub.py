@@ -27,6 +27,7 @@ from server_train.model import CARD, WEIGHTS, Model, ModelCard, probabilities, s
 from server_train.number_bins import bin_means, stored_bins
 from server_train.pool import Pool, default_rows, draw_pool
 from server_train.report import render_report
+from server_train.score_bins import score_knots
 from server_train.training import Trained, TrainingSettings, settings_as_dict, train
 
 REPORT = "report.html"
@@ -252,6 +253,7 @@ def _card(intake: Intake, pool: Pool, trained: Trained, settings: TrainingSettin
             "loss_floor": trained.floor,
             "curve": [[e.number, e.training_loss, e.validation_loss] for e in trained.curve],
             "held_out": _held_out(pool, trained).as_dict(),
+            **({} if pool.bins is not None else {"score_knots": score_knots(_held_out_scores(pool, trained))}),
             "notes": [*intake.notes, *pool.notes],
         },
         institutions=[_institution(r, pool, i) for i, r in enumerate(intake.received)],
@@ -262,11 +264,15 @@ def _card(intake: Intake, pool: Pool, trained: Trained, settings: TrainingSettin
 
 def _held_out(pool: Pool, trained: Trained) -> Evaluation | NumberEvaluation:
     """How well the network ranks the held-out synthetic rows by their drawn labels, or predicts their drawn numbers."""
-    frame = pool.frame.iloc[trained.held_out]
-    scores = probabilities(trained.network, trained.encoder.encode(frame))
+    frame, scores = pool.frame.iloc[trained.held_out], _held_out_scores(pool, trained)
     if pool.bins is not None:
         return evaluate_numbers(target_numbers(pool.schema, frame), scores @ bin_means(pool.bins))
     return evaluate_scores(class_codes(pool.schema, frame), scores, pool.schema.classes)
+
+
+def _held_out_scores(pool: Pool, trained: Trained) -> np.ndarray:
+    """What the network says of the held-out synthetic rows, (rows, outputs)."""
+    return probabilities(trained.network, trained.encoder.encode(pool.frame.iloc[trained.held_out]))
 
 
 def _institution(received: Received, pool: Pool, position: int) -> dict[str, Any]:

@@ -44,6 +44,7 @@ def templates() -> Environment:
         percent=readable_percent,
         tiny=readable_tiny,
         short=short,
+        zip=zip,
     )
 
 

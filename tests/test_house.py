@@ -31,6 +31,7 @@ HUB_MAY_IMPORT = {
     "distill.ledger.budget",  # whether a sum of budgets is within another
     "distill.levels",
     "distill.schema",
+    "distill.score_table",  # figures from noisy counts: touches neither rows nor the budget
     "distill.simplex",
     "distill.sqlite_file",
     "distill.table_files",
