@@ -60,6 +60,8 @@ def evaluation_document(
                 "of": b.block.name,
                 "edges": list(b.block.edges),
                 "middles": list(b.block.middles),
+                "wins": list(b.block.wins),
+                "losses": [list(side) for side in b.block.losses],
                 "others": b.counts[0].tolist(),
                 "rows": b.counts[1].tolist(),
             }

@@ -198,7 +198,7 @@ def release_evaluation(
         bins=bins,
     )
     reservation.plan(plan.events[1:])
-    found = _counted(table, scorer.blocks(bins), event)
+    found = count_blocks(table, scorer.blocks(bins), event)
     return _write(request, ledger, reservation, key, plan, found, dict(table.reads))
 
 
@@ -222,8 +222,8 @@ def _limit(request: EvaluationRequest, ledger: Ledger) -> RenyiLimit | None:
     return None if order is None else RenyiLimit(order, gaussian_renyi(request.epsilon, request.delta, order))
 
 
-def _counted(table: PrivateTable, blocks: Sequence[Block], event: Event) -> tuple[NoisyBlock, ...]:
-    """The one read of the table."""
+def count_blocks(table: PrivateTable, blocks: Sequence[Block], event: Event) -> tuple[NoisyBlock, ...]:
+    """The one read of the table, whose columns are those of `Scorer.scored`, block by block: holds, score."""
     labels, sizes = [_label_of(i, block) for i, block in enumerate(blocks)], [b.cells for b in blocks]
     law: Law = "laplace" if event.mechanism == "laplace" else "gaussian"
     if law == "laplace":

@@ -1,7 +1,8 @@
 """What a noisy table of scores and classes says of a model: AUC, accuracy, Brier score, calibration, each with its interval.
 
 All of it is post-processing: it sees noisy counts and public bins, never a row, so it costs nothing and may be repeated by
-anybody who holds the table. Rows of one bin count as ties, and each row's score as its bin's middle.
+anybody who holds the table. What lies inside a bin is not seen: there scores are taken to be spread as the model's are on
+synthetic rows and to be chances, or, where that is not known, to be all at the bin's middle.
 
 Intervals redraw the noise: how far a figure moves when the same noise is added to the noisy counts once more is taken for
 how far the first noise moved it (a basic bootstrap: doi:10.1017/CBO9780511802843, section 5.2). One interval holds the noise
@@ -10,7 +11,7 @@ customers that they come from.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -30,11 +31,16 @@ class Block:
         name: What holds: the class that the row is of, or that the most probable class is right.
         edges: Inner edges of the bins of the score, ascending; a score on an edge is in the bin above.
         middles: The score that stands for each bin, one more than edges.
+        wins: Of two rows of a bin, one of which it holds of and one not, the chance that the first has the higher score: 0.5, or
+            more where it is known how the model's scores are spread inside the bin.
+        losses: Mean squared error of a bin's scores for rows that it does not hold of, and for those that it holds of.
     """
 
     name: str
     edges: tuple[float, ...]
     middles: tuple[float, ...]
+    wins: tuple[float, ...]
+    losses: tuple[tuple[float, ...], tuple[float, ...]]
 
     @property
     def cells(self) -> int:
@@ -75,16 +81,21 @@ class NoisyBlock:
         return all(c.sum() > CLEAR * self.stddev * np.sqrt(max(c.size, 1)) for c in chosen)
 
 
-def auc(counts: np.ndarray) -> np.ndarray:
-    """ROC-AUC of the bins, ties as halves. No count is cut off at 0: the noise then has no bias in either factor."""
-    negatives, positives = counts[..., 0, :], counts[..., 1, :]
-    below = negatives.cumsum(axis=-1) - negatives / 2
-    return np.asarray((positives * below).sum(axis=-1) / (positives.sum(axis=-1) * negatives.sum(axis=-1)))
+def auc(block: Block) -> Figure:
+    """ROC-AUC. No count is cut off at 0: the noise then has no bias in either factor."""
+    loses = 1 - np.array(block.wins)
+
+    def figure(counts: np.ndarray) -> np.ndarray:
+        negatives, positives = counts[..., 0, :], counts[..., 1, :]
+        below = negatives.cumsum(axis=-1) - negatives * loses
+        return np.asarray((positives * below).sum(axis=-1) / (positives.sum(axis=-1) * negatives.sum(axis=-1)))
+
+    return figure
 
 
-def brier(middles: np.ndarray) -> Figure:
-    """Mean squared error of the bins' middles."""
-    losses = np.stack([middles**2, (1 - middles) ** 2])
+def brier(block: Block) -> Figure:
+    """Mean squared error of the scores."""
+    losses = np.array(block.losses)
     return lambda counts: np.asarray((counts * losses).sum(axis=(-2, -1)) / counts.sum(axis=(-2, -1)))
 
 
@@ -127,18 +138,17 @@ def figures(blocks: Sequence[NoisyBlock], *, threshold: float, costs: tuple[floa
     }
     ranked = blocks if len(blocks) == 1 else blocks[:-1]
     every = all(b.clear(np.s_[:, :]) for b in blocks)
-    per_class = {b.block.name: _if(_both_sides(b), [b], auc) for b in ranked}
     known = [b for b in ranked if _both_sides(b)]
-    out["roc_auc"] = _if(bool(known), known, lambda *tables: np.mean([auc(t) for t in tables], axis=0))
+    out["roc_auc"] = _auc(known)
     if len(blocks) > 1:
-        out["per_class_auc"] = per_class
+        out["per_class_auc"] = {b.block.name: _auc([b] if b in known else []) for b in ranked}
         out["accuracy"] = _if(every, [last], share(np.s_[1:, :]))
     else:
         out["accuracy"] = _if(every, [first], _right(_first_above(first.block, 0.5)))
         out["base_rate"] = _if(every, [first], share(np.s_[1:, :]))
         out["at_threshold"] = _at_threshold(first, threshold, costs)
     most = 1.0 if len(blocks) == 1 else 2.0
-    out["brier"] = _if(every, ranked, _brier_sum(ranked), most=most)
+    out["brier"] = _if(every, ranked, _over(ranked, brier, np.sum), most=most)
     out["calibration"] = [line for b in ranked for line in calibration(b)]
     return out
 
@@ -204,9 +214,26 @@ def _right(at: int) -> Figure:
     return lambda counts: share(np.s_[:1, :at])(counts) + share(np.s_[1:, at:])(counts)
 
 
-def _brier_sum(ranked: Sequence[NoisyBlock]) -> Callable[..., np.ndarray]:
-    losses = [brier(np.array(b.block.middles)) for b in ranked]
-    return lambda *tables: np.sum([loss(t) for loss, t in zip(losses, tables, strict=True)], axis=0)
+def _auc(blocks: Sequence[NoisyBlock]) -> dict[str, Any] | None:
+    """The mean AUC of some blocks. Its intervals are wider by half of what the rows inside bins are taken to add to it."""
+    found = _if(bool(blocks), blocks, _over(blocks, auc, np.mean))
+    if found is None:
+        return None
+    ties = _over(blocks, lambda b: auc(replace(b, wins=(0.5,) * len(b.wins))), np.mean)(*(b.counts for b in blocks))
+    slack = abs(found["value"] - float(np.clip(ties, 0, 1))) / 2
+    wider = {
+        name: [max(0.0, found[name][0] - slack), min(1.0, found[name][1] + slack)]
+        for name in ("interval", "interval_customers")
+    }
+    return {**found, **wider}
+
+
+def _over(
+    blocks: Sequence[NoisyBlock], make: Callable[[Block], Figure], join: Callable[..., Any]
+) -> Callable[..., np.ndarray]:
+    """The mean or sum over blocks of a figure of each."""
+    parts = [make(b.block) for b in blocks]
+    return lambda *tables: np.asarray(join([part(t) for part, t in zip(parts, tables, strict=True)], axis=0))
 
 
 def _both_sides(noisy: NoisyBlock) -> bool:

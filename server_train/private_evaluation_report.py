@@ -79,6 +79,6 @@ def calibration(lines: list[dict[str, Any]]) -> str:
 
 def _block(raw: dict[str, Any], noise: dict[str, Any]) -> NoisyBlock:
     """A block of the document."""
-    block = Block(raw["of"], tuple(raw["edges"]), tuple(raw["middles"]))
+    block = Block(**{name: raw[name] for name in ("edges", "middles", "wins", "losses")}, name=raw["of"])
     law = "laplace" if "laplace" in noise["law"] else "gaussian"
     return NoisyBlock(block, np.array([raw["others"], raw["rows"]]), law, noise["scale"])
