@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from server_train.fairness import Slice
     from server_train.model import Model
 
-INTERRUPTED = (
-    "If a release was reserved already (--dp-epsilon), its reservation stands and counts as spent: see `distill ledger show`."
-)
+INTERRUPTED = "If a release was reserved already (--dp-epsilon), its reservation stands and counts as spent: see `distill ledger show`."
 
 
 def evaluate(
@@ -33,7 +31,8 @@ def evaluate(
         typer.Option(help="How --by cuts numbers: quarters of these rows, or of the public bounds."),
     ] = "quantiles",
     threshold: Annotated[
-        float | None, typer.Option(help="Score from which a row is taken for the last of two classes; else by the costs.")
+        float | None,
+        typer.Option(help="Score from which a row is taken for the last of two classes; else by the costs."),
     ] = None,
     cost_false_positive: Annotated[
         float | None, typer.Option(help="What it costs to take a row for the last class wrongly, in any unit.")
@@ -46,10 +45,13 @@ def evaluate(
     ] = None,
     dp_epsilon: Annotated[
         float | None,
-        typer.Option(help="Release noisy figures that may be published instead, at this charge to the project's ledger."),
+        typer.Option(
+            help="Release noisy figures that may be published instead, at this charge to the project's ledger."
+        ),
     ] = None,
     dp_delta: Annotated[
-        float | None, typer.Option(help="With --dp-epsilon: allows Gaussian noise; else Laplace noise, which needs none.")
+        float | None,
+        typer.Option(help="With --dp-epsilon: allows Gaussian noise; else Laplace noise, which needs none."),
     ] = None,
     dp_out: Annotated[
         Path | None,
@@ -60,10 +62,14 @@ def evaluate(
     rehearsal: Annotated[
         int | None,
         typer.Option(
-            help="With --dp-epsilon: seed of a repeatable run that is NOT PRIVATE and must stay here.", min=0, metavar="SEED"
+            help="With --dp-epsilon: seed of a repeatable run that is NOT PRIVATE and must stay here.",
+            min=0,
+            metavar="SEED",
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace released figures that are there already.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace released figures that are there already.")
+    ] = False,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
@@ -163,7 +169,11 @@ def _shown(found: "Assessment", page: Path | None) -> "Group":
     parts += [_decisions(found)] if found.decisions else []
     parts += [part for s in found.slices for part in (_slice(s), *(Text(f"  {note}") for note in s.notes))]
     parts += [Text(f"report: {page}")] if page is not None else []
-    parts += [Text("The model is made from a rehearsal: NOT PRIVATE, it must not leave the house.")] if found.rehearsal else []
+    parts += (
+        [Text("The model is made from a rehearsal: NOT PRIVATE, it must not leave the house.")]
+        if found.rehearsal
+        else []
+    )
     return Group(*parts, Text(RELEASE_WORD))
 
 
@@ -193,7 +203,9 @@ def _figures(found: "Assessment") -> "Table":
     for name, calibration in found.calibration.items():
         of = f" of {name}" if macro else ""
         table.add_row(f"calibration error (ECE){of}", f"{calibration.expected_calibration_error:.4f}")
-        table.add_row(f"calibration slope, intercept{of}", f"{_four(calibration.slope)}, {_four(calibration.intercept)}")
+        table.add_row(
+            f"calibration slope, intercept{of}", f"{_four(calibration.slope)}, {_four(calibration.intercept)}"
+        )
     if macro:
         for name, auc in zip(result.classes, result.per_class_auc, strict=True):
             table.add_row(f"ROC-AUC of {name}", "no rows" if auc is None else f"{auc:.4f}")

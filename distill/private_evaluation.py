@@ -36,7 +36,7 @@ from distill.score_table import Block, Law, NoisyBlock, figures
 from distill.tables import read_table
 
 SCORES = "evaluate.scores"
-FEWEST_BINS, MOST_BINS = 8, 32
+FEWEST_BINS, MOST_BINS = 8, 24
 
 
 class Scorer(Protocol):
@@ -112,9 +112,9 @@ class EvaluationReceipt:
 def choose_bins(noisy_size: float, epsilon: float) -> int:
     """Bins of the scores: more where there is signal. Measured in benchmarks/dp_evaluation.py.
 
-    Few bins tie rows that the model tells apart; many add the noise of many cells.
+    Many bins add the noise of many cells; few leave much to what is taken of the scores inside them.
     """
-    return int(np.clip(round(1.1 * max(noisy_size * epsilon, 1.0) ** (1 / 3)), FEWEST_BINS, MOST_BINS))
+    return int(np.clip(round(0.55 * max(noisy_size * epsilon, 1.0) ** (1 / 3)), FEWEST_BINS, MOST_BINS))
 
 
 def table_event(
@@ -184,9 +184,7 @@ def release_evaluation(
     with remembered(known, encoded, request.schema, ledger, request.name):
         reservation = reserve_release(request, ledger, key, rehearsal=noise.rehearsal, rows_per_unit=most)
     codes = [part for pair in scorer.scored(frame) for part in pair]
-    table = PrivateTable(
-        EncodedTable(codes, encoded.units), request.schema, reservation, noise, rows_per_unit=most
-    )
+    table = PrivateTable(EncodedTable(codes, encoded.units), request.schema, reservation, noise, rows_per_unit=most)
     del frame, encoded, codes
     noisy_size = table.noisy_size("size")
     bins = choose_bins(noisy_size / most, request.epsilon)

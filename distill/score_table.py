@@ -10,8 +10,10 @@ alone, and so is about these very rows; the other also draws rows anew (a Poisso
 customers that they come from.
 """
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -68,12 +70,19 @@ class NoisyBlock:
         """Standard deviation of the noise on a cell."""
         return self.scale * (np.sqrt(2.0) if self.law == "laplace" else 1.0)
 
-    def redrawn(self, *, rows: bool, rng: np.random.Generator) -> np.ndarray:
-        """The counts with the same noise once more, (REDRAWS, 2, bins); with `rows`, with rows drawn anew too."""
+    @cached_property
+    def redrawn(self) -> dict[str, np.ndarray]:
+        """The counts with the same noise once more, and with rows drawn anew too, by interval; (REDRAWS, 2, bins) each.
+
+        Seeded by the block's name, so that two blocks do not share their noise. Drawn anew, they are independent, though one
+        row is in all blocks: an approximation, in figures over several.
+        """
+        rng = np.random.default_rng(zlib.crc32(self.block.name.encode()))
         shape = (REDRAWS, *self.counts.shape)
         noise = rng.laplace(0, self.scale, shape) if self.law == "laplace" else rng.normal(0, self.scale, shape)
         expected = np.maximum(self.counts, 0)
-        return np.asarray(self.counts + noise + (rng.poisson(expected, shape) - expected if rows else 0.0))
+        rows = rng.poisson(expected, shape) - expected
+        return {"interval": self.counts + noise, "interval_customers": self.counts + noise + rows}
 
     def clear(self, *parts: Any) -> bool:
         """Whether the rows in each part of the table stand out of their noise; a part indexes (2, bins)."""
@@ -109,19 +118,22 @@ def share(part: Any, of: Any = np.s_[:, :]) -> Figure:
     return figure
 
 
-def with_interval(blocks: Sequence[NoisyBlock], figure: Callable[..., np.ndarray], *, most: float = 1.0) -> dict[str, Any]:
+def with_interval(
+    blocks: Sequence[NoisyBlock], figure: Callable[..., np.ndarray], *, most: float = 1.0
+) -> dict[str, Any]:
     """A figure of one or several blocks with both intervals, all cut off at 0 and `most`. Repeatable: the redraws are seeded."""
     value = float(figure(*(b.counts for b in blocks)))
     out: dict[str, Any] = {"value": float(np.clip(value, 0, most))}
-    for name, rows in (("interval", False), ("interval_customers", True)):
-        rng = np.random.default_rng(0)
-        moved = figure(*(b.redrawn(rows=rows, rng=rng) for b in blocks)) - value
+    for name in ("interval", "interval_customers"):
+        moved = figure(*(b.redrawn[name] for b in blocks)) - value
         low, high = np.quantile(moved, [(1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2])
         out[name] = [float(np.clip(value - low, 0, most)), float(np.clip(value - high, 0, most))]
     return out
 
 
-def figures(blocks: Sequence[NoisyBlock], *, threshold: float, costs: tuple[float, float] | None = None) -> dict[str, Any]:
+def figures(
+    blocks: Sequence[NoisyBlock], *, threshold: float, costs: tuple[float, float] | None = None
+) -> dict[str, Any]:
     """Everything that the table says, ready for JSON; a figure that the noise drowns is None.
 
     Args:
@@ -131,7 +143,7 @@ def figures(blocks: Sequence[NoisyBlock], *, threshold: float, costs: tuple[floa
     """
     first, last = blocks[0], blocks[-1]
     out: dict[str, Any] = {
-        "rows": int(round(max(0.0, float(last.counts.sum())))),
+        "rows": round(max(0.0, float(last.counts.sum()))),
         "rows_stddev": float(last.stddev * np.sqrt(last.counts.size)),
         "accuracy": None,
         "brier": None,
@@ -169,7 +181,7 @@ def calibration(noisy: NoisyBlock) -> list[dict[str, Any]]:
                 "of": noisy.block.name,
                 "from": float(([0.0, *noisy.block.edges])[start]),
                 "to": float(([*noisy.block.edges, 1.0])[stop - 1]),
-                "rows": int(round(float(noisy.counts[whole].sum()))),
+                "rows": round(float(noisy.counts[whole].sum())),
                 "predicted": float(np.average(middles, weights=weights)),
                 "observed": with_interval([noisy], share(np.s_[1:, start:stop], whole)),
             }

@@ -21,7 +21,17 @@ import pandas as pd
 
 from distill.errors import DataError
 from distill.schema import OTHER, Column, Schema
-from distill.table_columns import MISSING, CategoryEncoder, Encoder, Finding, NumberEncoder, Report, UnitEncoder, listed, texts_of
+from distill.table_columns import (
+    MISSING,
+    CategoryEncoder,
+    Encoder,
+    Finding,
+    NumberEncoder,
+    Report,
+    UnitEncoder,
+    listed,
+    texts_of,
+)
 from distill.table_files import open_table, write_table
 
 __all__ = [

@@ -142,9 +142,7 @@ def assess(model: Model, data: Path, question: Question) -> Assessment:
     )
 
 
-def _of_numbers(
-    model: Model, frame: pd.DataFrame, question: Question, groupings: Sequence[Grouping]
-) -> Assessment:
+def _of_numbers(model: Model, frame: pd.DataFrame, question: Question, groupings: Sequence[Grouping]) -> Assessment:
     truth, predicted = target_numbers(model.schema, frame), model.predict_number(frame)
     return Assessment(
         target=str(model.schema.target),

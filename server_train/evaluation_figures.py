@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distill.figures import INK, MUTED, PALETTE, data_uri, dress, empty_figure
+from distill.figures import INK, MUTED, PALETTE, data_uri, empty_figure
 from server_train.assessment import Assessment
 from server_train.decisions import cost_curve
 from server_train.fairness import Slice
@@ -116,30 +116,42 @@ def score_distributions(found: Assessment) -> str:
 def thresholds(found: Assessment) -> str:
     """What deciding at every threshold would give: the cost of a row, or without costs the rates; two classes."""
     figure, axes = empty_figure(*HALF)
-    scores, costs = found.predicted[:, 1], found.question.costs
-    if costs is not None:
-        at, cost = cost_curve(found.truth, scores, costs)
-        axes.plot(*_thinned(at, cost), color=INK, lw=1.8)
-        marks = {"in_force": ("in force", RED, "o"), "by_costs": ("by the costs", TEAL, "D"), "cheapest_here": ("cheapest here", AMBER, "s")}
-        for name, (text, colour, mark) in marks.items():
-            decision = found.decisions[name]
-            label = f"{text}: {decision.threshold:.3f}, cost {decision.cost_a_row:.4g}"
-            axes.plot([decision.threshold], [decision.cost_a_row], mark, ms=8, color=colour, mec="white", label=label)
-        axes.set_ylim(0, float(cost.max()) * 1.28)
-        axes.set_ylabel("mean cost of a row")
-    else:
-        at = np.linspace(0, 1, 201)
-        for k, colour, name in ((1, TEAL, "true positive rate"), (0, AMBER, "false positive rate")):
-            of_class = np.sort(scores[found.truth == k])
-            if len(of_class):
-                axes.plot(at, 1 - np.searchsorted(of_class, at, side="left") / len(of_class), color=colour, lw=2, label=name)
-        axes.axvline(found.question.decided_at, color=RED, lw=1.3, ls=(0, (4, 3)), label="threshold in force")
-        axes.set_ylim(0, 1.02)
-        axes.set_ylabel("rate")
+    (_rates if found.question.costs is None else _costs)(axes, found)
     axes.set_xlim(0, 1)
     axes.set_xlabel("threshold")
     axes.legend(loc="upper right", **LEGEND)
     return data_uri(figure, "thresholds")
+
+
+def _costs(axes: "Axes", found: Assessment) -> None:
+    """The cost of a row along the thresholds, with those that are named."""
+    assert found.question.costs is not None
+    at, cost = cost_curve(found.truth, found.predicted[:, 1], found.question.costs)
+    axes.plot(*_thinned(at, cost), color=INK, lw=1.8)
+    marks = {
+        "in_force": ("in force", RED, "o", 11),
+        "by_costs": ("by the costs", TEAL, "D", 6.5),
+        "cheapest_here": ("cheapest here", AMBER, "s", 7.5),
+    }
+    for name, (text, colour, mark, size) in marks.items():
+        place = (found.decisions[name].threshold, found.decisions[name].cost_a_row or 0.0)
+        label = f"{text}: {place[0]:.3f}, cost {place[1]:.4g}"
+        axes.plot(*([v] for v in place), mark, ms=size, color=colour, mec="white", label=label)
+    axes.set_ylim(0, float(cost.max()) * 1.28)
+    axes.set_ylabel("mean cost of a row")
+
+
+def _rates(axes: "Axes", found: Assessment) -> None:
+    """True and false positive rate along the thresholds."""
+    at = np.linspace(0, 1, 201)
+    for k, colour, name in ((1, TEAL, "true positive rate"), (0, AMBER, "false positive rate")):
+        scores = np.sort(found.predicted[found.truth == k, 1])
+        if len(scores):
+            above = 1 - np.searchsorted(scores, at, side="left") / len(scores)
+            axes.plot(at, above, color=colour, lw=2, label=name)
+    axes.axvline(found.question.decided_at, color=RED, lw=1.3, ls=(0, (4, 3)), label="threshold in force")
+    axes.set_ylim(0, 1.02)
+    axes.set_ylabel("rate")
 
 
 def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
@@ -152,7 +164,9 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
     axes.imshow(shares, cmap="GnBu", vmin=0, vmax=1, aspect="auto")
     if len(classes) <= 12:
         for (i, j), share in np.ndenumerate(shares):
-            axes.text(j, i, f"{share:.0%}", ha="center", va="center", fontsize=8.5, color="white" if share > 0.6 else INK)
+            axes.text(
+                j, i, f"{share:.0%}", ha="center", va="center", fontsize=8.5, color="white" if share > 0.6 else INK
+            )
     names = [_short(c) for c in classes]
     axes.set_xticks(range(len(classes)), names, rotation=35 if len(classes) > 4 else 0, parse_math=False)
     axes.set_yticks(range(len(classes)), names, parse_math=False)
@@ -172,7 +186,16 @@ def groups(found: Slice) -> str:
         points = [(g[key], i) for i, g in enumerate(lines) if g[key] is not None]
         x, y = zip(*points, strict=True) if points else ((), ())
         size = 13 if mark == "|" else 7
-        axes.plot(x, y, mark, color=colour, ms=size, mew=2.2 if mark == "|" else 0.8, mec=colour if mark == "|" else "white", label=text)
+        axes.plot(
+            x,
+            y,
+            mark,
+            color=colour,
+            ms=size,
+            mew=2.2 if mark == "|" else 0.8,
+            mec=colour if mark == "|" else "white",
+            label=text,
+        )
     axes.set_yticks(
         range(len(lines)), [f"{_short(g['group'])}{'' if g['compared'] else ' *'}" for g in lines], parse_math=False
     )
@@ -200,9 +223,13 @@ def residuals_along(truth: np.ndarray, predicted: np.ndarray) -> str:
     """Quantiles of the residuals along the predictions, in bins of equally many rows."""
     figure, axes = empty_figure(*HALF)
     residuals = truth - predicted
-    parts = [p for p in np.array_split(np.argsort(predicted, kind="stable"), min(20, max(1, len(truth) // 20))) if len(p)]
+    parts = [
+        p for p in np.array_split(np.argsort(predicted, kind="stable"), min(20, max(1, len(truth) // 20))) if len(p)
+    ]
     x = [float(predicted[p].mean()) for p in parts]
-    low, quarter, middle, three, high = np.array([np.quantile(residuals[p], [0.05, 0.25, 0.5, 0.75, 0.95]) for p in parts]).T
+    low, quarter, middle, three, high = np.array(
+        [np.quantile(residuals[p], [0.05, 0.25, 0.5, 0.75, 0.95]) for p in parts]
+    ).T
     axes.fill_between(x, low, high, color=TEAL, alpha=0.14, lw=0, label="90 % of rows")
     axes.fill_between(x, quarter, three, color=TEAL, alpha=0.28, lw=0, label="half of them")
     axes.plot(x, middle, "o-", color=TEAL, lw=1.8, ms=4, label="median")

@@ -85,7 +85,9 @@ def slice_many_classes(
         figures = evaluate_scores(labels[inside], probabilities[inside], classes)
         true, taken = labels[inside], predicted[inside]
         rates = {c: float((taken == k).mean()) for k, c in enumerate(classes)}
-        right = {c: ratio(int(((taken == k) & (true == k)).sum()), int((true == k).sum())) for k, c in enumerate(classes)}
+        right = {
+            c: ratio(int(((taken == k) & (true == k)).sum()), int((true == k).sum())) for k, c in enumerate(classes)
+        }
         of_class = {c: int((true == k).sum()) for k, c in enumerate(classes)}
         lines.append(
             {

@@ -5,9 +5,10 @@ parts of their public bounds. A group of fewer than `LEAST_ROWS` rows says nothi
 with a word; if even that is too small, it is shown and takes no part in any difference.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -41,7 +42,7 @@ class Grouping:
     joined: tuple[str, ...]
 
 
-def group_by_column(column: Column, values: "pd.Series[object]", *, bins: NumberBins = "quantiles") -> Grouping:
+def group_by_column(column: Column, values: "pd.Series[Any]", *, bins: NumberBins = "quantiles") -> Grouping:
     """Groups by a column of the schema. Raises DataError where its values do not fit."""
     if column.kind == "categorical":
         names = [level or MISSING for level in levels(column)]
@@ -54,7 +55,7 @@ def group_by_column(column: Column, values: "pd.Series[object]", *, bins: Number
 
 def group_by_text(name: str, texts: Sequence[str]) -> Grouping:
     """Groups by a column that the schema does not name, by its texts; many different numbers are cut into quarters."""
-    numbers = pd.to_numeric(pd.Series(texts, dtype=object).replace("", np.nan), errors="coerce").to_numpy(float)
+    numbers = pd.to_numeric(pd.Series(list(texts), dtype=object), errors="coerce").to_numpy(float)
     distinct = pd.unique(np.asarray(texts, dtype=object))
     if len(distinct) > MOST_VALUES and all(np.isfinite(numbers) | (np.asarray(texts, dtype=object) == "")):
         return _by_number(name, numbers, None)
@@ -74,7 +75,7 @@ def _by_number(name: str, numbers: np.ndarray, edges: np.ndarray | None) -> Grou
         if edges is None:
             edges = np.unique(np.quantile(known, np.arange(1, PARTS) / PARTS)) if len(known) else np.empty(0)
         ends = ["", *(f"{e:.6g}" for e in edges), ""]
-        names = [_range(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        names = [_range(a, b) for a, b in itertools.pairwise(ends)]
         codes = np.searchsorted(edges, numbers, side="right")
     codes = np.where(np.isnan(numbers), len(names), codes)
     return _settled(name, [*names, MISSING], codes)

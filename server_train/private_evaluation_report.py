@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from distill.figures import INK, MUTED, PALETTE, data_uri, empty_figure
-from distill.score_table import Block, NoisyBlock, roc_points
+from distill.score_table import Block, Law, NoisyBlock, roc_points
 from server_train.report import templates
 
 TEMPLATE = "private_evaluation.html"
@@ -80,5 +80,5 @@ def calibration(lines: list[dict[str, Any]]) -> str:
 def _block(raw: dict[str, Any], noise: dict[str, Any]) -> NoisyBlock:
     """A block of the document."""
     block = Block(**{name: raw[name] for name in ("edges", "middles", "wins", "losses")}, name=raw["of"])
-    law = "laplace" if "laplace" in noise["law"] else "gaussian"
+    law: Law = "laplace" if "laplace" in noise["law"] else "gaussian"
     return NoisyBlock(block, np.array([raw["others"], raw["rows"]]), law, noise["scale"])

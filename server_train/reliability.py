@@ -4,10 +4,12 @@ All of it is for one class against the rest. The curve's bins hold equally many 
 adaptive variant; bins of equal width would be empty or crowded where scores are skewed.
 """
 
+import itertools
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 BINS = 10
 MOST_STEPS = 50
@@ -73,7 +75,7 @@ def reliability_curve(truth: np.ndarray, scores: np.ndarray, *, bins: int = BINS
     ordered, right = scores[order], truth[order].astype(float)
     ends = np.searchsorted(ordered, np.quantile(ordered, np.arange(1, bins) / bins), side="right")
     edges = np.unique(np.concatenate([[0], ends, [len(ordered)]]))
-    return tuple(_bin(ordered[a:b], right[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True))
+    return tuple(_bin(ordered[a:b], right[a:b]) for a, b in itertools.pairwise(edges))
 
 
 def wilson(share: float, rows: float) -> tuple[float, float]:
@@ -110,9 +112,9 @@ def _intercept(truth: np.ndarray, scores: np.ndarray) -> float | None:
     return None if found is None else float(found[0])
 
 
-def _newton(design: np.ndarray, truth: np.ndarray, offset: np.ndarray) -> np.ndarray | None:
+def _newton(design: np.ndarray, truth: np.ndarray, offset: np.ndarray) -> npt.NDArray[np.float64] | None:
     """Coefficients of a logistic regression without penalty; None if the steps do not settle."""
-    found = np.zeros(design.shape[1])
+    found: npt.NDArray[np.float64] = np.zeros(design.shape[1])
     for _ in range(MOST_STEPS):
         chances = 1 / (1 + np.exp(-np.clip(design @ found + offset, -30, 30)))
         curvature = design.T @ (design * (chances * (1 - chances))[:, None])

@@ -5,6 +5,7 @@ half each, so that bins are fine where either is. They follow from bundles alone
 them gets bins of equal width in the log-odds.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -88,7 +89,7 @@ def _block(name: str, inner: np.ndarray, knots: np.ndarray | None, thresholds: S
     edges = tuple(sorted({float(e) for e in near if 0 < e < 1} | {t for t in thresholds if 0 < t < 1}))
     ends = np.array([0.0, *edges, 1.0])
     bins = np.searchsorted(edges, knots, side="right") if knots is not None else np.empty(0, int)
-    inside = [np.array([(a + b) / 2]) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    inside = [np.array([(a + b) / 2]) for a, b in itertools.pairwise(ends)]
     mean = None
     if knots is not None:
         mean = _mean_score(knots)
@@ -136,7 +137,7 @@ def _stored_knots(model: Model, blocks: int) -> list[np.ndarray] | None:
     try:
         knots = [np.array(k, dtype=np.float64) for k in stored]
         fine = len(knots) == blocks and all(
-            k.ndim == 1 and 2 <= len(k) <= 10_000 and (np.diff(k) >= 0).all() and 0 < k[0] and k[-1] < 1 for k in knots
+            k.ndim == 1 and 2 <= len(k) <= 10_000 and (np.diff(k) >= 0).all() and k[0] > 0 and k[-1] < 1 for k in knots
         )
     except (TypeError, ValueError, OverflowError):
         fine = False
