@@ -108,11 +108,11 @@ def event_of(epsilon: float) -> Event:
 
 def measure(source: Source, rows: int, epsilon: float, seed: int, bins: int | None) -> dict[str, Any]:
     """One release: its figures beside the exact ones."""
-    rng = np.random.default_rng([seed, rows])
+    rng = np.random.default_rng([seed, rows, round(1000 * epsilon)])
     holds, scores = source.draw(rows, rng)
     event = event_of(epsilon)
     paid = Planned([size_event(epsilon), event])
-    table = PrivateTable(EncodedTable([holds, scores], None), SCHEMA, paid, NoiseSource(seed))
+    table = PrivateTable(EncodedTable([holds, scores], None), SCHEMA, paid, NoiseSource(int(rng.integers(2**31))))
     chosen = bins or choose_bins(table.noisy_size("size"), epsilon)
     found = figures(count_blocks(table, source.blocks(chosen), event), threshold=0.5)
     auc = found["roc_auc"]

@@ -19,7 +19,7 @@ from distill.score_table import NoisyBlock
 FORMAT = "distill dp evaluation 1"
 MOST_BYTES = 1 << 24
 WORD = (
-    "Differentially private: every figure follows from the noisy table below, which the ledger paid for. It may be published; "
+    "Differentially private: every figure follows from the noisy table of this release, which the ledger paid for. It may be published; "
     "what it adds to the spending of this data set is epsilon {epsilon:g} at delta {delta:g}."
 )
 REHEARSED = "REHEARSAL, NOT PRIVATE: the noise of these figures can be repeated, so they must not leave the house."
@@ -78,6 +78,15 @@ def write_document(place: Path, document: dict[str, Any]) -> str:
     data = (json.dumps(document, indent=1, ensure_ascii=True, allow_nan=False) + "\n").encode("ascii")
     durable.write_exactly(place, data)
     return hashlib.sha256(data).hexdigest()
+
+
+def is_evaluation(path: Path) -> bool:
+    """Whether a file is JSON, as a released evaluation is, and no bundle. False where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(1) == b"{"
+    except OSError:
+        return False
 
 
 def read_document(path: Path, *, public_hex: str | None = None) -> tuple[dict[str, Any], str]:
