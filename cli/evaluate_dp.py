@@ -45,6 +45,11 @@ def evaluate_privately(model: "Model", asked: Asked, report: Report) -> None:
     from server_train.private_evaluation_report import render_private_evaluation
     from server_train.score_bins import ModelScorer
 
+    if model.card.rehearsal and asked.rehearsal is None:
+        raise ConfigError(
+            "the model is made from a rehearsal, so neither it nor the bins that it brings may leave the house: train it on "
+            "real bundles, or rehearse this release too (--rehearsal SEED)."
+        )
     settings = project_at(asked.project)
     books = open_ledger(settings.ledger, dataset=settings.dataset)
     # Laplace noise needs no delta; where releases are added up as Renyi DP, the project's lets Gaussian noise fit better.

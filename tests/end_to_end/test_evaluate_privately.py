@@ -291,6 +291,15 @@ def test_settings_that_do_not_go_together_are_refused_for_free(model, house, wor
     assert house.books.releases == ()
 
 
+def test_a_model_of_a_rehearsal_is_evaluated_in_rehearsals_only(model, house, monkeypatch):
+    rehearsed = fake_model()
+    rehearsed.card.rehearsal = True
+    monkeypatch.setattr("server_train.model.load_model", lambda path: rehearsed)
+    assert "made from a rehearsal" in refusal(evaluate(house))
+    assert house.books.releases == ()
+    assert evaluate(house, "--rehearsal", 1).exit_code == 0
+
+
 def test_a_renyi_filter_gets_the_noise_that_fits_it(model, tmp_path):
     bank = make_bank(tmp_path / "bank", loans(ROWS, seed=11), grant=None)
     ran = distill(

@@ -129,7 +129,7 @@ def test_a_question_that_makes_no_sense_is_refused(rows, question, error, messag
 
 
 def test_costs_with_three_classes_are_refused_with_the_reason(rows):
-    with pytest.raises(ConfigError, match="decide between two classes.*has 3 classes"):
+    with pytest.raises(ConfigError, match=r"decide between two classes.*has 3 classes"):
         assess(fake_model(TERNARY), rows(TERNARY), Question(costs=Costs(false_positive=1, false_negative=2)))
 
 

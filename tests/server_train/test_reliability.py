@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -48,7 +50,7 @@ def test_rows_of_one_score_stay_together_and_every_row_is_in_a_bin():
     ties = np.round(scores, 1)
     bins = reliability_curve(truth, ties)
     assert sum(b.rows for b in bins) == 1000
-    assert all(a.high < b.low for a, b in zip(bins[:-1], bins[1:], strict=True))
+    assert all(a.high < b.low for a, b in itertools.pairwise(bins))
 
 
 @pytest.mark.parametrize(
