@@ -246,7 +246,8 @@ def error_histogram(truth: np.ndarray, predicted: np.ndarray) -> str:
     residuals = truth - predicted
     low, high = np.quantile(residuals, [0.005, 0.995])
     reach = (low, high) if high > low else (low - 0.5, high + 0.5)
-    heights, edges = np.histogram(np.clip(residuals, *reach), 60, reach)
+    bins = int(np.clip(len(residuals) ** 0.5, 10, 60))
+    heights, edges = np.histogram(np.clip(residuals, *reach), bins, reach)
     axes.stairs(heights / len(residuals), edges, fill=True, color=TEAL, alpha=0.5)
     axes.axvline(float(residuals.mean()), color=RED, lw=1.3, ls=(0, (4, 3)), label=f"mean {residuals.mean():.4g}")
     axes.set_xlabel("residual: true - predicted")
