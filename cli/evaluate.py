@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli.common import JsonOption, ProjectOption, Report, RowsPerUnitOption, reporting
+from cli.common import MODEL_HELP, JsonOption, ProjectOption, Report, RowsPerUnitOption, reporting
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -20,7 +20,7 @@ INTERRUPTED = "If a release was reserved already (--dp-epsilon), its reservation
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or its model.json.", metavar="MODEL")],
+    model: Annotated[Path, typer.Argument(help=MODEL_HELP, metavar="MODEL")],
     data: Annotated[Path, typer.Argument(help="Real rows with the target, CSV or Parquet.", metavar="DATA")],
     by: Annotated[
         list[str] | None,
@@ -80,8 +80,10 @@ def evaluate(
     with reporting(as_json, interrupted=INTERRUPTED) as report:
         from server_train.assessment import Question
         from server_train.model import load_model
+        from server_train.model_place import model_at
 
-        loaded = load_model(model)
+        with model_at(model) as place:
+            loaded = load_model(place)
         costs = _costs(cost_false_positive, cost_false_negative)
         question = Question(by=tuple(by or ()), number_bins=number_bins, threshold=threshold, costs=costs)
         question.require_fit(loaded)

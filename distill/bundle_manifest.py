@@ -14,8 +14,8 @@ from distill.ledger.proof import LedgerProof, Proven, check_proof
 from distill.levels import Level
 from distill.schema import MAX_CATEGORIES, MAX_COLUMNS, MAX_TARGET_BINS, Schema
 
-FORMAT_VERSION = 2
-OLD_FORMATS = (1,)
+FORMAT_VERSION = 3  # 3: pair statistics as they were released; 2: the chain of the ledger
+OLD_FORMATS = (1, 2)
 MAX_NOISY_ROWS = 10**12
 
 
@@ -79,7 +79,7 @@ class Manifest(_Model):
         members: SHA-256 and size of each other file.
     """
 
-    format_version: Literal[2] = 2
+    format_version: Literal[3] = 3
     software: Line
     created: Time
     institution: Line

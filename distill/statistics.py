@@ -42,9 +42,11 @@ class PairCounts:
     Attributes:
         pairs: Positions among the features, (i, j) with i < j.
         shares: One block of shape (bins_i, bins_j) a pair: denoised counts over the noisy number of rows.
-        stddev: Noise on one raw cell, as a share of the rows.
+        stddev: Noise on one released cell, as a share of the rows.
         aims: What candidates are fitted to, shaped like `shares`; None: `shares` themselves.
         signal: Portion of each pair's observed dependence that noise does not explain, 0 to 1; None: 1 everywhere.
+        released: The counts as they were released, over the noisy number of rows; None: `shares` themselves.
+        rounding: Step that `released` was rounded to, in units of `stddev`; 0: not rounded.
     """
 
     pairs: list[tuple[int, int]]
@@ -52,3 +54,15 @@ class PairCounts:
     stddev: float
     aims: list[np.ndarray] | None = None
     signal: list[float] | None = None
+    released: list[np.ndarray] | None = None
+    rounding: float = 0.0
+
+    @property
+    def spread(self) -> float:
+        """Stddev of one cell of `released` about the truth, as a share of the rows: its noise and its rounding."""
+        return spread(self.stddev, self.rounding)
+
+
+def spread(stddev: float, rounding: float) -> float:
+    """Stddev of Gaussian noise after rounding to steps of `rounding` times itself (Sheppard's correction, 1898)."""
+    return float(stddev * np.sqrt(1 + rounding**2 / 12))

@@ -3,8 +3,9 @@
 One Gaussian release of co-occurrence counts for a set of column pairs (L2 sensitivity sqrt(pairs), add or remove one row).
 Wide tables get a first, very coarse pass over all pairs, from which the pairs worth measuring are chosen. The noisy blocks are
 then denoised: what a block adds to independence is low-rank, the noise is not. The denoised blocks are the best statistics to
-read one by one, and they travel. Candidates are fitted to all blocks at once, which averages noise out by itself; there the
-bias of shrinking does more harm, so a block with much signal is aimed at as it was released (measured: docs/plan.md).
+read one by one. Candidates are fitted to all blocks at once, which averages noise out by itself; there the bias of shrinking
+does more harm, so a block with much signal is aimed at as it was released (measured: docs/plan.md). What travels is the
+release itself, for a hub averages the noise of all institutions out: whoever reads it denoises by the same function.
 """
 
 from itertools import combinations
@@ -12,14 +13,20 @@ from itertools import combinations
 import numpy as np
 
 from distill.bins import ColumnBins
-from distill.denoise import shrink_low_rank, signal_portion
+from distill.denoise import denoise_pairs
+from distill.global_term import GlobalTerm
 from distill.plan import SCOUT_BINS, Plan
 from distill.private_table import LabelOf, PrivateTable, Rows
 from distill.statistics import ClassCounts, PairCounts
 
 
 def count_pairs(
-    table: PrivateTable, plan: Plan, bins: list[ColumnBins], features: list[int], counts: ClassCounts
+    table: PrivateTable,
+    plan: Plan,
+    bins: list[ColumnBins],
+    features: list[int],
+    counts: ClassCounts,
+    term: GlobalTerm | None = None,
 ) -> PairCounts:
     """Release the co-occurrence of pairs of features and denoise it.
 
@@ -28,6 +35,8 @@ def count_pairs(
         bins: Coarse bins of every column of the table.
         features: Positions of the features among the table's columns.
         counts: One-way counts, towards whose independence the blocks are shrunk.
+        term: What the hub's joint model says of these pairs, if there is one: a block is shrunk towards that, at the one-way
+            counts of this institution, where it is the nearer guess.
     """
     pairs = list(combinations(range(len(features)), 2))
     if plan.has("relate.scout"):
@@ -40,13 +49,9 @@ def count_pairs(
     released = table.noisy_counts(
         event.name, labels, [widths[i] * widths[j] for i, j in pairs], [event.cell_stddev] * len(pairs)
     )
-    stddev, one_way = event.cell_stddev / counts.total, counts.shares
-    independent = [np.outer(one_way[i], one_way[j]) for i, j in pairs]
-    raw = [r.reshape(p.shape) / counts.total for r, p in zip(released, independent, strict=True)]
-    shares = [shrink_low_rank(r, p, stddev) for r, p in zip(raw, independent, strict=True)]
-    signal = [signal_portion(r, p, stddev) for r, p in zip(raw, independent, strict=True)]
-    aims = [s + x * (r - s) for s, r, x in zip(shares, raw, signal, strict=True)]
-    return PairCounts(pairs, shares, stddev, aims, signal)
+    blocks = [r.reshape(widths[i], widths[j]) / counts.total for (i, j), r in zip(pairs, released, strict=True)]
+    guesses = None if term is None else [term.pair_guess(i, j, counts.shares) for i, j in pairs]
+    return denoise_pairs(pairs, blocks, counts.shares, event.cell_stddev / counts.total, guesses=guesses)
 
 
 def _label_of_pair(first: int, second: int, width: int) -> LabelOf:

@@ -15,14 +15,14 @@ from distill.ledger.entry import chain_of
 def newer_version(house: House) -> bytes:
     """Not an attack: a bundle from the future, with members and fields of its own."""
     manifest, files = contents(house.data)
-    return signed(manifest | {"format_version": 3, "news": True}, files | {"extra.bin": b"new"}, house.key)
+    return signed(manifest | {"format_version": 4, "news": True}, files | {"extra.bin": b"new"}, house.key)
 
 
 @attack(BundleVersionError)
 def older_version(house: House) -> bytes:
     """Not an attack: a bundle of the format before."""
     manifest, files = contents(house.data)
-    return signed(manifest | {"format_version": 1}, files, house.key)
+    return signed(manifest | {"format_version": 2}, files, house.key)
 
 
 # --- form -----------------------------------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ def terminal_codes(house: House) -> bytes:
 @attack(BundleManifestError)
 def version_as_text(house: House) -> bytes:
     """A version that is no number."""
-    return edited(house.data, house.key, lambda m: m.update(format_version="2"))
+    return edited(house.data, house.key, lambda m: m.update(format_version="3"))
 
 
 @attack(BundleManifestError)

@@ -371,8 +371,8 @@ def test_a_bundle_signed_anew_with_another_key_is_refused(data, where, house):
 
 def test_a_bundle_of_a_newer_version_is_told_from_a_forged_one(data, where, key):
     manifest, files = contents(data)
-    newer = signed(manifest | {"format_version": 3, "news": True}, files | {"extra.bin": b"new"}, key)
-    refused(newer, where, r"newer version of distill \(format 3.*update distill", BundleVersionError)
+    newer = signed(manifest | {"format_version": 4, "news": True}, files | {"extra.bin": b"new"}, key)
+    refused(newer, where, r"newer version of distill \(format 4.*update distill", BundleVersionError)
     forged = newer[:500] + bytes([newer[500] ^ 1]) + newer[501:]
     refused(forged, where, "the signature does not match the contents", BundleSignatureError)
 

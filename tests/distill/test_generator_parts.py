@@ -11,6 +11,7 @@ import pytest
 from private_fakes import EVERY_KIND, schema_of, toy_generator
 from private_fakes import statistics_of as exact_statistics
 
+from distill.denoise import denoise_pairs
 from distill.errors import BundleError
 from distill.generator import Generator
 from distill.generator_parts import generator_of, parts_of, statistics_of
@@ -84,6 +85,14 @@ def test_draws_of_the_stored_generator_have_the_same_shares():
         assert np.abs(p - q).sum() < 0.05
 
 
+def with_statistics(generator: Generator, counts: ClassCounts, pairs: PairCounts, level: Level) -> SimpleNamespace:
+    """A bundle with these statistics at a level."""
+    parts, settings = parts_of(generator, counts, pairs, CLUSTERS, level, np.random.default_rng(0))
+    sound = bundled(generator, 100)
+    manifest = SimpleNamespace(**{**vars(sound.manifest), "generator": settings})
+    return SimpleNamespace(**{**vars(sound), "tensors": {**sound.tensors, **parts}, "manifest": manifest})
+
+
 @pytest.mark.parametrize("level", ["full", "default"])
 @pytest.mark.parametrize("rows", [3000, 400_000])
 def test_statistics_come_back_within_their_step(rows, level):
@@ -91,20 +100,35 @@ def test_statistics_come_back_within_their_step(rows, level):
     generator = toy_generator()
     codes = np.tile(generator.draw_codes(4000, np.random.default_rng(0)), (rows // 4000 or 1, 1))
     counts, pairs = exact_statistics(codes, generator.layout.features, 2)
-    parts, settings = parts_of(generator, counts, pairs, CLUSTERS, level, np.random.default_rng(0))
-    sound = bundled(generator, 100)
-    manifest = SimpleNamespace(**{**vars(sound.manifest), "generator": settings})
-    tensors = {**sound.tensors, **parts}
-    again, pairs_again, clusters = statistics_of(
-        SimpleNamespace(**{**vars(sound), "tensors": tensors, "manifest": manifest})
-    )
+    again, pairs_again, clusters = statistics_of(with_statistics(generator, counts, pairs, level))
     for one, two in zip(counts.by_column, again.by_column, strict=True):
         np.testing.assert_allclose(two, one, atol=counts.stddev / 8 * 1.01)
     assert (again.stddev, pairs_again.stddev) == (counts.stddev, pairs.stddev)
     assert pairs_again.pairs == pairs.pairs
-    for one, two in zip(pairs.shares, pairs_again.shares, strict=True):
+    for one, two in zip(pairs.shares, pairs_again.released, strict=True):
         np.testing.assert_allclose(two, one, atol=LEVELS[level].pair_step / 2 * pairs.stddev * 1.01)
+    assert pairs_again.rounding == LEVELS[level].pair_step
     np.testing.assert_allclose(clusters, CLUSTERS, rtol=1e-6)
+
+
+@pytest.mark.parametrize("level", ["full", "default"])
+def test_pairs_travel_as_released_and_are_denoised_by_whoever_reads_them(level):
+    """Noisy blocks of independent features: what travels is the noise itself, what is read is (nearly) nothing of it."""
+    generator = toy_generator()
+    counts, exact = exact_statistics(generator.draw_codes(4000, np.random.default_rng(0)), generator.layout.features, 2)
+    rng, stddev, one_way = np.random.default_rng(1), 0.01, counts.shares
+    independent = [np.outer(one_way[i], one_way[j]) for i, j in exact.pairs]
+    noisy = [block + rng.normal(0, stddev, block.shape) for block in independent]
+    at_home = denoise_pairs(exact.pairs, noisy, one_way, stddev)
+    _, read, _ = statistics_of(with_statistics(generator, counts, at_home, level))
+    step = LEVELS[level].pair_step * stddev
+    for sent, received in zip(noisy, read.released, strict=True):
+        np.testing.assert_allclose(received, sent, atol=step / 2 + 1e-3)  # the one-way counts are rounded too
+    for home, here in zip(at_home.shares, read.shares, strict=True):
+        np.testing.assert_allclose(here, home, atol=2 * step + 1e-3)
+    left = [np.abs(here - block).mean() for here, block in zip(read.shares, independent, strict=True)]
+    assert np.mean(left) < stddev / 5
+    assert read.spread == pytest.approx(stddev * np.sqrt(1 + LEVELS[level].pair_step ** 2 / 12))
 
 
 def test_each_level_is_smaller_than_the_one_above():
@@ -305,6 +329,7 @@ def test_a_compact_bundle_needs_its_noise_scale(value):
         ("pair_columns", np.array([[1, 0]], np.int16)),
         ("pair_columns", np.array([[-1, 0]], np.int16)),
         ("pair_columns", np.array([0, 1], np.int16)),
+        ("pair_columns", np.array([[0, 1], [0, 1]], np.int16)),
         ("pair_additions", np.zeros(3, np.int8)),
         ("pair_additions", np.zeros(3, np.float32)),
         ("cluster_shares", np.zeros((2, 2), np.float32)),
@@ -313,6 +338,23 @@ def test_a_compact_bundle_needs_its_noise_scale(value):
 def test_statistics_that_cannot_be_are_refused(sound, name, value):
     with pytest.raises(BundleError, match="does not fit its schema"):
         statistics_of(broken(sound, "statistics", name, value))
+
+
+def test_pair_statistics_beyond_all_shares_are_refused(sound):
+    """Blocks are decomposed when they are read, so what could overflow there must not get that far."""
+    additions = sound.tensors["statistics"]["pair_additions"].astype(np.int64)
+    additions[3] = 2**62
+    with pytest.raises(BundleError, match="pair_additions are no shares"):
+        statistics_of(broken(sound, "statistics", "pair_additions", additions))
+
+
+@pytest.mark.parametrize("name", ["pair_stddev", "pair_step"])
+@pytest.mark.parametrize("value", [0.0, 1e300, float("inf")])
+def test_pair_statistics_need_a_noise_scale_and_a_step(sound, name, value):
+    manifest = copy.copy(sound.manifest)
+    manifest.generator = {**manifest.generator, name: value}
+    with pytest.raises(BundleError, match="does not fit its schema"):
+        statistics_of(SimpleNamespace(**{**vars(sound), "manifest": manifest}))
 
 
 @pytest.mark.parametrize("name", ["class_stddev", "pair_stddev", "pair_step"])

@@ -70,7 +70,7 @@ def test_a_bundle_that_is_cut_short(bundle, cut):
 
 
 def test_a_bundle_from_a_newer_version(bundle, fitted):
-    bundle.write_bytes(resigned(fitted, lambda manifest: manifest.update(format_version=3)))
+    bundle.write_bytes(resigned(fitted, lambda manifest: manifest.update(format_version=4)))
     with pytest.raises(BundleVersionError):
         parse_bundle(bundle.read_bytes(), path=bundle)
     line = hub_refuses(bundle.parent, bundle)
