@@ -87,6 +87,7 @@ def templates() -> Environment:
         reasons=reasons_of,
         calibration_error=calibration_error,
         column=readable_column,
+        zip=zip,
     )
 
 

@@ -1,6 +1,7 @@
 """train-global, evaluate and predict on signed bundles, by the words a person types."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,8 @@ from distill.keys import generate_key
 from distill.ledger import create_ledger
 from distill.schema import Schema
 from server_train.features import class_codes
+from server_train.model import load_model
+from server_train.score_bins import KNOTS
 
 EVENTS = (
     Event(name="size", mechanism="laplace", noise_multiplier=50.0),
@@ -166,6 +169,9 @@ def test_from_bundles_to_scores_and_figures(make_bundle, tmp_path, of):
     assert figures["roc_auc"] > 0.9
     assert figures["rows"] == 800
     assert "release" in figures["word"]
+    knots = load_model(Path(made["model"])).card.training["score_knots"]
+    assert len(knots) == (1 if of is BINARY else 4)  # three classes: one each, and the most probable
+    assert all(len(k) == KNOTS and k == sorted(k) for k in knots)
 
     result_of("predict", f"{made['model']}/model.json", tmp_path / "new.csv", "-o", tmp_path / "scores.csv")
     result_of("predict", made["model"], tmp_path / "real.parquet", "-o", tmp_path / "scores.parquet")
