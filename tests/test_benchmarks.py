@@ -501,6 +501,16 @@ def test_a_fit_that_fails_stops_the_scale_benchmark_with_its_words(tmp_path: Pat
         scale.measured_fit(tmp_path / "few", 100.0, 1e-5)  # the count is exact but for a few rows
 
 
+def test_the_joint_components_are_timed_and_come_near_the_statistics(capsys: pytest.CaptureFixture[str]) -> None:
+    assert loaded("representation").main(["--quick"]) == 0
+    found = re.fullmatch(
+        r"3 institutions x 5 columns: .* common bins, distance to the pairs (.*) to (.*) of the noise\n",
+        capsys.readouterr().out,
+    )
+    assert found
+    assert 0.5 < float(found[1]) <= float(found[2]) < 1.5
+
+
 @pytest.mark.nightly
 def test_the_chain_of_a_ledger_weighs_about_forty_bytes_an_entry(capsys: pytest.CaptureFixture[str]) -> None:
     """A digest holds 32 bytes that nothing can pack; written as digits it costs some more."""
