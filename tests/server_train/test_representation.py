@@ -1,17 +1,20 @@
 """Joint components: common bins by hand, fits that come nearer to the truth than each institution alone, and the way back."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from joint_fakes import COARSE, OTHER, ROWS, SCHEMA, Site, bins_at, rows, site
 
+from distill.generator_parts import parts_of
+from distill.levels import LEVELS, Level
 from distill.statistics import PairCounts
 from server_train import representation
 from server_train.common_bins import common_bins
 from server_train.pool import draw_pool
-from server_train.representation import fit_joint, joint_or_plain, pair_distance
+from server_train.representation import fit_joint, joint_or_plain, pair_distance, site_of
 
 BOTH = np.ones(2) / 2
 
@@ -190,3 +193,24 @@ def test_a_few_chosen_pairs_are_enough(kept):
     joint = fit_joint(sites, BOTH, np.ones(2), np.random.default_rng(0))
     for number, one in enumerate(sites):
         assert error(one, joint.own(number).pair_shares, truth(one)) < 0.25
+
+
+@pytest.mark.parametrize("level", ["full", "default"])
+def test_a_bundle_brings_its_pairs_as_released(level):
+    one = two_sites()[0]
+    read = site_of(bundle_of(one, level), one.generator)
+    assert read is not None
+    for sent, received in zip(one.pairs.released, read.pairs.released, strict=True):
+        np.testing.assert_allclose(received, sent, atol=0.51 * LEVELS[level].pair_step * one.pairs.stddev + 2e-3)
+
+
+def test_a_compact_bundle_or_another_generator_has_nothing_to_fit():
+    one = two_sites()[0]
+    assert site_of(bundle_of(one, "compact"), one.generator) is None
+    assert site_of(bundle_of(one, "full"), object()) is None
+
+
+def bundle_of(one: Site, level: Level) -> SimpleNamespace:
+    """What `read_bundle` would give for it, as far as statistics go."""
+    parts, settings = parts_of(one.generator, one.counts, one.pairs, np.array([1.0]), level, np.random.default_rng(0))
+    return SimpleNamespace(schema=SCHEMA, tensors=parts, manifest=SimpleNamespace(generator=settings), path="x.distill")
