@@ -39,6 +39,7 @@ HUB_MAY_IMPORT = {
     "distill.simplex",
     "distill.soft_head",
     "distill.sqlite_file",
+    "distill.statistics",  # released statistics as bundles hold them
     "distill.table_files",
     "distill.tables",
     "distill.threads",
