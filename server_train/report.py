@@ -19,7 +19,7 @@ TEMPLATE = "report.html"
 KINDS = {
     "mlp": "neural network (multi-layer perceptron)",
     "logistic": "logistic regression",
-    "boosting": "gradient-boosted trees",
+    "boosting": "model of boosted trees",
 }
 BYTES_A_NUMBER = 4  # as federated averaging sends a network's parameters
 MOST_CATEGORIES = 6  # of a column, listed by name
