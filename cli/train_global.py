@@ -3,18 +3,28 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cli.common import JsonOption, ProjectOption, progress_console, project_at, reporting
-from cli.hub import HubOption, RehearsalOption, TrustOption, UnknownOption, hub_store, public_keys
+from cli.hub import (
+    HubOption,
+    RegistryOption,
+    RehearsalOption,
+    TrustOption,
+    UnknownOption,
+    hub_store,
+    public_keys,
+    registry_at,
+)
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
     from server_train.hub import GlobalResult, PoolResult
+    from server_train.prior import PriorPlace
 
 DEFAULT_OUT = "global-model"
 TERMS = {
@@ -39,26 +49,65 @@ def train_global(
     export_pool: Annotated[
         Path | None, typer.Option(help="Also write the pooled rows, CSV or Parquet.", metavar="FILE")
     ] = None,
+    prepare: Annotated[
+        Path | None,
+        typer.Option(
+            help="Only write the pool, with its soft labels, for `python -m server_train` (Parquet).", metavar="FILE"
+        ),
+    ] = None,
+    global_prior: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write the institutions' joint model, signed, for their next `fit --global-prior`.",
+            metavar="FILE",
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="The hub's own key, which signs the global prior.", metavar="FILE")
+    ] = None,
     rows: Annotated[int | None, typer.Option(help="Rows to pool; else by the institutions' sizes.", min=20)] = None,
+    model: Annotated[
+        Literal["mlp", "logistic", "boosting"],
+        typer.Option(help="Kind of model: a network, a logistic regression, gradient-boosted trees."),
+    ] = "mlp",
+    class_weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How much more a class counts in training: none, balanced, NAME=WEIGHT (again for each class), or a JSON file.",
+            metavar="WEIGHTS",
+        ),
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option(help="Fit the scores to held-out synthetic rows; takes class weights back, too.")
+    ] = True,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Also write model.onnx, for other systems.")] = False,
     seed: Annotated[int, typer.Option(help="Repeats pool and training (post-processing: it may be known).", min=0)] = 0,
     allow_rehearsal: RehearsalOption = False,
     trust: TrustOption = None,
     allow_unknown_signers: UnknownOption = False,
     hub: HubOption = None,
+    registry: RegistryOption = None,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Verify bundles, pool them, and train one model centrally: model.safetensors, model.json, report.html.
+    """Verify bundles, pool them, and train one model centrally: model.safetensors, model.json, report.html; model.onnx.
 
     Every signer must be trusted, and every bundle must agree with all that the hub has seen of its ledger, which it remembers.
+    Each model is kept as a version in the registry of models (`distill models`), models.db.
+    Pools of any size are trained on from disk; several processes share the work by --prepare FILE, then
+    `torchrun --nproc-per-node N -m server_train --pool FILE --out DIR`.
     Where the schema names no target there is no model to train: --export-pool FILE then gives the pooled rows alone.
     """
     with reporting(as_json, interrupted="No model was written.") as report:
+        from server_train.class_weights import read_class_weights
         from server_train.hub import GlobalResult
         from server_train.hub import train_global as run
+        from server_train.kinds import ModelChoice
         from server_train.training import TrainingSettings
 
-        with _bars(quiet=as_json) as progress:
+        choice = ModelChoice(kind=model, class_weights=read_class_weights(class_weights), calibrate=calibrate)
+        place = _prior_place(global_prior, key)
+        with bars(quiet=as_json) as progress:
             result = run(
                 bundles or _bundles_in(project),
                 out=out or project / DEFAULT_OUT,
@@ -68,10 +117,30 @@ def train_global(
                 allow_unknown_signers=allow_unknown_signers,
                 allow_rehearsal=allow_rehearsal,
                 export_pool=export_pool,
+                prepare=prepare,
+                prior=place,
                 settings=TrainingSettings(seed=seed),
+                choice=choice,
+                onnx=onnx,
+                registry=registry_at(registry, project),
                 progress=progress,
             )
         report(result.as_dict(), _summary(result) if isinstance(result, GlobalResult) else _pooled(result))
+
+
+def _prior_place(path: Path | None, key: Path | None) -> "PriorPlace | None":
+    """Where the global prior goes, with the hub's key, which must be closed to others."""
+    from distill.errors import ConfigError
+    from distill.keys import load_signing_key, passphrase_from_environment
+    from server_train.prior import PriorPlace
+
+    if path is None:
+        return None
+    if key is None:
+        raise ConfigError(
+            "a global prior is signed: name the hub's key with --key FILE. `distill keys new --key hub.pem` makes one."
+        )
+    return PriorPlace(path, load_signing_key(key, passphrase=passphrase_from_environment()))
 
 
 def _bundles_in(folder: Path) -> list[Path]:
@@ -83,7 +152,7 @@ def _bundles_in(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _bars(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+def bars(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """One progress bar a stage, on stderr."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -111,7 +180,13 @@ def _summary(result: "GlobalResult") -> "Group":
         *(["REHEARSAL: NOT PRIVATE. This model must not leave the house."] if card.rehearsal else []),
         *(f"note: {note}" for note in training["notes"]),
         f"model: {result.folder}  (report: {result.folder / 'report.html'})",
+        *(
+            [f"version {result.version.number} in the registry, digest {result.version.digest}"]
+            if result.version
+            else []
+        ),
         *([f"pool: {result.pool_path}"] if result.pool_path else []),
+        *([_prior_line(result.prior_path)] if result.prior_path else []),
     ]
     title = Text(f"global model for {card.schema_.target} ({card.schema_.name})")
     return Group(title, _members(card.institutions), _terms(card.institutions), *(Text(line) for line in lines))
@@ -127,9 +202,15 @@ def _pooled(result: "PoolResult") -> "Group":
         *(["REHEARSAL: NOT PRIVATE. These rows must not leave the house."] if result.rehearsal else []),
         *(f"note: {note}" for note in result.notes),
         f"pool: {result.pool_path}  ({result.rows:,} rows)",
+        *([_prior_line(result.prior_path)] if result.prior_path else []),
     ]
     title = Text(f"pooled rows ({result.schema})")
     return Group(title, _members(result.institutions), _terms(result.institutions), *(Text(line) for line in lines))
+
+
+def _prior_line(path: Path) -> str:
+    """Where the global prior is, and what it is for."""
+    return f"global prior: {path}  (for the institutions' next `distill fit --global-prior`; they need the hub's public key)"
 
 
 def _privacy(readings: dict[str, Any]) -> str:

@@ -158,8 +158,9 @@ def counted_rows(noisy_rows: Sequence[float]) -> np.ndarray:
     """Rows of each institution as they count: from `FEWEST` institutions on at most `MOST_TIMES` the others' median."""
     rows = np.maximum(np.asarray(noisy_rows, dtype=float), 1.0)
     if len(rows) < FEWEST:
-        return rows
-    return np.array([min(float(n), MOST_TIMES * float(np.median(np.delete(rows, i)))) for i, n in enumerate(rows)])
+        return np.asarray(rows)
+    medians = np.array([np.median(np.delete(rows, i)) for i in range(len(rows))])
+    return np.asarray(np.minimum(rows, MOST_TIMES * medians))
 
 
 def counted_matrix(noisy_rows: float, counted: float, class_prior: np.ndarray, head_information: float) -> np.ndarray:

@@ -4,36 +4,40 @@ The only module that knows the order: intake, pool, training, model, report. Wha
 all; whatever goes wrong before leaves an earlier model as it was.
 """
 
-import platform
-import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import partial
-from importlib import metadata
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distill import check
+from distill import check, durable
 from distill.errors import ConfigError
-from distill.table_files import check_suffix
+from distill.table_files import PARQUET_SUFFIXES, check_suffix
 from distill.tables import write_table
+from server_train.card import model_of, pool_card
 from server_train.coherence import fault_of
-from server_train.evaluation import Evaluation, NumberEvaluation, evaluate_numbers, evaluate_scores
-from server_train.features import class_codes, target_numbers
+from server_train.generators import Generator, guarded
 from server_train.hub_store import HubStore
-from server_train.intake import Intake, Received, find_bundles, receive
-from server_train.model import CARD, WEIGHTS, Model, ModelCard, probabilities, save_model
-from server_train.number_bins import bin_means, stored_bins
-from server_train.pool import Pool, default_rows, draw_pool, guarded
+from server_train.intake import Intake, find_bundles, receive
+from server_train.kinds import IN_MEMORY, Fitted, ModelChoice, fit_model, fit_stored
+from server_train.model import ONNX, Model, ModelCard, save_model
+from server_train.model_version import Version
+from server_train.onnx_graph import write_onnx
+from server_train.onnx_model import onnx_packages
+from server_train.pool import Pool, default_rows, draw_pool
+from server_train.pool_file import PoolCard, StoredPool, export_rows
+from server_train.pool_stream import draw_pool_file
+from server_train.prior import HEAD_ROWS, PriorPlace
+from server_train.publishing import REPORT, put, read_folder, settle, staged
+from server_train.recipe import recipe_of
+from server_train.registry import Registry
 from server_train.report import render_report
-from server_train.training import Trained, TrainingSettings, settings_as_dict, train
+from server_train.stored_training import fitting
+from server_train.training import Epoch, TrainingSettings
 
-REPORT = "report.html"
-FILES = (WEIGHTS, REPORT, CARD)  # the card last: without it there is no model, so no reader meets half of one
-LARGEST_POOL = 5_000_000
+LARGEST_POOL = 100_000_000
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
 
 
@@ -45,11 +49,15 @@ class GlobalResult:
         folder: Holds model.safetensors, model.json and report.html.
         card: What model.json says.
         pool_path: The exported pool, if one was asked for.
+        version: What the registry keeps of it; None: there is no registry.
+        prior_path: The global prior, if one was asked for.
     """
 
     folder: Path
     card: ModelCard
     pool_path: Path | None
+    version: Version | None = None
+    prior_path: Path | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The result as one JSON object."""
@@ -59,8 +67,13 @@ class GlobalResult:
         return {
             "model": str(self.folder),
             "report": str(self.folder / REPORT),
+            "onnx": str(self.folder / ONNX) if (self.folder / ONNX).exists() else None,
             "pool": str(self.pool_path) if self.pool_path else None,
+            "global_prior": str(self.prior_path) if self.prior_path else None,
+            "version": self.version.number if self.version else None,
+            "version_digest": self.version.digest if self.version else None,
             "schema": self.card.schema_.name,
+            "kind": self.card.kind,
             "rows": training["rows"],
             "epochs": training["epochs"],
             **figure,
@@ -85,6 +98,7 @@ class PoolResult:
         privacy: Both readings of the budgets across institutions.
         rehearsal: At least one bundle was a rehearsal: NOT PRIVATE.
         notes: What a reader should know, in plain words.
+        prior_path: The global prior, if one was asked for.
     """
 
     pool_path: Path
@@ -94,12 +108,14 @@ class PoolResult:
     privacy: dict[str, Any]
     rehearsal: bool
     notes: tuple[str, ...]
+    prior_path: Path | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The result as one JSON object."""
         return {
             "model": None,
             "pool": str(self.pool_path),
+            "global_prior": str(self.prior_path) if self.prior_path else None,
             "schema": self.schema,
             "rows": self.rows,
             "bytes_received": sum(i["bytes"] for i in self.institutions),
@@ -124,7 +140,12 @@ def train_global(
     allow_unknown_signers: bool = False,
     allow_rehearsal: bool = False,
     export_pool: Path | None = None,
+    prepare: Path | None = None,
+    prior: PriorPlace | None = None,
     settings: TrainingSettings | None = None,
+    choice: ModelChoice | None = None,
+    onnx: bool = False,
+    registry: Registry | None = None,
     progress: Progress = silent,
 ) -> GlobalResult | PoolResult:
     """Train one model from bundles; where their schema names no target, only pool them (`export_pool` must say where to).
@@ -138,201 +159,219 @@ def train_global(
         allow_unknown_signers: Let bundles of other signers in too.
         allow_rehearsal: Let bundles in that are not private.
         export_pool: Also write the pooled rows there (CSV or Parquet).
+        prepare: Write the pool with its soft labels there, for `python -m server_train`, and train nothing.
+        prior: Also write the institutions' joint model there, for their next releases; it comes last.
         settings: Of the training; its seed also draws the pool.
+        choice: Kind of model, class weights, calibration; None: the default ones.
+        onnx: Also write model.onnx.
+        registry: Keeps the model as a version; it is there before `out` is touched. None: nothing is kept.
         progress: Called with stage, steps done, steps in all.
 
     Raises:
         ConfigError: `out`, `rows` or `export_pool` cannot be used, or there is nothing to predict and no pool is asked for.
         BundleError, HubFileError: see `intake.receive`. Bundles that passed it are remembered, whatever happens afterwards.
+        PriorError: the global prior cannot be written; the model is in place then.
+        RegistryError: the model cannot be registered; `out` is as it was then.
     """
-    settings = settings or TrainingSettings()
-    out, export_pool = out.absolute(), export_pool and export_pool.absolute()
-    _check_targets(out, rows, export_pool)
+    settings, choice = settings or TrainingSettings(), choice or ModelChoice()
+    targets = _Targets(out.absolute(), export_pool and export_pool.absolute(), prepare, prior, onnx, registry)
+    found = find_bundles(places)
+    targets.check(rows, found)
     intake = receive(
-        find_bundles(places),
+        found,
         trusted=trusted,
         hub=hub,
         allow_unknown_signers=allow_unknown_signers,
         allow_rehearsal=allow_rehearsal,
-        progress=lambda done, total: progress("verify", done, total),
+        progress=partial(progress, "verify"),
     )
-    if intake.schema.task is None and export_pool is None:
+    if intake.schema.task is None and (export_pool is None or prepare is not None):
         raise ConfigError(
             "this schema names no target, so there is nothing to train a model for. Ask for the pooled rows alone "
             "(--export-pool FILE), or agree on a schema with a target."
         )
-    generators = [(r.name, r.generator) for r in intake.received]
-    rows = rows or default_rows(g.noisy_rows for _, g in generators)
-    progress("pool", 0, rows)
-    pool = draw_pool(
-        intake.schema,
-        generators,
-        rows=rows,
-        rng=np.random.default_rng(settings.seed),
-        faults=[guarded(r.name, "its statistics", partial(fault_of, r.bundle, r.generator)) for r in intake.received],
-        progress=lambda done, total: progress("pool", done, total),
+    draw = _Draw(intake, np.random.default_rng(settings.seed), partial(progress, "pool"))
+    result = _made(
+        draw, rows or default_rows(g.noisy_rows for _, g in draw.generators), targets, settings, choice, progress
     )
-    if intake.schema.task is None:
-        return _publish_pool(intake, pool, export_pool)
-    epochs = settings.epochs(rows)
-    trained = train(
-        pool.schema, pool.frame, pool.soft_labels, settings, on_epoch=lambda e: progress("train", e.number, epochs)
-    )
-    progress("train", epochs, epochs)
-    model = Model(_card(intake, pool, trained, settings), trained.encoder, trained.network)
-    return _publish(model, pool, out, export_pool)
+    return replace(result, prior_path=prior.write(intake, draw.in_memory(HEAD_ROWS)) if prior else None)
 
 
-def _check_targets(out: Path, rows: int | None, export_pool: Path | None) -> None:
-    """Refuse, before any work, what cannot be written or drawn."""
-    if rows is not None:
-        check.positive(rows=rows)
-        check.at_most(LARGEST_POOL, rows=rows)
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file; name a folder.")
-    if export_pool is not None:
-        check_suffix(export_pool)
-        if export_pool.is_dir() or not (export_pool.parent.is_dir() or export_pool.parent == out):
-            raise ConfigError(f"--export-pool {export_pool}: its folder does not exist, or it is a folder itself.")
+@dataclass(frozen=True)
+class _Targets:
+    """What is to be written, and where; see `train_global`."""
 
+    out: Path
+    export_pool: Path | None
+    prepare: Path | None
+    prior: PriorPlace | None
+    onnx: bool
+    registry: Registry | None
 
-def _publish(model: Model, pool: Pool, out: Path, export_pool: Path | None) -> GlobalResult:
-    """Write everything beside `out`, then move it there: as a whole, or file by file into an existing folder."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        work = Path(temporary) / "model"
-        work.mkdir()
-        card = save_model(model, work)
-        (work / REPORT).write_text(render_report(card), "utf-8")
+    def check(self, rows: int | None, bundles: Sequence[Path]) -> None:
+        """Refuse, before any work, what cannot be written or drawn; clear away what killed runs left."""
+        if rows is not None:
+            check.positive(rows=rows)
+            check.at_most(LARGEST_POOL, rows=rows)
+        if self.onnx:
+            onnx_packages()
+        if self.out.exists() and not self.out.is_dir():
+            raise ConfigError(f"--out {self.out} is a file; name a folder.")
+        self._check_pool()
+        if self.prior is not None:
+            self.prior.require(bundles)
+        settle(self.out)
+        if self.export_pool is not None:
+            durable.sweep(self.export_pool)
+
+    def _check_pool(self) -> None:
+        export_pool, prepare = self.export_pool, self.prepare
         if export_pool is not None:
+            check_suffix(export_pool)
+            if export_pool.is_dir() or not (export_pool.parent.is_dir() or export_pool.parent == self.out):
+                raise ConfigError(f"--export-pool {export_pool}: its folder does not exist, or it is a folder itself.")
+        if prepare is not None:
+            if export_pool is not None:
+                raise ConfigError(
+                    "--prepare trains nothing and --export-pool belongs to a training: ask for one of them."
+                )
+            if prepare.suffix.lower() not in PARQUET_SUFFIXES or prepare.is_dir() or not prepare.parent.is_dir():
+                raise ConfigError(f"--prepare {prepare}: name a .parquet file in a folder that exists.")
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Draws pools of the bundles that were taken in."""
+
+    intake: Intake
+    rng: np.random.Generator
+    progress: Callable[[int, int], None]
+
+    @property
+    def generators(self) -> list[tuple[str, Generator]]:
+        """Each institution's name and generator."""
+        return [(r.name, r.generator) for r in self.intake.received]
+
+    @cached_property
+    def faults(self) -> list[str | None]:
+        """Why a bundle contradicts itself, for each."""
+        return [
+            guarded(r.name, "its statistics", partial(fault_of, r.bundle, r.generator)) for r in self.intake.received
+        ]
+
+    def in_memory(self, rows: int) -> Pool:
+        """A pool of `rows` rows."""
+        return draw_pool(
+            self.intake.schema,
+            self.generators,
+            rows=rows,
+            rng=self.rng,
+            faults=self.faults,
+            progress=self.progress,
+        )
+
+    def on_disk(self, rows: int, path: Path) -> StoredPool:
+        """The same in a file."""
+        return draw_pool_file(
+            path,
+            self.intake.schema,
+            self.generators,
+            rows=rows,
+            rng=self.rng,
+            card=partial(pool_card, self.intake),
+            faults=self.faults,
+            progress=self.progress,
+        )
+
+
+def _made(
+    draw: _Draw, rows: int, targets: _Targets, settings: TrainingSettings, choice: ModelChoice, progress: Progress
+) -> GlobalResult | PoolResult:
+    """The pool, and what is made of it."""
+    draw.progress(0, rows)
+    with staged(targets.out) as folder:
+        in_memory = rows <= IN_MEMORY and targets.prepare is None
+        pool = draw.in_memory(rows) if in_memory else draw.on_disk(rows, targets.prepare or folder / "pool.parquet")
+        card = pool.card if isinstance(pool, StoredPool) else pool_card(draw.intake, pool)
+        if targets.prepare is not None:
+            return _pool_result(card, targets.prepare, _PREPARED)
+        if card.schema_.task is None:
+            assert targets.export_pool is not None
+            targets.export_pool.parent.mkdir(exist_ok=True)  # --out itself may be named as its folder
+            _export(pool, targets.export_pool)
+            return _pool_result(card, targets.export_pool, _ROWS_ALONE)
+        fitted = _fit(pool, settings, choice, folder, progress)
+        model, recipe = model_of(card, fitted, settings, choice), recipe_of(rows, settings, choice)
+        return publish(
+            model, targets.out, pool, targets.export_pool, onnx=targets.onnx, registry=targets.registry, recipe=recipe
+        )
+
+
+def _fit(
+    pool: Pool | StoredPool, settings: TrainingSettings, choice: ModelChoice, scratch: Path, progress: Progress
+) -> Fitted:
+    """Train on a pool, wherever it is."""
+    settings = fitting(settings, len(pool))
+    steps = choice.steps(settings, len(pool))
+
+    def on_epoch(epoch: Epoch) -> None:
+        progress("train", epoch.number, steps)
+
+    if isinstance(pool, StoredPool):
+        fitted = fit_stored(pool, settings, choice, scratch=scratch, on_epoch=on_epoch)
+    else:
+        fitted = fit_model(
+            pool.schema, pool.frame, pool.soft_labels, settings, choice, bins=pool.bins, on_epoch=on_epoch
+        )
+    progress("train", steps, steps)
+    return fitted
+
+
+_ROWS_ALONE = "The schema names no target: the rows were pooled, and no model was trained."
+_PREPARED = "The pool is ready for `python -m server_train --pool FILE --out DIR`; no model was trained."
+
+
+def publish(
+    model: Model,
+    out: Path,
+    pool: Pool | StoredPool | None = None,
+    export_pool: Path | None = None,
+    *,
+    onnx: bool = False,
+    registry: Registry | None = None,
+    recipe: dict[str, Any] | None = None,
+) -> GlobalResult:
+    """Write everything beside `out`, register it, then move it there: as a whole, or file by file into an existing folder."""
+    with staged(out) as work:
+        card = save_model(model, work)
+        if onnx:
+            write_onnx(Model(card, model.scorer), work / ONNX)
+        (work / REPORT).write_text(render_report(card), "utf-8")
+        files = read_folder(work)  # before the pool comes, which is no part of the model
+        if pool is not None and export_pool is not None:
             inside = export_pool.parent == out and not out.exists()  # then it moves there with the folder
-            write_table(pool.frame, work / export_pool.name if inside else export_pool)
-        if not out.exists():
-            work.rename(out)
-        else:
-            (out / CARD).unlink(missing_ok=True)
-            for name in FILES:
-                (work / name).replace(out / name)
-    return GlobalResult(out, card, export_pool)
+            _export(pool, work / export_pool.name if inside else export_pool)
+        version = registry.add(card, files, recipe or {}) if registry else None
+        put(work, out)
+    return GlobalResult(out, card, export_pool, version)
 
 
-def _publish_pool(intake: Intake, pool: Pool, export_pool: Path | None) -> PoolResult:
-    """Write the pooled rows and nothing else."""
-    assert export_pool is not None
-    export_pool.parent.mkdir(exist_ok=True)  # --out itself may be named as its folder
-    write_table(pool.frame, export_pool)
+def _export(pool: Pool | StoredPool, path: Path) -> None:
+    """Write the pooled rows as a table."""
+    if isinstance(pool, Pool):
+        write_table(pool.frame, path)
+    else:
+        export_rows(pool, path)
+
+
+def _pool_result(card: PoolCard, path: Path, note: str) -> PoolResult:
+    """Of rows that were written at `path` and no model."""
     return PoolResult(
-        pool_path=export_pool,
-        schema=pool.schema.name,
-        rows=len(pool),
-        institutions=[_institution(r, pool, i) for i, r in enumerate(intake.received)],
-        privacy=_readings(intake.received),
-        rehearsal=any(r.manifest.rehearsal for r in intake.received),
-        notes=(
-            "The schema names no target: the rows were pooled, and no model was trained.",
-            *intake.notes,
-            *pool.notes,
-        ),
+        pool_path=path,
+        schema=card.schema_.name,
+        rows=card.rows,
+        institutions=card.institutions,
+        privacy=card.privacy,
+        rehearsal=card.rehearsal,
+        notes=(note, *card.notes),
     )
-
-
-def _card(intake: Intake, pool: Pool, trained: Trained, settings: TrainingSettings) -> ModelCard:
-    """Everything that `model.json` tells, but the digest of the weights."""
-    return ModelCard(
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions=versions(),
-        schema=pool.schema,
-        schema_digest=pool.schema.digest(),
-        preprocessing=trained.encoder.curves,
-        target_bins=stored_bins(pool.bins) if pool.bins is not None else None,
-        hidden=settings.hidden,
-        training={
-            "rows": len(pool),
-            "held_out_rows": len(trained.held_out),
-            "epochs": len(trained.curve),
-            "best_epoch": trained.best_epoch,
-            "seconds": round(trained.seconds, 2),
-            "inputs": trained.encoder.n_dense + trained.encoder.n_codes,
-            "parameters": sum(p.numel() for p in trained.network.parameters()),
-            "settings": settings_as_dict(settings),
-            "class_prior": pool.prior.tolist(),
-            "loss_floor": trained.floor,
-            "curve": [[e.number, e.training_loss, e.validation_loss] for e in trained.curve],
-            "held_out": _held_out(pool, trained).as_dict(),
-            "notes": [*intake.notes, *pool.notes],
-        },
-        institutions=[_institution(r, pool, i) for i, r in enumerate(intake.received)],
-        privacy=_readings(intake.received),
-        rehearsal=any(r.manifest.rehearsal for r in intake.received),
-    )
-
-
-def _held_out(pool: Pool, trained: Trained) -> Evaluation | NumberEvaluation:
-    """How well the network ranks the held-out synthetic rows by their drawn labels, or predicts their drawn numbers."""
-    frame = pool.frame.iloc[trained.held_out]
-    scores = probabilities(trained.network, trained.encoder.encode(frame))
-    if pool.bins is not None:
-        return evaluate_numbers(target_numbers(pool.schema, frame), scores @ bin_means(pool.bins))
-    return evaluate_scores(class_codes(pool.schema, frame), scores, pool.schema.classes)
-
-
-def _institution(received: Received, pool: Pool, position: int) -> dict[str, Any]:
-    """One institution's row in card and report: who, what it cost, what it weighs, what it sent."""
-    manifest, member = received.manifest, pool.members[position]
-    return {
-        "institution": received.name,
-        "file": received.bundle.path.name,
-        "bytes": received.bundle.size,
-        "sha256": received.bundle.digest,
-        "public_key": manifest.public_key,
-        "dataset": manifest.dataset,
-        "ledger_head": manifest.ledger.head,
-        "created": str(manifest.created),
-        "software": str(manifest.software),
-        "rehearsal": manifest.rehearsal,
-        "epsilon": manifest.privacy.epsilon,
-        "delta": manifest.privacy.delta,
-        "unit": manifest.privacy.unit,
-        "relation": manifest.privacy.relation,
-        "noisy_rows": member.noisy_rows,
-        "counted_rows": member.counted_rows,
-        "class_prior": list(member.class_prior),
-        "label_balance": member.label_balance,
-        "head_information": member.head_information,
-        "diversity": member.diversity,
-        "agreement": member.agreement,
-        "direction": member.direction,
-        "effect": member.effect,
-        "mislabelled": member.mislabelled,
-        "weight": member.weight,
-        "reasons": list(member.reasons),
-        "row_share": member.row_share,
-        "head_share": member.head_share,
-        "pooled_rows": int((pool.origin == position).sum()),
-    }
-
-
-def _readings(received: Sequence[Received]) -> dict[str, Any]:
-    """Both readings of the budgets across institutions.
-
-    Disjoint: no person's rows are at two institutions, so each is protected by its own institution's budget and the
-    worst one bounds them all (parallel composition). Overlapping: a person may be everywhere, so budgets add up.
-    """
-    budgets = [(r.manifest.privacy.epsilon, r.manifest.privacy.delta) for r in received]
-    return {
-        "disjoint": {"epsilon": max(e for e, _ in budgets), "delta": max(d for _, d in budgets)},
-        "overlapping": {"epsilon": sum(e for e, _ in budgets), "delta": sum(d for _, d in budgets)},
-        "units": sorted({r.manifest.privacy.unit for r in received}),
-        "relations": sorted({r.manifest.privacy.relation for r in received}),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Of this software and the libraries that matter for the scores."""
-    out = {"python": platform.python_version()}
-    for name in ("distill", "torch", "numpy", "pandas", "safetensors"):
-        try:
-            out[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            out[name] = "unknown"
-    return out

@@ -159,6 +159,25 @@ def bin_means(bins: ColumnBins) -> np.ndarray:
     )
 
 
+def hats(values: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """Chances of the two bins around each value, such that their mean is the value; shape (rows, bins).
+
+    Args:
+        values: Numbers, shape (rows, 1); those beyond the outer means count as these.
+        means: Mean of each bin, ascending, shape (bins,).
+    """
+    values = np.clip(values, means[0], means[-1])
+    before, after = hat_edges(means)
+    rising, falling = (values - before) / (means - before), (after - values) / (after - means)
+    return np.asarray(np.clip(np.minimum(rising, falling), 0.0, 1.0))
+
+
+def hat_edges(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each bin's chance begins and ends: the neighbours' means, and beyond the outer ones anywhere."""
+    beyond = max(means[-1] - means[0], abs(means[0]), 1.0)
+    return np.append(means[0] - beyond, means[:-1]), np.append(means[1:], means[-1] + beyond)
+
+
 def bin_labels(bins: ColumnBins) -> list[str]:
     """Each bin as "low to high" in the target's own values."""
     first = np.flatnonzero(np.diff(bins.bin_of_piece, prepend=-1))

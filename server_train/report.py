@@ -56,7 +56,8 @@ def learning_curve(training: dict[str, Any]) -> str:
     axes.plot(epochs, used, color=PALETTE[1], lw=1.8, label="rows trained on")
     axes.plot(epochs, held_out, color=PALETTE[0], lw=2.2, label="held-out synthetic rows")
     best = training["best_epoch"]
-    axes.plot([best], [held_out[epochs.index(best)]], "o", ms=7, color=PALETTE[0], mec="white", mew=1.5, zorder=5)
+    if best:  # else a constant was best
+        axes.plot([best], [held_out[epochs.index(best)]], "o", ms=7, color=PALETTE[0], mec="white", mew=1.5, zorder=5)
     axes.axhline(training["loss_floor"], color=MUTED, lw=1.1, ls=(0, (4, 3)), label="floor: entropy of the soft labels")
     axes.set_xlabel("epoch")
     axes.set_ylabel("cross-entropy")

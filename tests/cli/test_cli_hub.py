@@ -245,3 +245,31 @@ def test_data_that_does_not_fit_the_model_is_refused(make_bundle, tmp_path):
     table(50).drop(columns="amount").to_csv(data, index=False)
     assert "amount" in refusal("predict", model, data, "-o", scores)
     assert not scores.exists()
+
+
+@pytest.mark.parametrize("of", [BINARY, TERNARY], ids=["two classes", "three classes"])
+@pytest.mark.parametrize("kind", ["mlp", "logistic", "boosting"])
+def test_every_kind_is_predicted_from_its_folder_and_from_onnx_alike(make_bundle, tmp_path, kind, of):
+    bundles = [make_bundle("alder", of, seed=1, rows=600), make_bundle("birch", of, seed=2, rows=600)]
+    model = tmp_path / "model"
+    asked = ["--out", model, "--rows", 1000, "--model", kind, "--onnx", "--class-weights", "balanced"]
+    assert result_of("train-global", *bundles, ANYONE, *asked)["kind"] == kind
+    table(200, of, seed=9).drop(columns="fraud").to_csv(tmp_path / "rows.csv", index=False)
+    alone = tmp_path / "elsewhere.onnx"
+    alone.write_bytes((model / "model.onnx").read_bytes())
+    for name, place in [("folder.csv", model), ("onnx.parquet", alone)]:
+        result_of("predict", place, tmp_path / "rows.csv", "-o", tmp_path / name)
+    from_folder, from_onnx = pd.read_csv(tmp_path / "folder.csv"), pd.read_parquet(tmp_path / "onnx.parquet")
+    assert list(from_folder) == list(from_onnx)
+    assert from_onnx.to_numpy() == pytest.approx(from_folder.to_numpy(), abs=1e-5)
+    table(200, of, seed=9).to_csv(tmp_path / "real.csv", index=False)
+    figures = [result_of("evaluate", place, tmp_path / "real.csv")["roc_auc"] for place in (model, alone)]
+    assert figures[0] == pytest.approx(figures[1], abs=1e-6)
+
+
+def test_class_weights_that_do_not_fit_are_refused(make_bundle, tmp_path):
+    bundle, out = make_bundle("alder", rows=600), tmp_path / "model"
+    said = refusal("train-global", bundle, ANYONE, "--out", out, "--rows", 500, "--class-weights", "maybe=2")
+    assert "'maybe' is no class of 'fraud'; it has 0, 1" in said
+    assert "write none, balanced" in refusal("train-global", bundle, ANYONE, "--out", out, "--class-weights", "x=")
+    assert not out.exists()

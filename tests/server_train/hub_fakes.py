@@ -129,6 +129,7 @@ def fake_bundle(
         "level": "default",
         "derived_from": None,
         "privacy": SimpleNamespace(epsilon=2.0, delta=1e-5, unit="row", relation="add or remove one unit"),
+        "generator": {},
         "public_key": ("a" if name < "m" else "b") * 64,
         "ledger": SimpleNamespace(head="c" * 64, entries=[]),
     }

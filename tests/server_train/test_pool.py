@@ -13,14 +13,9 @@ from distill.schema import Schema
 from distill.tables import canonical_table, to_public
 from server_train.contribution import contributions
 from server_train.features import fit_encoder
-from server_train.pool import (
-    allocate,
-    combine_heads,
-    default_rows,
-    draw_pool,
-    heads_connect,
-    stack,
-)
+from server_train.generators import stack
+from server_train.heads import combine_heads, heads_connect
+from server_train.pool import allocate, default_rows, draw_pool
 
 
 def member(rows, prior):
