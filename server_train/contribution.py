@@ -159,8 +159,7 @@ def counted_rows(noisy_rows: Sequence[float]) -> np.ndarray:
     rows = np.maximum(np.asarray(noisy_rows, dtype=float), 1.0)
     if len(rows) < FEWEST:
         return np.asarray(rows)
-    medians = np.array([np.median(np.delete(rows, i)) for i in range(len(rows))])
-    return np.asarray(np.minimum(rows, MOST_TIMES * medians))
+    return np.array([min(float(n), MOST_TIMES * float(np.median(np.delete(rows, i)))) for i, n in enumerate(rows)])
 
 
 def counted_matrix(noisy_rows: float, counted: float, class_prior: np.ndarray, head_information: float) -> np.ndarray:
