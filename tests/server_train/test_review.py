@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from distill.class_chances import log_normalise
 from distill.errors import OutweighedError
-from server_train import pool as pool_module
+from server_train import weighing
 from server_train.contribution import MOST_TIMES
-from server_train.pool import draw_pool, weigh
+from server_train.pool import draw_pool
 from server_train.review import upper_median
+from server_train.weighing import weigh
 
 NAMES = ("a", "b", "c", "d", "e")
 
@@ -21,7 +22,7 @@ NAMES = ("a", "b", "c", "d", "e")
 @pytest.fixture(autouse=True)
 def _few_rows(monkeypatch):
     """Enough to tell liars from others here."""
-    monkeypatch.setattr(pool_module, "REVIEW_ROWS", 1000)
+    monkeypatch.setattr(weighing, "REVIEW_ROWS", 1000)
 
 
 @dataclass
