@@ -176,6 +176,7 @@ def test_with_json_the_receipt_is_one_object_and_nothing_else_is_said(project, a
         "ledger_head": "f" * 64,
         "rehearsal": False,
         "linked": [],
+        "global_prior": None,
     }
 
 
