@@ -22,10 +22,11 @@ from distill.errors import ConfigError, DistillError
 from server_train.card import model_of
 from server_train.class_weights import read_class_weights
 from server_train.distributed import ALONE, Group, PeerError, joined
-from server_train.hub import publish
+from server_train.hub import Targets, publish
 from server_train.kinds import ModelChoice, fit_stored
 from server_train.onnx_model import onnx_packages
 from server_train.pool_file import open_pool
+from server_train.publishing import settle
 from server_train.stored_training import fitting
 from server_train.training import Epoch, TrainingSettings
 
@@ -97,6 +98,8 @@ def run(options: argparse.Namespace, group: Group = ALONE) -> dict[str, Any] | N
         if options.onnx:
             onnx_packages()
         out.parent.mkdir(parents=True, exist_ok=True)
+        if group.rank == 0:
+            settle(out)
     epochs = settings.epochs(len(pool))
 
     def on_epoch(epoch: Epoch) -> None:
@@ -107,7 +110,7 @@ def run(options: argparse.Namespace, group: Group = ALONE) -> dict[str, Any] | N
     fitted = fit_stored(pool, settings, choice, scratch=out.parent, group=group, on_epoch=on_epoch)
     if group.rank:
         return None
-    result = publish(model_of(pool.card, fitted, settings, choice), out, onnx=options.onnx).as_dict()
+    result = publish(model_of(pool.card, fitted, settings, choice), Targets(out, onnx=options.onnx)).as_dict()
     return {**result, "processes": group.size, "device": group.device.type}
 
 

@@ -32,7 +32,7 @@ MOST_TIMES = 10.0  # the others' median size that one institution may count for
 DIRECTION = (0.2, 0.6)  # over what is usual among the others
 LEAST_USUAL = 0.3  # where the others agree by less among themselves, nobody is judged by direction
 EFFECT = (-0.2, -0.08)  # share of what can be explained of the others' labels
-MISLABELLED = (0.65, 0.4)  # share of rows
+MISLABELLED = (0.55, 0.35)  # share of rows
 DISTANCE = (0.3, 0.18)  # total variation; wider where the others are far from each other as well
 TIMES_USUAL = 3.0
 DIVERSITY = (0.1, 1 / 3)  # over what is usual among the others
@@ -159,8 +159,7 @@ def counted_rows(noisy_rows: Sequence[float]) -> np.ndarray:
     rows = np.maximum(np.asarray(noisy_rows, dtype=float), 1.0)
     if len(rows) < FEWEST:
         return np.asarray(rows)
-    medians = np.array([np.median(np.delete(rows, i)) for i in range(len(rows))])
-    return np.asarray(np.minimum(rows, MOST_TIMES * medians))
+    return np.array([min(float(n), MOST_TIMES * float(np.median(np.delete(rows, i)))) for i, n in enumerate(rows)])
 
 
 def counted_matrix(noisy_rows: float, counted: float, class_prior: np.ndarray, head_information: float) -> np.ndarray:

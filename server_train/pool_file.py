@@ -101,10 +101,9 @@ class PoolWriter:
 @contextmanager
 def writing_pool(path: Path, card: PoolCard) -> Iterator[PoolWriter]:
     """A writer of a pool that is there in full when the block ends, or not at all. Raises DataError."""
-    temporary = durable.temporary_beside(path)
-    try:
-        with durable.wrapped("write", path, DataError):
-            with temporary.open("xb") as file:
+    with durable.wrapped("write", path, DataError), durable.staged(path) as temporary:
+        try:
+            with temporary.open("wb") as file:
                 writer = PoolWriter(file, card)
                 try:
                     yield writer
@@ -113,9 +112,9 @@ def writing_pool(path: Path, card: PoolCard) -> Iterator[PoolWriter]:
                 file.flush()
                 os.fsync(file.fileno())
             durable.put_in_place(temporary, path, overwrite=True)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,29 @@ def joint_model(pool: Pool, generators: Sequence[Generator]) -> Generator:
         pool: Drawn from them.
         generators: The institutions', in the order of `pool.members`.
     """
-    rows = np.array([m.row_share for m in pool.members])
+    features, logits, weights = _components(generators, np.array([m.row_share for m in pool.members]))
+    shares = tuple(np.bincount(f.bin_of_piece, f.masses) / f.masses.sum() for f in features)
+    layout = Layout(tuple(len(s) for s in shares), len(pool.prior))
+    codes = encode_rows(pool.frame.iloc[:HEAD_ROWS], features)
+    bins = list(features)
+    place = pool.schema.target_place
+    if place is not None:
+        bins.insert(place, generators[0].bins[place] if pool.bins is None else pool.bins)
+    return Generator(
+        schema=pool.schema,
+        bins=tuple(bins),
+        logits=logits,
+        weights=weights,
+        head=fit_head(layout, codes, pool.soft_labels[:HEAD_ROWS]),
+        critic=None,
+        shares=shares,
+        class_prior=pool.prior,
+        noisy_rows=round(sum(m.noisy_rows for m in pool.members)),
+    )
+
+
+def _components(generators: Sequence[Generator], rows: np.ndarray) -> tuple[list[ColumnBins], np.ndarray, np.ndarray]:
+    """Common bins of each feature, soft records on them (logits), and their weights; `rows` is each institution's share."""
     columns = range(len(generators[0].feature_bins))
     features = [
         _common([g.feature_bins[c] for g in generators], [g.shares[c] for g in generators], rows) for c in columns
@@ -75,24 +97,8 @@ def joint_model(pool: Pool, generators: Sequence[Generator]) -> Generator:
     most = min(RECORDS, CELLS // sum(f.n_bins for f in features))
     least = max(1, min(LEAST_RECORDS, most // len(generators)))
     parts = [_records(g, features, max(least, round(most * n))) for g, n in zip(generators, rows, strict=True)]
-    bins = list(features)
-    place = pool.schema.target_place
-    if place is not None:
-        bins.insert(place, generators[0].bins[place] if pool.bins is None else pool.bins)
-    shares = tuple(np.bincount(f.bin_of_piece, f.masses) / f.masses.sum() for f in features)
-    layout = Layout(tuple(len(s) for s in shares), len(pool.prior))
-    codes = encode_rows(pool.frame.iloc[:HEAD_ROWS], features)
-    return Generator(
-        schema=pool.schema,
-        bins=tuple(bins),
-        logits=np.concatenate(parts),
-        weights=np.concatenate([np.full(len(part), n / len(part)) for part, n in zip(parts, rows, strict=True)]),
-        head=fit_head(layout, codes, pool.soft_labels[:HEAD_ROWS]),
-        critic=None,
-        shares=shares,
-        class_prior=pool.prior,
-        noisy_rows=round(sum(m.weight * m.counted_rows for m in pool.members)),
-    )
+    weights = [np.full(len(part), n / len(part)) for part, n in zip(parts, rows, strict=True)]
+    return features, np.concatenate(parts), np.concatenate(weights)
 
 
 def _common(bins: Sequence[ColumnBins], shares: Sequence[np.ndarray], rows: np.ndarray) -> ColumnBins:
