@@ -202,6 +202,11 @@ def unknown_size(model):
     model.graph.node.append(onnx.helper.make_node("ReduceSum", ["balance", "axes"], ["sum"], keepdims=0))
 
 
+def more_inputs(model):
+    """One that the schema knows nothing of, and nothing reads."""
+    model.graph.input.append(onnx.helper.make_tensor_value_info("more", onnx.TensorProto.DOUBLE, ["rows", 1]))
+
+
 def outside(model):
     constant = model.graph.initializer[0]
     constant.data_location = onnx.TensorProto.EXTERNAL
@@ -225,6 +230,7 @@ def subgraph(model):
         (grow, "too large, or of a size that cannot be told"),
         (unknown_size, "too large, or of a size that cannot be told"),
         (lambda m: setattr(m.graph.input[0], "name", "other"), "not a readable|cannot be|can be run"),
+        (more_inputs, "inputs or outputs are not those of its schema"),
         (lambda m: swap_card(m, '"nurse"', '"purse"'), "schema digest"),
         (lambda m: swap_card(m, '"distill-model"', '"other"'), "does not describe a model"),
     ],
