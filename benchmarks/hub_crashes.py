@@ -50,7 +50,7 @@ WINDOWS: dict[str, tuple[Any, str]] = {
 STATES = ("nothing", "registered", "torn", "published")
 FAULTS = ("half versions", "half models", "unregistered models", "not finished", "next runs wrong", "left behind")
 MODEL, MINE = "global-model", "mine.txt"
-QUICK_RANDOM, QUICK_EVERY = 2, 60
+QUICK_RANDOM, QUICK_EVERY = 1, 150
 ROWS = 60
 NEEDED = """
     cli.train_global cli.hub server_train.intake server_train.training server_train.pool server_train.report sklearn.metrics

@@ -320,18 +320,24 @@ def _table(rows: list[dict[str, Any]]) -> "Table":
 
 
 def _accounted(ledger: "Ledger", path: Path) -> dict[str, Any]:
-    """A bundle of this ledger: its head is in the chain, and its release committed with its digest."""
+    """A bundle or published evaluation of this ledger: its head is in the chain, and its release committed with its digest."""
     from distill.bundle import read_bundle
     from distill.errors import LedgerTamperedError
+    from distill.evaluation_file import is_evaluation, read_document
 
-    found = read_bundle(path)
-    if not ledger.knows(found.manifest.ledger.head):
+    if is_evaluation(path):
+        document, digest = read_document(path)
+        head = str(document["head"])
+    else:
+        found = read_bundle(path)
+        head, digest = found.manifest.ledger.head, found.digest
+    if not ledger.knows(head):
         raise LedgerTamperedError(
-            f"{ledger.path} does not hold entry {found.manifest.ledger.head}, which the bundle {path} carries as its head: "
+            f"{ledger.path} does not hold entry {head}, which {path} carries as its head: "
             "the ledger was rolled back or replaced. Restore the newest backup."
         )
-    release = next((r for r in ledger.summary().releases if r.bundle == found.digest), None)
-    return {"bundle": path, "digest": found.digest, "release": release.release if release else None}
+    release = next((r for r in ledger.summary().releases if r.bundle == digest), None)
+    return {"bundle": path, "digest": digest, "release": release.release if release else None}
 
 
 def _verified(found: "Verification", accounted: list[dict[str, Any]]) -> dict[str, Any]:

@@ -16,19 +16,19 @@ SHOWN_CHARACTERS = 60  # of a value; the rest is in --json
 
 def versions_table(history: History) -> Group | Table:
     """One line a version, the newest last."""
-    table = _table("", "no", "made", "schema", "kind", "from", "rows", "AUC, R2", "epsilon", right=(1, 5, 6, 7, 8))
+    table = _table("no", "made", "schema", "kind", "from", "rows", "AUC, R2", "epsilon", right=(0, 4, 5, 6, 7))
+    table.collapse_padding, table.columns[2].min_width = True, 12  # fits 80 characters
     for version in history.versions:
         record, (_, value) = version.record, version.headline
         table.add_row(
-            "*" if history.current.get(record.schema_digest) == version.number else "",
-            str(version.number),
-            version.made[:16].replace("T", " "),
+            f"{'* ' if history.current.get(record.schema_digest) == version.number else ''}{version.number}",
+            version.made[:10],
             _text(record.schema_name + (" (REHEARSAL)" if record.rehearsal else "")),
             record.kind,
             str(len(record.inputs)),
             f"{record.recipe.get('rows', 0):,}",
             f"{value:.3f}" if value is not None else "-",
-            f"{record.disjoint.epsilon:.2f} / {record.overlapping.epsilon:.2f}",
+            f"{record.disjoint.epsilon:.2f}/{record.overlapping.epsilon:.2f}",
         )
     words = (
         "* current for its schema; from: institutions; AUC, R2: on held-out synthetic rows; "

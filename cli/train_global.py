@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-    from server_train.hub import GlobalResult, PoolResult
     from server_train.prior import PriorPlace
+    from server_train.results import GlobalResult, PoolResult
 
 DEFAULT_OUT = "global-model"
 TERMS = {
@@ -34,7 +34,12 @@ TERMS = {
     "direction": 2,
     "effect": 2,
 }  # of a contribution, with digits
-STAGES = {"verify": "verifying bundles", "pool": "pooling and labelling", "train": "training"}
+STAGES = {
+    "verify": "verifying bundles",
+    "pool": "pooling and labelling",
+    "train": "training",
+    "personalise": "personalising",
+}
 
 
 def train_global(
@@ -65,6 +70,9 @@ def train_global(
     key: Annotated[
         Path | None, typer.Option(help="The hub's own key, which signs the global prior.", metavar="FILE")
     ] = None,
+    personalise: Annotated[
+        bool, typer.Option("--personalise", help="Also train a model for each institution: DIR/personal/NAME.")
+    ] = False,
     rows: Annotated[int | None, typer.Option(help="Rows to pool; else by the institutions' sizes.", min=20)] = None,
     model: Annotated[
         Literal["mlp", "logistic", "boosting"],
@@ -100,9 +108,9 @@ def train_global(
     """
     with reporting(as_json, interrupted="No model was written.") as report:
         from server_train.class_weights import read_class_weights
-        from server_train.hub import GlobalResult
         from server_train.hub import train_global as run
         from server_train.kinds import ModelChoice
+        from server_train.results import GlobalResult
         from server_train.training import TrainingSettings
 
         choice = ModelChoice(kind=model, class_weights=read_class_weights(class_weights), calibrate=calibrate)
@@ -119,6 +127,7 @@ def train_global(
                 export_pool=export_pool,
                 prepare=prepare,
                 prior=place,
+                personalise=personalise,
                 settings=TrainingSettings(seed=seed),
                 choice=choice,
                 onnx=onnx,

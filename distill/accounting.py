@@ -45,7 +45,8 @@ class Event(BaseModel):
         noise_multiplier: Laplace scale or Gaussian stddev of the release, divided by its sensitivity.
         sampling_rate: Chance that a unit joins one step; 1 unless `poisson_gaussian`.
         count: How often the mechanism runs (optimiser steps); each run is one read.
-        blocks: Histograms released together, in each of which a row counts in one cell (sensitivity sqrt(blocks) a row).
+        blocks: Histograms released together, in each of which a row counts in one cell (sensitivity a row: sqrt(blocks) in L2,
+            blocks in L1).
         rows_per_unit: Most rows that one unit has in the table that is read. They may all be alike, so every sensitivity is
             that of one row times this number (triangle inequality), and so is the noise; 1 is not written down, as in
             events from before there was a choice.
@@ -69,7 +70,8 @@ class Event(BaseModel):
     def cell_stddev(self) -> float:
         """Noise stddev (Laplace: scale) on one cell when all blocks share the noise equally; of a training step, on one
         coordinate of the sum of gradients that are clipped to 1."""
-        return self.noise_multiplier * math.sqrt(self.blocks) * self.rows_per_unit
+        blocks = self.blocks if self.mechanism == "laplace" else math.sqrt(self.blocks)
+        return self.noise_multiplier * blocks * self.rows_per_unit
 
     @model_serializer(mode="wrap")
     def _without_one_row(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:

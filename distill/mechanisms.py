@@ -25,19 +25,25 @@ class NoiseSource:
         self._draws = SystemRandom() if seed is None else SeededRandom(self._rng)
 
     def laplace_count(self, count: int, *, scale: float) -> int:
-        """`count` plus discrete Laplace noise; (1 / scale)-DP for a count of sensitivity 1.
+        """`count` plus discrete Laplace noise; (1 / scale)-DP for a count of sensitivity 1."""
+        return int(self.laplace_counts(np.array([count]), scale=scale)[0])
+
+    def laplace_counts(self, counts: np.ndarray, *, scale: float) -> np.ndarray:
+        """Integer `counts` (any shape) plus independent discrete Laplace noise; (s / scale)-DP at L1 sensitivity s.
 
         Source: the geometric mechanism, arXiv:0811.2841; sampled exactly by OpenDP.
         """
         check.positive(scale=scale)
+        flat = np.asarray(counts, dtype=np.int64).ravel()
         if self.rehearsal:
             p = -math.expm1(-1.0 / scale)
-            return int(count + self._rng.geometric(p) - self._rng.geometric(p))
+            noise = self._rng.geometric(p, flat.size) - self._rng.geometric(p, flat.size)
+            return np.asarray(flat + noise).reshape(counts.shape)
         import opendp.prelude as dp
 
         dp.enable_features("contrib")
-        release = dp.m.make_laplace(dp.atom_domain(T="i64"), dp.absolute_distance(T="i64"), scale=scale)
-        return int(release(count))
+        release = dp.m.make_laplace(dp.vector_domain(dp.atom_domain(T="i64")), dp.l1_distance(T="i64"), scale=scale)
+        return np.asarray(release(flat.tolist()), dtype=np.int64).reshape(counts.shape)
 
     def gaussian_counts(self, counts: np.ndarray, *, stddev: float) -> np.ndarray:
         """Integer `counts` (any shape) plus independent discrete Gaussian noise of scale `stddev`.

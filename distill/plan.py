@@ -193,7 +193,7 @@ def size_event(epsilon: float, rows_per_unit: int = 1) -> Event:
         mechanism="laplace",
         noise_multiplier=1.0 / (SIZE_SHARE * epsilon),
         rows_per_unit=rows_per_unit,
-        purpose="noisy row count: fixes rates and steps",
+        purpose="noisy row count: the rest is planned from it",
     )
 
 

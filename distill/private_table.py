@@ -117,13 +117,21 @@ class PrivateTable:
             UnpaidReadError: the event is not reserved, is used up, or was planned with more noise than asked here.
         """
         self._pay(event, "gaussian", precision=sum((self._rows_per_unit / s) ** 2 for s in stddevs))
-        counts = [np.zeros(size, dtype=np.int64) for size in sizes]
-        for start in range(0, self._n, CHUNK_ROWS):
-            chunk = [codes[start : start + CHUNK_ROWS] for codes in self._codes]
-            leaves, coarse = ([], chunk) if self._recoded else (chunk, [])
-            for count, label in zip(counts, label_of, strict=True):
-                _count_cells(count, label(leaves, coarse))
+        counts = self._counted(label_of, sizes)
         return [self._noise.gaussian_counts(c, stddev=stddev) for c, stddev in zip(counts, stddevs, strict=True)]
+
+    def laplace_counts(self, event: str, label_of: Sequence[LabelOf], sizes: Sequence[int]) -> list[np.ndarray]:
+        """One noisy histogram a block, as `noisy_counts` gives, with the event's Laplace noise on every cell.
+
+        Sensitivity: a row adds one to at most one cell of each block, so the m rows that a unit may have add at most m times
+        the number of blocks to all cells together (L1, add or remove one unit). The noise's scale is that many times the
+        event's noise multiplier.
+
+        Raises:
+            UnpaidReadError: the event is not reserved, is used up, or was planned for fewer blocks.
+        """
+        paid = self._pay(event, "laplace", blocks=len(label_of))
+        return [self._noise.laplace_counts(c, scale=paid.cell_stddev) for c in self._counted(label_of, sizes)]
 
     def noisy_gradient(self, event: str, gradient_of: GradientOf, *, clip_norm: float) -> np.ndarray:
         """Sum of clipped per-record gradients over a Poisson sample, plus Gaussian noise; flat float32.
@@ -139,6 +147,16 @@ class PrivateTable:
         paid = self._pay(event, "poisson_gaussian")
         total = gradient_of(self._batch(self._sampled(paid.sampling_rate)))
         return np.asarray(total + self._noise.gaussian(total.size, stddev=paid.cell_stddev * clip_norm))
+
+    def _counted(self, label_of: Sequence[LabelOf], sizes: Sequence[int]) -> list[np.ndarray]:
+        """The exact histograms, which stay inside."""
+        counts = [np.zeros(size, dtype=np.int64) for size in sizes]
+        for start in range(0, self._n, CHUNK_ROWS):
+            chunk = [codes[start : start + CHUNK_ROWS] for codes in self._codes]
+            leaves, coarse = ([], chunk) if self._recoded else (chunk, [])
+            for count, label in zip(counts, label_of, strict=True):
+                _count_cells(count, label(leaves, coarse))
+        return counts
 
     @property
     def _n(self) -> int:
@@ -161,7 +179,7 @@ class PrivateTable:
         assert self._recoded, "recode or featurise comes before any gradient"
         return np.stack([self._codes[i][chosen] for i in self._order], axis=1)
 
-    def _pay(self, name: str, mechanism: str, precision: float = 0.0) -> Event:
+    def _pay(self, name: str, mechanism: str, precision: float = 0.0, blocks: int = 1) -> Event:
         """Find the reserved event and count one run against it; raises before any row is looked at."""
         event = next((e for e in self._paid_by.events if e.name == name), None)
         if event is None:
@@ -172,6 +190,8 @@ class PrivateTable:
             raise UnpaidReadError(f"event {name!r} pays for {event.count} read(s), and all are used.")
         if event.rows_per_unit < self._rows_per_unit:
             raise UnpaidReadError(f"event {name!r} was planned for fewer rows a unit than this table keeps.")
+        if event.blocks < blocks:
+            raise UnpaidReadError(f"event {name!r} was planned for fewer blocks than this read would count.")
         if precision * event.noise_multiplier**2 > 1 + 1e-9:
             raise UnpaidReadError(f"event {name!r} was planned with more noise than this read would add.")
         self.reads[name] = self.reads.get(name, 0) + 1

@@ -162,6 +162,10 @@ class Schema(BaseModel):
         """The column called `name`; KeyError if there is none."""
         return next(c for c in self.columns if c.name == name)
 
+    def has(self, name: str) -> bool:
+        """Whether it names this column, the unit's among them."""
+        return name == self.unit or any(c.name == name for c in self.columns)
+
     @property
     def task(self) -> Task | None:
         """What is predicted: one of several classes, a number, or nothing (None)."""

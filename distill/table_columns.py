@@ -221,6 +221,19 @@ def plain_array(array: Any) -> Any:
     return array.cast(pa.string()) if str(array.type) == "string_view" else array
 
 
+def texts_of(array: Any) -> npt.NDArray[np.object_]:
+    """A batch as texts without outer spaces, "" for missing; what is no plain value counts as missing."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import types
+
+    array = plain_array(array)
+    if types.is_nested(array.type) or types.is_binary(array.type) or types.is_fixed_size_binary(array.type):
+        array = pa.nulls(len(array), pa.string())
+    texts = pc.fill_null(pc.utf8_trim_whitespace(array.cast(pa.string())), "")
+    return np.asarray(texts.to_numpy(zero_copy_only=False), dtype=object)
+
+
 def as_numbers(array: Any) -> npt.NDArray[np.float64] | None:
     """A plain array as float64, missing values and the texts of MISSING as NaN; None if it holds something else."""
     import pyarrow as pa

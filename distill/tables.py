@@ -10,7 +10,7 @@ Promise: no text of an error or a finding quotes a value of the table or a count
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,17 @@ import pandas as pd
 
 from distill.errors import DataError
 from distill.schema import OTHER, Column, Schema
-from distill.table_columns import MISSING, CategoryEncoder, Encoder, Finding, NumberEncoder, Report, UnitEncoder, listed
+from distill.table_columns import (
+    MISSING,
+    CategoryEncoder,
+    Encoder,
+    Finding,
+    NumberEncoder,
+    Report,
+    UnitEncoder,
+    listed,
+    texts_of,
+)
 from distill.table_files import open_table, write_table
 
 __all__ = [
@@ -33,6 +43,7 @@ __all__ = [
     "canonical_table",
     "check_table",
     "open_encoded",
+    "read_beside",
     "read_table",
     "to_public",
     "write_table",
@@ -54,7 +65,7 @@ class EncodedBatches:
     batches: Iterator[list[np.ndarray]]
 
 
-def read_table(path: Path, schema: Schema, *, role: Role = "fit") -> pd.DataFrame:
+def read_table(path: Path, schema: Schema, *, role: Role = "fit", beside: Sequence[str] = ()) -> pd.DataFrame:
     """Read a CSV or Parquet file into the canonical frame (see the module's text).
 
     Numbers outside their bounds are clipped. A category that the schema does not list becomes OTHER where the column
@@ -66,23 +77,41 @@ def read_table(path: Path, schema: Schema, *, role: Role = "fit") -> pd.DataFram
         schema: The public schema.
         role: `fit` wants every column; `evaluate` lets the unit column be absent and drops it; `predict` does the
             same with the target, and ignores columns that the schema does not name.
+        beside: Further columns that the file may have; they are left out here (see `read_beside`).
 
     Raises:
         DataError: The file cannot be read (see `table_files.open_table`) or does not fit the schema.
     """
-    with open_encoded(path, schema, role=role) as table:
+    with open_encoded(path, schema, role=role, beside=beside) as table:
         return _frame(table)
 
 
+def read_beside(path: Path, names: Sequence[str]) -> pd.DataFrame:
+    """Columns of a file that its schema does not name, as texts without outer spaces, "" where missing.
+
+    Raises:
+        DataError: The file cannot be read, or has no such column.
+    """
+    with open_table(path) as table:
+        absent = [name for name in names if name not in table.names]
+        if absent:
+            raise DataError(f"{path}: column(s) missing: {listed(absent)}; neither the schema nor the file has them.")
+        places = {name: table.names.index(name) for name in names}
+        parts = [{name: texts_of(batch[place]) for name, place in places.items()} for batch in table.columns]
+    return pd.DataFrame({name: np.concatenate([p[name] for p in parts] or [np.empty(0, object)]) for name in names})
+
+
 @contextmanager
-def open_encoded(path: Path, schema: Schema, *, role: Role = "fit") -> Iterator[EncodedBatches]:
+def open_encoded(
+    path: Path, schema: Schema, *, role: Role = "fit", beside: Sequence[str] = ()
+) -> Iterator[EncodedBatches]:
     """Open a table to take it batch by batch, by the rules of `read_table`; it is closed when the block ends.
 
     Raises:
         DataError: At once or while batches are drawn, as `read_table` does.
     """
     with open_table(path) as table:
-        yield _encoded(table.names, table.columns, schema, role, _refuse(f"{path}"))
+        yield _encoded(table.names, table.columns, schema, role, _refuse(f"{path}"), beside)
 
 
 def canonical_table(frame: pd.DataFrame, schema: Schema, *, role: Role = "fit", where: str = "table") -> pd.DataFrame:
@@ -159,10 +188,15 @@ def _arrays(frame: pd.DataFrame, where: str) -> list[Any]:
 
 
 def _encoded(
-    names: tuple[str, ...], batches: Iterator[list[Any]], schema: Schema, role: Role, report: Report
+    names: tuple[str, ...],
+    batches: Iterator[list[Any]],
+    schema: Schema,
+    role: Role,
+    report: Report,
+    beside: Sequence[str] = (),
 ) -> EncodedBatches:
     """Match the names with the schema at once, encode when batches are drawn."""
-    _check_names(names, schema, role, report)
+    _check_names(tuple(n for n in names if n not in beside or schema.has(n)), schema, role, report)
     wanted = [c for c in schema.columns if c.name in names and not (role == "predict" and c.name == schema.target)]
     encoders: dict[str, Encoder] = {
         c.name: CategoryEncoder(c, c.name == schema.target, report)

@@ -22,7 +22,7 @@ from distill.errors import ConfigError, DistillError
 from server_train.card import model_of
 from server_train.class_weights import read_class_weights
 from server_train.distributed import ALONE, Group, PeerError, joined
-from server_train.hub import publish
+from server_train.hub import Targets, publish
 from server_train.kinds import ModelChoice, fit_stored
 from server_train.onnx_model import onnx_packages
 from server_train.pool_file import open_pool
@@ -110,7 +110,7 @@ def run(options: argparse.Namespace, group: Group = ALONE) -> dict[str, Any] | N
     fitted = fit_stored(pool, settings, choice, scratch=out.parent, group=group, on_epoch=on_epoch)
     if group.rank:
         return None
-    result = publish(model_of(pool.card, fitted, settings, choice), out, onnx=options.onnx).as_dict()
+    result = publish(model_of(pool.card, fitted, settings, choice), Targets(out, onnx=options.onnx)).as_dict()
     return {**result, "processes": group.size, "device": group.device.type}
 
 

@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
+import numpy as np
+
 from server_train.evaluation import evaluate_numbers, evaluate_scores
 from server_train.features import class_codes, target_numbers
 from server_train.held_out import class_curves, number_curves
@@ -15,6 +17,7 @@ from server_train.number_bins import bin_means, stored_bins
 from server_train.pool import Drawer, Pool
 from server_train.pool_file import PoolCard
 from server_train.readings import readings
+from server_train.score_bins import score_knots
 from server_train.training import TrainingSettings
 
 SHIFTED = (
@@ -64,6 +67,7 @@ def model_of(pool: PoolCard, fitted: Fitted, settings: TrainingSettings, choice:
             "loss_floor": fitted.floor,
             "curve": [[e.number, e.training_loss, e.validation_loss] for e in fitted.curve],
             "held_out": _held_out(pool, fitted),
+            **({} if pool.bins is not None else {"score_knots": score_knots(_held_out_scores(fitted))}),
             "notes": [*pool.notes, *([SHIFTED] if weighted and not choice.calibrate else [])],
         },
         institutions=pool.institutions,
@@ -76,12 +80,17 @@ def model_of(pool: PoolCard, fitted: Fitted, settings: TrainingSettings, choice:
 def _held_out(pool: PoolCard, fitted: Fitted) -> dict[str, Any]:
     """How well the model ranks the held-out synthetic rows by their drawn labels, or predicts their drawn numbers."""
     frame = fitted.held_out_rows
-    scores = fitted.scorer.probabilities(frame)
+    scores = _held_out_scores(fitted)
     if pool.bins is not None:
         truth, predicted = target_numbers(pool.schema_, frame), scores @ bin_means(pool.bins)
         return {**evaluate_numbers(truth, predicted).as_dict(), "curves": number_curves(truth, predicted)}
     codes = class_codes(pool.schema_, frame)
     return {**evaluate_scores(codes, scores, pool.schema_.classes).as_dict(), "curves": class_curves(codes, scores)}
+
+
+def _held_out_scores(fitted: Fitted) -> np.ndarray:
+    """What the model says of the held-out synthetic rows, (rows, outputs)."""
+    return fitted.scorer.probabilities(fitted.held_out_rows)
 
 
 def institution_row(received: Received, pool: Pool | Drawer, position: int) -> dict[str, Any]:

@@ -39,7 +39,8 @@ def number_curves(truth: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
     """
     error = predicted - truth
     low, high = np.quantile(error, [0.005, 0.995])
-    counts, edges = np.histogram(error, bins=SCORE_BINS, range=(low, high) if low < high else (low - 1, low + 1))
+    least = 1e-6 * max(1.0, abs(low), abs(high))  # all errors alike: one bar, not bins too narrow for floats
+    counts, edges = np.histogram(error, bins=SCORE_BINS, range=(low, max(high, low + least)))
     return {
         "calibration": _calibration(truth, predicted),
         "errors": {"edges": edges.tolist(), "rows": counts.tolist()},

@@ -4,7 +4,7 @@ The only module that knows the order: intake, pool, training, model, report. Wha
 all; whatever goes wrong before leaves an earlier model as it was.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,10 +22,10 @@ from server_train.generators import Generator, guarded
 from server_train.hub_store import HubStore
 from server_train.intake import Intake, find_bundles, receive
 from server_train.kinds import IN_MEMORY, Fitted, ModelChoice, fit_model, fit_stored
-from server_train.model import ONNX, Model, ModelCard, save_model
-from server_train.model_version import Version
+from server_train.model import ONNX, Model, save_model
 from server_train.onnx_graph import write_onnx
 from server_train.onnx_model import onnx_packages
+from server_train.personal import FOLDER, folder_names, personal_notes, personal_pools
 from server_train.pool import Pool, default_rows, draw_pool
 from server_train.pool_file import PoolCard, StoredPool, export_rows
 from server_train.pool_stream import draw_pool_file
@@ -34,96 +34,12 @@ from server_train.publishing import REPORT, put, read_folder, settle, staged
 from server_train.recipe import recipe_of
 from server_train.registry import Registry
 from server_train.report import render_report
+from server_train.results import GlobalResult, PoolResult
 from server_train.stored_training import fitting
 from server_train.training import Epoch, TrainingSettings
 
 LARGEST_POOL = 100_000_000
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
-
-
-@dataclass(frozen=True)
-class GlobalResult:
-    """What `train_global` made.
-
-    Attributes:
-        folder: Holds model.safetensors, model.json and report.html.
-        card: What model.json says.
-        pool_path: The exported pool, if one was asked for.
-        version: What the registry keeps of it; None: there is no registry.
-        prior_path: The global prior, if one was asked for.
-    """
-
-    folder: Path
-    card: ModelCard
-    pool_path: Path | None
-    version: Version | None = None
-    prior_path: Path | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The result as one JSON object."""
-        training = self.card.training
-        held_out = training["held_out"]
-        figure = {f"synthetic_{name}": held_out[name] for name in ("roc_auc", "r2") if name in held_out}
-        return {
-            "model": str(self.folder),
-            "report": str(self.folder / REPORT),
-            "onnx": str(self.folder / ONNX) if (self.folder / ONNX).exists() else None,
-            "pool": str(self.pool_path) if self.pool_path else None,
-            "global_prior": str(self.prior_path) if self.prior_path else None,
-            "version": self.version.number if self.version else None,
-            "version_digest": self.version.digest if self.version else None,
-            "schema": self.card.schema_.name,
-            "kind": self.card.kind,
-            "rows": training["rows"],
-            "epochs": training["epochs"],
-            **figure,
-            "seconds": training["seconds"],
-            "bytes_received": sum(i["bytes"] for i in self.card.institutions),
-            "privacy": self.card.privacy,
-            "rehearsal": self.card.rehearsal,
-            "institutions": self.card.institutions,
-            "notes": training["notes"],
-        }
-
-
-@dataclass(frozen=True)
-class PoolResult:
-    """What `train_global` made of bundles whose schema names no target: pooled rows and no model.
-
-    Attributes:
-        pool_path: The pooled rows.
-        schema: Name of the schema.
-        rows: How many.
-        institutions: Each one's row in the table of contributions.
-        privacy: Both readings of the budgets across institutions.
-        rehearsal: At least one bundle was a rehearsal: NOT PRIVATE.
-        notes: What a reader should know, in plain words.
-        prior_path: The global prior, if one was asked for.
-    """
-
-    pool_path: Path
-    schema: str
-    rows: int
-    institutions: list[dict[str, Any]]
-    privacy: dict[str, Any]
-    rehearsal: bool
-    notes: tuple[str, ...]
-    prior_path: Path | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The result as one JSON object."""
-        return {
-            "model": None,
-            "pool": str(self.pool_path),
-            "global_prior": str(self.prior_path) if self.prior_path else None,
-            "schema": self.schema,
-            "rows": self.rows,
-            "bytes_received": sum(i["bytes"] for i in self.institutions),
-            "privacy": self.privacy,
-            "rehearsal": self.rehearsal,
-            "institutions": self.institutions,
-            "notes": list(self.notes),
-        }
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -141,6 +57,7 @@ def train_global(
     allow_rehearsal: bool = False,
     export_pool: Path | None = None,
     prepare: Path | None = None,
+    personalise: bool = False,
     prior: PriorPlace | None = None,
     settings: TrainingSettings | None = None,
     choice: ModelChoice | None = None,
@@ -160,6 +77,7 @@ def train_global(
         allow_rehearsal: Let bundles in that are not private.
         export_pool: Also write the pooled rows there (CSV or Parquet).
         prepare: Write the pool with its soft labels there, for `python -m server_train`, and train nothing.
+        personalise: Also train a model for each institution (see `personal`), into `out`/personal/NAME.
         prior: Also write the institutions' joint model there, for their next releases; it comes last.
         settings: Of the training; its seed also draws the pool.
         choice: Kind of model, class weights, calibration; None: the default ones.
@@ -174,7 +92,7 @@ def train_global(
         RegistryError: the model cannot be registered; `out` is as it was then.
     """
     settings, choice = settings or TrainingSettings(), choice or ModelChoice()
-    targets = _Targets(out.absolute(), export_pool and export_pool.absolute(), prepare, prior, onnx, registry)
+    targets = Targets(out.absolute(), export_pool and export_pool.absolute(), prepare, onnx, personalise, registry)
     targets.check(rows)
     found = find_bundles(places)
     if prior is not None:
@@ -192,6 +110,10 @@ def train_global(
             "this schema names no target, so there is nothing to train a model for. Ask for the pooled rows alone "
             "(--export-pool FILE), or agree on a schema with a target."
         )
+    if intake.schema.task is None and personalise:
+        raise ConfigError(
+            "this schema names no target, so there are no models to personalise. Leave --personalise out."
+        )
     draw = _Draw(intake, np.random.default_rng(settings.seed), partial(progress, "pool"))
     result = _made(
         draw, rows or default_rows(g.noisy_rows for _, g in draw.generators), targets, settings, choice, progress
@@ -200,15 +122,15 @@ def train_global(
 
 
 @dataclass(frozen=True)
-class _Targets:
+class Targets:
     """What is to be written, and where; see `train_global`."""
 
     out: Path
-    export_pool: Path | None
-    prepare: Path | None
-    prior: PriorPlace | None
-    onnx: bool
-    registry: Registry | None
+    export_pool: Path | None = None
+    prepare: Path | None = None
+    onnx: bool = False
+    personalise: bool = False
+    registry: Registry | None = None
 
     def check(self, rows: int | None) -> None:
         """Refuse, before any work, what cannot be written or drawn; clear away what killed runs left."""
@@ -223,6 +145,11 @@ class _Targets:
         settle(self.out)
         for written in filter(None, (self.export_pool, self.prepare)):
             durable.sweep(written)
+
+        if self.personalise and (self.prepare is not None or (rows or 0) > IN_MEMORY):
+            raise ConfigError(
+                f"--personalise needs a pool in memory: at most {IN_MEMORY:,} rows (--rows), and no --prepare."
+            )
 
     def _check_pool(self) -> None:
         export_pool, prepare = self.export_pool, self.prepare
@@ -267,6 +194,7 @@ class _Draw:
             rows=rows,
             rng=self.rng,
             faults=self.faults,
+            sites=[r.site for r in self.intake.received],
             progress=self.progress,
         )
 
@@ -280,12 +208,13 @@ class _Draw:
             rng=self.rng,
             card=partial(pool_card, self.intake),
             faults=self.faults,
+            sites=[r.site for r in self.intake.received],
             progress=self.progress,
         )
 
 
 def _made(
-    draw: _Draw, rows: int, targets: _Targets, settings: TrainingSettings, choice: ModelChoice, progress: Progress
+    draw: _Draw, rows: int, targets: Targets, settings: TrainingSettings, choice: ModelChoice, progress: Progress
 ) -> GlobalResult | PoolResult:
     """The pool, and what is made of it."""
     draw.progress(0, rows)
@@ -300,11 +229,33 @@ def _made(
             targets.export_pool.parent.mkdir(exist_ok=True)  # --out itself may be named as its folder
             _export(pool, targets.export_pool)
             return _pool_result(card, targets.export_pool, _ROWS_ALONE)
-        recipe, settings = recipe_of(rows, settings, choice), fitting(settings, rows)
-        model = model_of(card, _fit(pool, settings, choice, folder, progress), settings, choice)
-        return publish(
-            model, targets.out, pool, targets.export_pool, onnx=targets.onnx, registry=targets.registry, recipe=recipe
-        )
+        recipe = recipe_of(rows, settings, choice, personalise=targets.personalise)
+        settings = fitting(settings, rows)
+        fitted = _fit(pool, settings, choice, folder, progress)
+        personal = {}
+        if targets.personalise and isinstance(pool, Pool):
+            personal = _personal(draw.intake, pool, settings, choice, progress)
+            names = [m.institution for m in pool.members]
+            card = card.model_copy(update={"notes": (*card.notes, *personal_notes(names, _places(personal)))})
+        return publish(model_of(card, fitted, settings, choice), targets, pool, personal, recipe)
+
+
+def _personal(
+    intake: Intake, pool: Pool, settings: TrainingSettings, choice: ModelChoice, progress: Progress
+) -> dict[str, Model]:
+    """Each institution's personalised model, by its name; none for one whose part of the pool is too small."""
+    parts, out = personal_pools(pool, settings.seed), {}
+    for number, (name, part) in enumerate(parts.items()):
+        progress("personalise", number, len(parts))
+        fitted = fit_model(part.schema, part.frame, part.soft_labels, settings, choice, bins=part.bins)
+        out[name] = model_of(pool_card(intake, part), fitted, settings, choice)
+    progress("personalise", len(parts), len(parts))
+    return out
+
+
+def _places(personal: Mapping[str, Model]) -> dict[str, str]:
+    """Folder name of each personalised model."""
+    return dict(zip(personal, folder_names(list(personal)), strict=True))
 
 
 def _fit(
@@ -332,27 +283,29 @@ _PREPARED = "The pool is ready for `python -m server_train --pool FILE --out DIR
 
 def publish(
     model: Model,
-    out: Path,
+    targets: Targets,
     pool: Pool | StoredPool | None = None,
-    export_pool: Path | None = None,
-    *,
-    onnx: bool = False,
-    registry: Registry | None = None,
-    recipe: dict[str, Any] | None = None,
+    personal: Mapping[str, Model] | None = None,
+    recipe: Mapping[str, Any] | None = None,
 ) -> GlobalResult:
     """Write everything beside `out`, register it, then move it there: as a whole, or file by file into an existing folder."""
+    out, export_pool = targets.out, targets.export_pool
     with staged(out) as work:
         card = save_model(model, work)
-        if onnx:
+        if targets.onnx:
             write_onnx(Model(card, model.scorer), work / ONNX)
         (work / REPORT).write_text(render_report(card), "utf-8")
+        places = _places(personal or {})
+        for name, own in (personal or {}).items():
+            (work / FOLDER / places[name]).mkdir(parents=True)
+            save_model(own, work / FOLDER / places[name])
         files = read_folder(work)  # before the pool comes, which is no part of the model
         if pool is not None and export_pool is not None:
             inside = export_pool.parent == out and not out.exists()  # then it moves there with the folder
             _export(pool, work / export_pool.name if inside else export_pool)
-        version = registry.add(card, files, recipe or {}) if registry else None
+        version = targets.registry.add(card, files, recipe or {}) if targets.registry else None
         put(work, out)
-    return GlobalResult(out, card, export_pool, version)
+    return GlobalResult(out, card, export_pool, {name: out / FOLDER / place for name, place in places.items()}, version)
 
 
 def _export(pool: Pool | StoredPool, path: Path) -> None:

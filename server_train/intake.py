@@ -20,6 +20,7 @@ from server_train.generators import Generator, guarded
 from server_train.hub_heads import after_all
 from server_train.hub_store import HubStore, now
 from server_train.hub_trust import Signers
+from server_train.representation import Site, site_of
 
 SUFFIX = ".distill"
 
@@ -34,6 +35,7 @@ class Received:
         generator: Draws rows and holds the class head.
         voucher: The trusted key (hex) that speaks for its signer; None: nobody does.
         prior: The global prior that it was fitted with, as it says; None: with none.
+        site: What the joint components are fitted to; None where no pairs travelled.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Received:
     generator: Generator
     voucher: str | None
     prior: PriorUse | None = None
+    site: Site | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -138,7 +141,8 @@ def receive(
 def _received(name: str, bundle: Bundle, signers: Signers) -> Received:
     generator = guarded(name, "reading its generator", lambda: generators.generator_of(bundle))
     prior = guarded(name, "reading which global prior it used", lambda: prior_use(bundle.manifest.generator))
-    return Received(name, bundle, generator, signers.voucher(bundle), prior)
+    site = guarded(name, "reading its statistics", lambda: site_of(bundle, generator))
+    return Received(name, bundle, generator, signers.voucher(bundle), prior, site)
 
 
 def _verified(path: Path, signers: Signers, allow_unknown_signers: bool, allow_rehearsal: bool) -> Bundle:

@@ -16,7 +16,6 @@ from distill.canonical import canonical
 from distill.errors import RegistryError
 from server_train.model import ModelCard
 
-KIND = "mlp"  # of a card that names none
 NOT_METRICS = ("curves", "classes", "per_class_auc")  # what a table of figures does not show
 MOST_FILES, LARGEST_FILE, LARGEST_VERSION = 2000, 256 << 20, 1 << 30
 _NAME = re.compile(
@@ -161,7 +160,7 @@ def record_of(card: ModelCard, recipe: Mapping[str, Any]) -> Record:
     facts = _plain(card.model_dump(mode="json", by_alias=True))
     held_out = facts["training"].get("held_out", {})
     return Record(
-        kind=facts.get("kind", KIND),
+        kind=card.kind,
         schema_name=card.schema_.name,
         schema_digest=card.schema_digest,
         target=str(card.schema_.target),

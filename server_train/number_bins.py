@@ -138,7 +138,7 @@ def on_common_bins(
     own = [g.bins[schema.target_place] for g in generators]
     rows = np.maximum([float(g.noisy_rows) for g in generators], 1.0) if counted is None else counted
     starts = np.unique(np.concatenate([b.starts for b in own]))
-    within = [_shares_within(b, starts) for b in own]
+    within = [shares_within(b, starts) for b in own]
     masses = sum(n * g.class_prior @ share for n, g, share in zip(rows / rows.sum(), generators, within, strict=True))
     heard = [b for b, n in zip(own, rows, strict=True) if n > 0]
     edges = np.unique(np.concatenate([b.starts[np.diff(b.bin_of_piece, prepend=-1) > 0] for b in heard]))
@@ -195,9 +195,9 @@ def as_binned(generators: Sequence[object]) -> list[BinnedGenerator]:
     return [cast(BinnedGenerator, g) for g in generators]
 
 
-def _shares_within(own: ColumnBins, starts: np.ndarray) -> np.ndarray:
+def shares_within(own: ColumnBins, starts: np.ndarray) -> np.ndarray:
     """Share of each own bin in each run of leaves that begins at `starts`; (own bins, runs), rows sum to one."""
-    stops = np.append(starts[1:], own.grid.leaves)
+    stops = np.append(starts[1:], own.grid.cells)
     piece = np.searchsorted(own.starts, starts, side="right") - 1
     leaves = own.stops - own.starts
     masses = np.where(_empty(own)[own.bin_of_piece], leaves, own.masses)

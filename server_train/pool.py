@@ -1,6 +1,7 @@
 """One training set from all institutions: rows from every generator, labels from all class heads together.
 
-Rows are drawn in proportion to what institutions count for (see `weighing`) and labelled by one head for all (see `heads`). A
+Rows are drawn in proportion to what institutions count for (see `weighing`), from components that are fitted to all institutions
+at once where pairs travelled (see `representation`), and labelled by one head for all (see `heads`). A
 target that is a number is pooled by its common bins (see `number_bins`); without a target the rows are pooled as drawn.
 Everything here is post-processing of the bundles: any number of rows, any seed, no budget.
 """
@@ -16,9 +17,10 @@ from distill.bins import ColumnBins
 from distill.schema import Schema
 from server_train.contribution import Contribution, global_prior
 from server_train.features import class_codes
-from server_train.generators import Generator, draw_rows, stack, stacked
+from server_train.generators import Generator, draw_rows, guarded, stack, stacked
 from server_train.heads import Labeller, fit_labeller, heads_connect
 from server_train.number_bins import target_codes
+from server_train.representation import Joint, Site, joint_or_plain
 from server_train.weighing import weigh_all, weight_notes
 
 
@@ -36,6 +38,7 @@ class Pool:
         prior: Global class frequencies.
         notes: What a reader should know, in plain words.
         bins: Common bins of a target that is a number; None for any other.
+        joint: The joint components; None where they could not be fitted.
     """
 
     schema: Schema
@@ -46,6 +49,7 @@ class Pool:
     prior: np.ndarray
     notes: tuple[str, ...]
     bins: ColumnBins | None = None
+    joint: Joint | None = None
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -70,6 +74,7 @@ def draw_pool(
     rng: np.random.Generator,
     robust: bool = True,
     faults: Sequence[str | None] | None = None,
+    sites: Sequence[Site | None] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Pool:
     """Draw `rows` rows from all generators and label them from the class heads.
@@ -85,17 +90,20 @@ def draw_pool(
         rng: Source of every draw.
         robust: Whether institutions are judged by each other (see `weighing`).
         faults: Why a bundle contradicts itself, one entry a generator (see `coherence`); such a one counts for nothing.
+        sites: What the joint components are fitted to, in the same order, None where no pairs travelled; empty: rows are
+            drawn from each generator as it came.
         progress: Called with (rows labelled so far, rows) now and then.
 
     Raises:
         BundleError: a generator fails, or gives rows or probabilities that cannot be right.
         OutweighedError: no institution is left that counts for anything.
     """
-    drawer = plan_pool(schema, generators, rows, rng, robust=robust, faults=faults)
+    drawer = plan_pool(schema, generators, rows, rng, robust=robust, faults=faults, sites=sites)
     frame, origin = drawer.draw(drawer.counts, rng)
     drawer, logs = drawer.with_labeller(frame, origin, progress)
     soft = drawer.label(frame, rng, logs)
-    return Pool(schema, frame, soft.astype(np.float32), origin, drawer.members, drawer.prior, drawer.notes, drawer.bins)
+    soft = soft.astype(np.float32)
+    return Pool(schema, frame, soft, origin, drawer.members, drawer.prior, drawer.notes, drawer.bins, drawer.joint)
 
 
 @dataclass(frozen=True)
@@ -104,30 +112,34 @@ class Drawer:
 
     Attributes:
         schema: Shared by all institutions.
-        generators: Institution name and generator (of a target that is a number: on the common bins).
+        generators: Institution name and generator, which labels (of a target that is a number: on the common bins).
+        drawers: Whom each institution's rows are drawn from, in the same order.
         members: The institutions' weights, in the same order.
         counts: Rows that each of them gives, (institutions,).
         bins: Common bins of a target that is a number.
         prior: Global class frequencies.
         notes: What a reader should know, in plain words.
+        joint: The joint components; None where they could not be fitted.
         labeller: Labels any rows; None: they keep the labels that they are drawn with.
     """
 
     schema: Schema
     generators: Sequence[tuple[str, Generator]]
+    drawers: Sequence[Generator]
     members: tuple[Contribution, ...]
     counts: np.ndarray
     bins: ColumnBins | None
     prior: np.ndarray
     notes: tuple[str, ...]
+    joint: Joint | None
     labeller: "Labeller | None" = None
 
     def draw(self, counts: np.ndarray, rng: np.random.Generator) -> tuple[pd.DataFrame, np.ndarray]:
         """`counts` rows of each institution in random order, and the institution of each."""
         drawn = [
-            draw_rows(self.schema, name, generator, int(count), stream)
-            for (name, generator), count, stream in zip(
-                self.generators, counts, rng.spawn(len(self.members)), strict=True
+            draw_rows(self.schema, name, drawer, int(count), stream)
+            for (name, _), drawer, count, stream in zip(
+                self.generators, self.drawers, counts, rng.spawn(len(self.members)), strict=True
             )
         ]
         order = rng.permutation(int(counts.sum()))
@@ -155,7 +167,7 @@ class Drawer:
             classes = len(self.schema.classes) if self.bins is None else self.bins.n_bins
             return np.asarray(np.eye(classes)[_codes(self.schema, self.bins, frame)])
         soft = self.labeller.probabilities(frame, logs)
-        frame[self.schema.target] = _labels(self.schema, self.bins, soft, rng)
+        frame[self.schema.target] = draw_labels(self.schema, self.bins, soft, rng)
         return soft
 
 
@@ -167,13 +179,40 @@ def plan_pool(
     *,
     robust: bool = True,
     faults: Sequence[str | None] | None = None,
+    sites: Sequence[Site | None] = (),
 ) -> Drawer:
     """How `rows` rows will be drawn. Arguments and errors: see `draw_pool`."""
-    members, generators, bins = weigh_all(schema, generators, rng.spawn(1)[0], robust=robust, faults=faults)
+    judging, fitting = rng.spawn(2)
+    members, spoken, bins = weigh_all(schema, generators, judging, robust=robust, faults=faults)
+    drawers, joint, notes = _drawers(generators, members, sites, fitting)
     counts = allocate(rows, np.array([m.row_share for m in members]))
-    return Drawer(schema, generators, members, counts, bins, global_prior(members), tuple(weight_notes(members)))
+    notes = [*weight_notes(members), *notes]
+    return Drawer(schema, spoken, drawers, members, counts, bins, global_prior(members), tuple(notes), joint)
 
 
+def _drawers(
+    generators: Sequence[tuple[str, Generator]],
+    members: Sequence[Contribution],
+    sites: Sequence[Site | None],
+    rng: np.random.Generator,
+) -> tuple[list[Generator], Joint | None, list[str]]:
+    """Whom each institution's rows are drawn from, the joint components, and notes on whom they do not serve."""
+    came = [g for _, g in generators]
+    if not sites:
+        return came, None, []
+    rows = np.array([m.row_share for m in members])
+    trust = np.array([m.weight for m in members])
+    names = ", ".join(name for name, _ in generators)
+    better, joint = guarded(names, "fitting all statistics", lambda: joint_or_plain(sites, rows, trust, rng))
+    plain = [m.institution for m, drawer in zip(members, better, strict=True) if drawer is None and m.weight > 0]
+    notes = [_PLAIN.format(name) for name in plain] if len(generators) > 1 else []
+    return [drawer or own for drawer, own in zip(better, came, strict=True)], joint, notes
+
+
+_PLAIN = (
+    "The rows of {} are drawn from its bundle as it came: its pair statistics did not travel, or the components fitted to all "
+    "institutions lie farther from them."
+)
 _NO_HEADS = (
     "No combination of class heads tells all classes apart (most institutions hold one class only), so the pooled rows "
     "keep the labels they were drawn with. What tells institutions apart then looks like what tells classes apart: "
@@ -200,7 +239,7 @@ def _codes(schema: Schema, bins: ColumnBins | None, frame: pd.DataFrame) -> np.n
     return class_codes(schema, frame) if bins is None else target_codes(bins, frame[schema.target])
 
 
-def _labels(
+def draw_labels(
     schema: Schema, bins: ColumnBins | None, soft: np.ndarray, rng: np.random.Generator
 ) -> "np.ndarray | pd.Series[Any]":
     """One label a row, drawn from its probabilities, in the schema's own values; a number from inside its bin."""

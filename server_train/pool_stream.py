@@ -15,6 +15,7 @@ from distill.schema import Schema
 from server_train.generators import Generator
 from server_train.pool import Drawer, plan_pool
 from server_train.pool_file import GROUP_ROWS, PoolCard, StoredPool, open_pool, writing_pool
+from server_train.representation import Site
 
 FIRST_ROWS = 4 * GROUP_ROWS
 
@@ -28,6 +29,7 @@ def draw_pool_file(
     rng: np.random.Generator,
     card: Callable[[Drawer], PoolCard],
     faults: Sequence[str | None] | None = None,
+    sites: Sequence[Site | None] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> StoredPool:
     """Draw and label `rows` rows of all generators into a file of the kind that `pool_file` describes.
@@ -39,14 +41,14 @@ def draw_pool_file(
         rows: How many rows; at least one an institution.
         rng: Source of every draw.
         card: What the file's footer will say, given the members, class frequencies and notes.
-        faults: As for `draw_pool`.
+        faults, sites: As for `draw_pool`.
         progress: Called with (rows written so far, rows) now and then.
 
     Raises:
         BundleError: as `draw_pool` does.
         DataError: the file cannot be written.
     """
-    drawer = plan_pool(schema, generators, rows, rng, faults=faults)
+    drawer = plan_pool(schema, generators, rows, rng, faults=faults, sites=sites)
     left = drawer.counts.copy()
     taken = _take(left, FIRST_ROWS, rng)
     frame, origin = drawer.draw(taken, rng)

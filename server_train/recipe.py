@@ -12,12 +12,15 @@ from server_train.training import TrainingSettings
 _SETTINGS, _CHOICE = TypeAdapter(TrainingSettings), TypeAdapter(ModelChoice)
 
 
-def recipe_of(rows: int, settings: TrainingSettings, choice: ModelChoice) -> dict[str, Any]:
+def recipe_of(
+    rows: int, settings: TrainingSettings, choice: ModelChoice, *, personalise: bool = False
+) -> dict[str, Any]:
     """Arguments of `train_global` that decide on the model, ready for JSON."""
     return {
         "rows": rows,
         "settings": _SETTINGS.dump_python(settings, mode="json"),
         "choice": _CHOICE.dump_python(choice, mode="json"),
+        "personalise": personalise,
     }
 
 

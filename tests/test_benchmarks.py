@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import re
 import sys
 import types
 from pathlib import Path
@@ -525,6 +526,16 @@ def test_a_fit_that_fails_stops_the_scale_benchmark_with_its_words(tmp_path: Pat
     scale.make_table(tmp_path / "few", 60, 4)
     with pytest.raises(SystemExit, match=r"the fit in .* failed:\n(.*\n)*.*the noisy row count is below 200"):
         scale.measured_fit(tmp_path / "few", 100.0, 1e-5)  # the count is exact but for a few rows
+
+
+def test_the_joint_components_are_timed_and_come_near_the_statistics(capsys: pytest.CaptureFixture[str]) -> None:
+    assert loaded("representation").main(["--quick"]) == 0
+    found = re.fullmatch(
+        r"3 institutions x 5 columns: .* common bins, distance to the pairs (.*) to (.*) of the noise\n",
+        capsys.readouterr().out,
+    )
+    assert found
+    assert 0.5 < float(found[1]) <= float(found[2]) < 1.5
 
 
 @pytest.mark.nightly

@@ -35,6 +35,7 @@ HUB_MAY_IMPORT = {
     "distill.ledger.budget",  # whether a sum of budgets is within another
     "distill.levels",
     "distill.schema",
+    "distill.score_table",  # figures from noisy counts: touches neither rows nor the budget
     "distill.simplex",
     "distill.soft_head",
     "distill.sqlite_file",

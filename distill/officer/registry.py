@@ -122,6 +122,6 @@ def _implementation(summary: LedgerSummary, committed: list[Release]) -> dict[st
         f"Software: {software()}.",
         "composition": f"Within a release: privacy loss distributions (dp_accounting), cross-checked by Renyi DP. Across releases: "
         f"{filter}, which holds for releases chosen adaptively.",
-        "post_processing": "Synthetic rows and models are made from the noisy answers alone.",
+        "post_processing": "Synthetic rows, models and published figures are made from the noisy answers alone.",
         "justification": None,
     }

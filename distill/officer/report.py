@@ -131,8 +131,14 @@ def read_utility(path: Path) -> Utility:
         figures = None
     if not isinstance(figures, dict):
         return Utility(source=path.name, figures=(), text=text.strip())
-    shown = tuple((str(key), value if isinstance(value, str) else json.dumps(value)) for key, value in figures.items())
+    plain = {key: value for key, value in figures.items() if not _nested(value)}  # tables of figures are not for a line
+    shown = tuple((str(key), value if isinstance(value, str) else json.dumps(value)) for key, value in plain.items())
     return Utility(source=path.name, figures=shown, text="")
+
+
+def _nested(value: object) -> bool:
+    """Whether a JSON value is more than a figure or a list of them."""
+    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(v, dict | list) for v in value))
 
 
 def _lines(found: Verification, entries: Sequence[Entry]) -> tuple[ReleaseLine, ...]:

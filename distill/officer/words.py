@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from distill.accounting import Event
 from distill.ledger.releases import Release
 
+SIZE = "size"  # the noisy row count; every other Laplace read is of a table
 STATUS = {
     "reserved": "begun, not planned; counts in full",
     "planned": "begun, not finished; counts in full",
-    "committed": "finished, bundle made",
+    "committed": "finished, its file made",
     "abandoned": "ended after the row count; only that counts",
     "resolved": "closed by an officer",
 }
@@ -60,12 +61,14 @@ def worlds(unit: str, rows_per_unit: int) -> Worlds:
 def read_in_words(event: Event) -> str:
     """One read of the table: the mechanism, its noise, its sampling and how often it ran."""
     spread = event.cell_stddev
+    tables = "one table" if event.blocks == 1 else f"{event.blocks:,} tables together"
     rows = "" if event.rows_per_unit == 1 else f", for up to {event.rows_per_unit} rows of a unit together"
     match event.mechanism:
-        case "laplace":
+        case "laplace" if event.name == SIZE:
             return f"one count with Laplace noise, standard deviation {math.sqrt(2) * spread:,.3g}{rows}"
+        case "laplace":
+            return f"counts in {tables} with Laplace noise, standard deviation {math.sqrt(2) * spread:,.3g} on a cell{rows}"
         case "gaussian":
-            tables = "one table" if event.blocks == 1 else f"{event.blocks:,} tables together"
             return f"counts in {tables} with Gaussian noise, standard deviation {spread:,.3g} on a cell{rows}"
         case "poisson_gaussian":
             return (
@@ -76,7 +79,9 @@ def read_in_words(event: Event) -> str:
 
 def smallest_group(releases: tuple[Release, ...]) -> float | None:
     """Twice the least noise on a cell of any count: smaller groups drown in it even where it is least; None: no counts."""
-    spreads = [e.cell_stddev for r in releases if not r.rehearsal for e in r.events if e.mechanism == "gaussian"]
+    events = [e for r in releases if not r.rehearsal for e in r.events]
+    spreads = [e.cell_stddev for e in events if e.mechanism == "gaussian"]
+    spreads += [math.sqrt(2) * e.cell_stddev for e in events if e.mechanism == "laplace" and e.name != SIZE]
     return 2 * min(spreads) if spreads else None
 
 

@@ -1,6 +1,7 @@
 """train-global, evaluate and predict on signed bundles, by the words a person types."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from cli import models
 from cli.evaluate import evaluate
 from cli.predict import predict
 from cli.train_global import train_global
@@ -18,6 +20,8 @@ from distill.keys import generate_key
 from distill.ledger import create_ledger
 from distill.schema import Schema
 from server_train.features import class_codes
+from server_train.model import load_model
+from server_train.score_bins import KNOTS
 
 EVENTS = (
     Event(name="size", mechanism="laplace", noise_multiplier=50.0),
@@ -28,6 +32,7 @@ app = typer.Typer()
 app.command("train-global")(train_global)
 app.command()(evaluate)
 app.command()(predict)
+app.add_typer(models.app, name="models")
 
 
 def schema(classes, top=100):
@@ -84,8 +89,8 @@ class SampleGenerator:
 
 
 @pytest.fixture(autouse=True)
-def own_folder(tmp_path, monkeypatch):
-    """Where a command names no project, its registry lands in the current folder."""
+def project(tmp_path, monkeypatch):
+    """Where commands keep what they remember if nobody names a project."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -164,6 +169,9 @@ def test_from_bundles_to_scores_and_figures(make_bundle, tmp_path, of):
     assert figures["roc_auc"] > 0.9
     assert figures["rows"] == 800
     assert "release" in figures["word"]
+    knots = load_model(Path(made["model"])).card.training["score_knots"]
+    assert len(knots) == (1 if of is BINARY else 4)  # three classes: one each, and the most probable
+    assert all(len(k) == KNOTS and k == sorted(k) for k in knots)
 
     result_of("predict", f"{made['model']}/model.json", tmp_path / "new.csv", "-o", tmp_path / "scores.csv")
     result_of("predict", made["model"], tmp_path / "real.parquet", "-o", tmp_path / "scores.parquet")
@@ -251,6 +259,98 @@ def test_data_that_does_not_fit_the_model_is_refused(make_bundle, tmp_path):
     table(50).drop(columns="amount").to_csv(data, index=False)
     assert "amount" in refusal("predict", model, data, "-o", scores)
     assert not scores.exists()
+
+
+@pytest.fixture
+def two_versions(make_bundle, tmp_path):
+    """A registry in the project's folder with two versions of one bundle's model."""
+    bundle = make_bundle("north")
+    for number, rows in enumerate((300, 400), start=1):
+        assert result_of("train-global", ANYONE, bundle, "--rows", rows)["version"] == number
+    return bundle
+
+
+def test_every_run_is_a_version_that_is_listed_shown_and_compared(two_versions, tmp_path):
+    listed = result_of("models", "list")["versions"]
+    assert [(v["number"], v["schema"], v["rows"], v["current"]) for v in listed] == [
+        (1, "claims", 300, False),
+        (2, "claims", 400, False),
+    ]
+    assert listed[0]["institutions"] == ["north"]
+    assert listed[0]["epsilon"] == {"disjoint": 2, "overlapping": 2}
+    assert 0.5 < listed[0]["metric"]["roc_auc"] < 1
+    shown = result_of("models", "show", 2)
+    assert shown["digest"] == listed[1]["digest"]
+    assert shown["record"]["recipe"]["rows"] == 400
+    assert shown["reproduce"] == "distill models reproduce 2 north.distill"
+    assert result_of("models", "diff", 1, 2)["settings"] == {"rows": [300, 400]}
+    verified = result_of("models", "verify", "--registry", tmp_path / "models.db")
+    assert (verified["versions"], verified["newest_digest"]) == (2, listed[1]["digest"])
+
+
+def test_people_see_versions_and_what_differs(two_versions):
+    result_of("models", "promote", 2, "--reason", "better")
+    for words, expected in {
+        ("list",): ("claims", "* current", "400"),
+        ("show", 2): ("version 2, current", "to make it again: distill models reproduce 2 north.distill", "better"),
+        ("diff", 1, 2): ("rows", "300", "400", "roc_auc"),
+        ("diff", 1, 1): ("are the same",),
+        ("verify",): ("all is as it was recorded, 2 version(s)",),
+    }.items():
+        ran = run("models", *words)
+        assert ran.exit_code == 0, ran.stderr
+        for text in expected:
+            assert text in ran.stdout, (words, text)
+
+
+def test_the_registry_gives_its_current_model_or_the_one_that_is_named(two_versions, tmp_path):
+    table(50).to_csv(tmp_path / "new.csv", index=False)
+
+    def scores(model):
+        result_of("predict", model, tmp_path / "new.csv", "-o", tmp_path / "scores.csv")
+        return (tmp_path / "scores.csv").read_bytes()
+
+    assert "no version is promoted yet" in refusal("predict", "models.db", "new.csv", "-o", "s.csv")
+    assert result_of("models", "promote", 1)["version"] == 1
+    result_of("models", "export", 1, "--out", tmp_path / "one")
+    assert scores("models.db") == scores("models.db@1") == scores(tmp_path / "one")
+    assert scores("models.db@2") == scores(tmp_path / "global-model") != scores("models.db")
+    result_of("models", "promote", 2)
+    assert scores("models.db") == scores("models.db@2")
+    assert result_of("models", "rollback", "--reason", "worse")["version"] == 1
+    assert result_of("evaluate", "models.db", "new.csv") == result_of("evaluate", "models.db@1", "new.csv")
+    assert "nothing was promoted before version 1" in refusal("models", "rollback")
+    assert [m["action"] for m in result_of("models", "show", 1)["marks"]] == ["promote", "rollback"]
+
+
+def test_a_version_is_made_again_and_a_change_is_an_exit_code(two_versions, tmp_path, monkeypatch):
+    made = result_of("models", "reproduce", 1, tmp_path, "--out", tmp_path / "again")
+    assert made == {"version": 1, "reproduced": True, "same": ["model.safetensors"], "different": [], "software": {}}
+    assert len(result_of("models", "list")["versions"]) == 2
+    result_of("models", "export", 1, "--out", tmp_path / "one")
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "again")]
+    assert weights[0] == weights[1]
+    monkeypatch.setattr(
+        "server_train.training.TrainingSettings.epochs", lambda *_: 2
+    )  # another version of the software
+    ran = run("models", "reproduce", 1, tmp_path)
+    assert ran.exit_code == 2
+    assert "NOT the same as version 1: model.safetensors" in ran.stdout
+
+
+def test_wrong_numbers_and_a_missing_registry_are_told(two_versions, tmp_path):
+    for words in (
+        ("show", 3),
+        ("diff", 1, 3),
+        ("promote", 3),
+        ("export", 3, "--out", "x"),
+        ("reproduce", 3, two_versions),
+    ):
+        assert "no version 3; the registry holds versions 1 to 2" in refusal("models", *words)
+    assert "no registry of models at" in refusal("models", "list", "--registry", tmp_path / "none.db")
+    assert "needs 1 bundle(s) that are not there" in refusal("models", "reproduce", 1, tmp_path / "models.db")
+    assert run("models", "show", "one").exit_code == 2
+    assert run("models", "show", 0).exit_code == 2
 
 
 @pytest.mark.parametrize("of", [BINARY, TERNARY], ids=["two classes", "three classes"])

@@ -66,6 +66,9 @@ class NoNoise(NoiseSource):
     def laplace_count(self, count: int, *, scale: float) -> int:
         return count
 
+    def laplace_counts(self, counts: np.ndarray, *, scale: float) -> np.ndarray:
+        return np.asarray(counts, dtype=np.int64)
+
     def gaussian_counts(self, counts: np.ndarray, *, stddev: float) -> np.ndarray:
         return np.asarray(counts, dtype=np.int64)
 

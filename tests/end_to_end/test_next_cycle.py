@@ -13,8 +13,9 @@ from distill.bundle import read_bundle
 from distill.errors import ConfigError
 from distill.generator_parts import generator_of
 from distill.keys import SigningKey, generate_key
-from server_train.hub import GlobalResult, train_global
+from server_train.hub import train_global
 from server_train.prior import PriorPlace
+from server_train.results import GlobalResult
 from server_train.training import TrainingSettings
 
 SEED = 7

@@ -1,12 +1,12 @@
 import functools
 import json
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
-from hub_fakes import BINARY, TERNARY, TableGenerator, class_chances, fake_bundle, skewed, table
+from hub_fakes import BINARY, TERNARY, class_chances, put_bundles, table
 
-from distill import generator_parts as generators
 from distill.errors import BundleMismatchError, ConfigError, DataError
 from distill.tables import read_table
 from server_train import __main__ as command
@@ -30,27 +30,6 @@ def bundles(monkeypatch, tmp_path):
     return put_bundles(monkeypatch, tmp_path, BINARY)
 
 
-def put_bundles(monkeypatch, tmp_path, schema):
-    tables = {
-        "Alder Bank": table(5000, schema, 1),
-        "Birch <b>& Sons</b>": skewed(table(3000, schema, 2), schema, 0.3),
-        "Cedar $x$": skewed(table(1000, schema, 3), schema, 0.0),
-    }
-    found = {}
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for i, (name, frame) in enumerate(tables.items()):
-        path = folder / f"{i}.distill"
-        path.touch()
-        bundle = fake_bundle(name, schema, frame, dataset=f"{i}" * 32)
-        bundle.path = path
-        bundle.manifest.privacy.epsilon = 1.0 + i
-        found[path.name] = bundle
-    monkeypatch.setattr(intake, "read_bundle", lambda path: found[path.name])
-    monkeypatch.setattr(generators, "generator_of", lambda b: TableGenerator(b.schema, b.samples), raising=False)
-    return folder
-
-
 def test_bundles_become_a_model_a_card_and_a_report(bundles, tmp_path):
     stages = []
     result = train_global(
@@ -67,6 +46,40 @@ def test_bundles_become_a_model_a_card_and_a_report(bundles, tmp_path):
     truth = evaluate_scores(labels, class_chances(rows, 2), BINARY.classes).roc_auc
     assert evaluate_scores(labels, loaded.predict(rows), BINARY.classes).roc_auc > truth - 0.02
     json.dumps(result.as_dict(), allow_nan=False)
+
+
+def test_personalised_models_lie_beside_the_global_one_and_go_with_it(bundles, tmp_path):
+    stages = []
+    out = tmp_path / "model"
+    result = train_global(
+        [bundles],
+        out=out,
+        rows=4000,
+        personalise=True,
+        settings=QUICK,
+        progress=lambda stage, done, total: stages.append(stage),
+    )
+    assert list(dict.fromkeys(stages)) == ["verify", "pool", "train", "personalise"]
+    assert sorted(p.name for p in out.iterdir()) == ["model.json", "model.safetensors", "personal", "report.html"]
+    assert {name: path.name for name, path in result.personal.items()} == {
+        "Alder Bank": "alder-bank",
+        "Birch <b>& Sons</b>": "birch-b-sons-b",
+    }
+    assert (
+        "No personalised model, since too few of the pooled rows are theirs: Cedar $x$."
+        in result.card.training["notes"]
+    )
+    said = result.as_dict()["personal"]
+    for i, member in enumerate(result.card.institutions[:2]):
+        own = load_model(Path(said[member["institution"]]))
+        assert own.card.training["class_prior"] == pytest.approx(member["class_prior"])
+        assert own.card.training["rows"] == member["pooled_rows"]
+        assert [m["pooled_rows"] > 0 for m in own.card.institutions] == [j == i for j in range(3)]
+    assert any("personal/alder-bank (Alder Bank)" in note for note in result.card.training["notes"])
+    again = train_global([bundles], out=out, rows=500, personalise=True, settings=QUICK)
+    assert not again.personal
+    assert any(note.startswith("No personalised model") for note in again.card.training["notes"])
+    assert not (out / "personal").exists()  # those of the earlier model
 
 
 def test_both_readings_of_the_budgets_are_stated(bundles, tmp_path):

@@ -1,0 +1,75 @@
+"""The common refinement of all institutions' bins: cells that every institution puts into a bin of its own whole.
+
+Each institution measures its features in bins that it placed itself. Two values that no institution tells apart share a common
+bin, so there are only as many as institutions tell apart together, and every institution's bin is a union of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from distill.bins import ColumnBins
+from server_train.number_bins import shares_within
+
+
+@dataclass(frozen=True, eq=False)
+class CommonBins:
+    """The common bins of all features.
+
+    Attributes:
+        features: Of each feature, in table order; pieces carry the share of all institutions' rows.
+        own: For each institution, position of the own bin (among its features' bins) that each common bin lies in, shape
+            (common bins of all features,).
+        within: For each institution, share of the own bin's rows in each common bin, likewise.
+    """
+
+    features: tuple[ColumnBins, ...]
+    own: tuple[np.ndarray, ...]
+    within: tuple[np.ndarray, ...]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Common bins of each feature."""
+        return tuple(b.n_bins for b in self.features)
+
+
+def common_bins(
+    bins: Sequence[Sequence[ColumnBins]], shares: Sequence[Sequence[np.ndarray]], rows: np.ndarray
+) -> CommonBins:
+    """The common refinement.
+
+    Args:
+        bins: Of each institution, of each feature.
+        shares: Of each institution, share of each bin of each feature.
+        rows: Share of all rows that each institution stands for, (institutions,).
+    """
+    parts = [
+        _refined([b[f] for b in bins], [s[f] for s in shares], rows) for f in range(len(bins[0]))
+    ]  # per feature: the refinement and each institution's bin of each common bin
+    features = tuple(refined for refined, _ in parts)
+    own, within = [], []
+    for number, institution in enumerate(bins):
+        starts = np.cumsum([0, *(b.n_bins for b in institution)])
+        places = [codes[number] + start for (_, codes), start in zip(parts, starts, strict=False)]
+        own.append(np.concatenate(places))
+        within.append(_within(own[-1], np.concatenate([np.bincount(f.bin_of_piece, f.masses) for f in features])))
+    return CommonBins(features, tuple(own), tuple(within))
+
+
+def _refined(own: list[ColumnBins], shares: list[np.ndarray], rows: np.ndarray) -> tuple[ColumnBins, np.ndarray]:
+    """One feature's common bins, and each institution's own bin of each, (institutions, common bins)."""
+    grid = own[0].grid
+    starts = np.unique(np.concatenate([b.starts for b in own]))
+    codes = np.stack([b.coarse(starts).astype(np.int64) for b in own])
+    missing = (starts >= grid.leaves)[None].astype(np.int64)  # first, so that the missing bin comes last
+    kinds, bin_of_piece = np.unique(np.vstack([missing, codes]), axis=1, return_inverse=True)
+    masses = sum(n * (share @ shares_within(b, starts)) for n, share, b in zip(rows, shares, own, strict=True))
+    return ColumnBins(grid, starts, np.asarray(masses), bin_of_piece.ravel()), kinds[1:]
+
+
+def _within(own: np.ndarray, masses: np.ndarray) -> np.ndarray:
+    """Share of each common bin in the own bin it lies in; evenly where nothing is known of that bin."""
+    totals, numbers = np.bincount(own, masses), np.bincount(own)
+    known = totals[own] > 0
+    return np.asarray(np.where(known, masses / np.where(known, totals[own], 1.0), 1.0 / numbers[own]))

@@ -1,0 +1,294 @@
+"""The global representation: soft components that all institutions share, mixed by each with weights of its own.
+
+A component is one probability vector a feature, on the common bins of all institutions, and one over the classes. Institution i
+is a mixture of all components with weights pi_i. Everything is fitted at once: each institution's class histograms and pairs, as
+released, are predicted in its own bins (sums of common ones), and squared distances count in units of their noise. So what
+institutions have in common is learnt from all of them, and the noise of each averages out; what sets one apart is in its weights,
+which are drawn towards the shared ones and leave them as far as its statistics pay for it.
+
+The components start as the institutions' own soft records. The pairs of an institution pull no more once they are as near as noise
+alone explains (1 in expectation at the truth): beyond that the fit would learn the noise. Post-processing of the bundles: no budget.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.bundle import Bundle
+from distill.class_chances import log_normalise, match_prior
+from distill.generator import Generator
+from distill.generator_parts import statistics_of
+from distill.layout import Layout
+from distill.statistics import ClassCounts, PairCounts
+from distill.threads import single_thread
+from server_train.common_bins import CommonBins, common_bins
+
+COMPONENTS = 1000
+LEAST_COMPONENTS = 20  # that one institution starts
+STEPS = 300  # of the optimiser, at most
+WEIGHTS_FIRST = 50  # steps in which weights move alone
+LEARNING_RATE = 0.05
+LATE_RATE = LEARNING_RATE / 3  # in the last third of the steps
+PAIR_WEIGHT = 2.0  # of the pairs' mean squared distance against that of the class histograms, as in a fit
+FAINT = 0.2  # weight of a pair without any signal, where one that is all signal weighs 1 + FAINT
+HEAD_START = 2.0  # log-weight of an institution's own records beside the others', at the start
+SHRINK = 1.0  # of squared log-weights that leave the shared ones
+NOISE_FLOOR = 1.0  # mean squared distance in units of the noise, at the truth
+CHANCE = 3.0  # standard deviations of a mean squared distance that is all noise
+MOST_BINS = 100_000  # of all institutions together; beyond it time and memory run away
+LOWEST = 1e-7  # probability a component starts with
+CLASS_LIMIT = 6.0  # natural-log units
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """What the representation needs of one institution.
+
+    Attributes:
+        generator: Of its bundle.
+        counts, pairs: Its statistics as released; at least one pair.
+    """
+
+    generator: Generator
+    counts: ClassCounts
+    pairs: PairCounts
+
+
+@dataclass(frozen=True, eq=False)
+class Joint:
+    """The fitted components.
+
+    Attributes:
+        sites: The institutions.
+        common: The common bins.
+        logits: Of each component, on the common bins, float32, (components, common bins).
+        mixing: Weights of the components at each institution, rows sum to one, (institutions, components).
+    """
+
+    sites: tuple[Site, ...]
+    common: CommonBins
+    logits: np.ndarray
+    mixing: np.ndarray
+
+    def own(self, number: int) -> Generator:
+        """Institution `number`: its generator, with the components in its own bins in place of its soft records.
+
+        Head, critic, released shares and the values inside a bin stay its own.
+        """
+        generator, place = self.sites[number].generator, self.common.own[number]
+        inside = _inside(self._shares, torch.from_numpy(place), generator.layout.feature_width)
+        return replace(generator, logits=inside.clamp_min(LOWEST).log().numpy(), weights=self.mixing[number])
+
+    @property
+    def _shares(self) -> Tensor:
+        """Probabilities of each component within each feature, (components, common bins)."""
+        return Layout(self.common.widths, 1).softmax(torch.from_numpy(self.logits))
+
+
+def site_of(bundle: Bundle, generator: object) -> Site | None:
+    """What the representation needs of a bundle; None where no pairs travelled. Raises BundleError on nonsense."""
+    if not isinstance(generator, Generator) or "pair_columns" not in bundle.tensors["statistics"]:
+        return None
+    counts, pairs, _ = statistics_of(bundle)
+    return Site(generator, counts, pairs) if pairs.pairs else None
+
+
+def fit_joint(sites: Sequence[Site], rows: np.ndarray, trust: np.ndarray, rng: np.random.Generator) -> Joint:
+    """Fit components and each institution's weights to all released statistics.
+
+    Args:
+        sites: At least one, in a fixed order.
+        rows: Share of all rows that each stands for, above 0, (institutions,).
+        trust: How much each one's statistics count beside what their noise says, in [0, 1], (institutions,).
+        rng: Chooses the records that components start from.
+    """
+    rows = rows / rows.sum()
+    generators = [s.generator for s in sites]
+    common = common_bins([g.feature_bins for g in generators], [g.shares for g in generators], rows)
+    with single_thread():
+        fit = _Fit(sites, common, rows, trust, rng)
+        fit.run()
+    mixing = fit.mixing().detach().double().numpy()
+    return Joint(tuple(sites), common, fit.logits.detach().numpy(), mixing / mixing.sum(axis=1, keepdims=True))
+
+
+def joint_or_plain(
+    sites: Sequence[Site | None], rows: np.ndarray, trust: np.ndarray, rng: np.random.Generator
+) -> tuple[list[Generator | None], Joint | None]:
+    """Whom to draw each institution's rows from: its generator with the joint components, or None, the one that came.
+
+    None where no pairs travelled, where fewer than two institutions could be fitted together, and where the joint components lie
+    farther from the institution's pairs as released than its own records do, by more than chance. What is nearer than noise
+    alone explains has learnt the noise, and earns nothing.
+
+    Args:
+        sites: One an institution; None where no pairs travelled.
+        rows, trust, rng: As for `fit_joint`, one an institution; one without rows or trust is left out.
+    """
+    drawn: list[Generator | None] = [None] * len(sites)
+    usable = [i for i, s in enumerate(sites) if s is not None and rows[i] > 0 and trust[i] > 0]
+    chosen = [s for i, s in enumerate(sites) if s is not None and i in usable]
+    if len(chosen) < 2 or sum(s.generator.layout.feature_width for s in chosen) > MOST_BINS:
+        return drawn, None
+    joint = fit_joint(chosen, rows[usable], trust[usable], rng)
+    for number, (place, site) in enumerate(zip(usable, chosen, strict=True)):
+        own = joint.own(number)
+        before, after = (pair_distance(site, g.pair_shares) for g in (site.generator, own))
+        chance = CHANCE * float(np.sqrt(2 / sum(b.size for b in site.pairs.shares)))
+        if after <= max(before, NOISE_FLOOR) + chance:  # false for what is not finite, too
+            drawn[place] = own
+    return drawn, joint
+
+
+def pair_distance(site: Site, together: Tensor) -> float:
+    """Mean squared distance of pair shares, in the institution's own bins, to its pairs as released, in units of their noise.
+
+    1 in expectation at the truth; pairs with signal weigh more.
+    """
+    return float(sum(((together[b.rows, b.columns] - b.target).square() * b.precision).sum() for b in _blocks(site)))
+
+
+class _Fit:
+    """The parameters, and the loss that moves them."""
+
+    def __init__(
+        self, sites: Sequence[Site], common: CommonBins, rows: np.ndarray, trust: np.ndarray, rng: np.random.Generator
+    ) -> None:
+        sizes = [len(s.generator.class_prior) for s in sites]
+        self.classes = sizes[0] if sites[0].generator.schema.task == "classes" else 1
+        self.layout = Layout(common.widths, self.classes)
+        self.aims = [_Aim(s, own, self.classes, float(t)) for s, own, t in zip(sites, common.own, trust, strict=True)]
+        self.rows = torch.from_numpy(rows.astype(np.float32))
+        numbers = np.maximum(np.rint(COMPONENTS * rows), LEAST_COMPONENTS).astype(int)
+        starts = [
+            _started(s, own, within, int(n), self.classes, rng)
+            for s, own, within, n in zip(sites, common.own, common.within, numbers, strict=True)
+        ]
+        self.logits, self.class_logits = (
+            torch.from_numpy(np.concatenate(part).astype(np.float32)).requires_grad_()
+            for part in zip(*starts, strict=True)
+        )
+        shared = np.repeat(np.log(rows / numbers), numbers)
+        self.shared = torch.from_numpy(shared.astype(np.float32)).requires_grad_()
+        origin = np.repeat(np.arange(len(sites)), numbers)
+        own = HEAD_START * (origin == np.arange(len(sites))[:, None])
+        self.apart = torch.from_numpy(own.astype(np.float32)).requires_grad_()
+
+    def mixing(self) -> Tensor:
+        """Weights of the components at each institution, (institutions, components)."""
+        return (self.shared + self.apart).softmax(1)
+
+    def run(self) -> None:
+        """Optimise until the pairs are as near as their noise lets them be."""
+        records = [self.logits, self.class_logits]
+        optimizer = torch.optim.Adam([*records, self.shared, self.apart], lr=LEARNING_RATE, betas=(0.9, 0.99))
+        for step in range(STEPS):
+            optimizer.param_groups[0]["lr"] = LEARNING_RATE if step < STEPS * 2 // 3 else LATE_RATE
+            for record in records:
+                record.requires_grad_(step >= WEIGHTS_FIRST)
+            optimizer.zero_grad()
+            loss, farthest = self._loss()
+            if step >= WEIGHTS_FIRST and farthest <= NOISE_FLOOR:
+                break
+            loss.backward()
+            optimizer.step()
+
+    def _loss(self) -> tuple[Tensor, float]:
+        """What is minimised, and the farthest distance to the pairs of an institution that is believed.
+
+        Pairs that are as near as their noise lets them be pull no more, while others may.
+        """
+        shares, classes, mixing = self.layout.softmax(self.logits), self.class_logits.softmax(1), self.mixing()
+        parts = [a.distances(shares, classes, pi) for a, pi in zip(self.aims, mixing, strict=True)]
+        trust = torch.tensor([a.trust for a in self.aims])
+        one_way, two_way = (torch.stack(p) for p in zip(*parts, strict=True))
+        strays = (self.apart.square() * (self.rows @ mixing).detach()).sum()
+        pull = trust * (one_way + PAIR_WEIGHT * (two_way - NOISE_FLOOR).relu())
+        return pull.sum() + SHRINK * strays, float((two_way.detach() * (trust > 0)).max())
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """All pairs of one feature with later ones.
+
+    Attributes:
+        rows, columns: Where they stand among own bins: the feature's bins, the others'.
+        target: As released, (rows, columns).
+        precision: Of each cell, so that the sum over all blocks is 1 in expectation at the truth.
+    """
+
+    rows: slice
+    columns: slice | Tensor
+    target: Tensor
+    precision: Tensor
+
+
+def _blocks(site: Site) -> list[_Block]:
+    """An institution's pairs, by their first feature."""
+    layout, pairs = site.generator.layout, site.pairs
+    starts, widths = layout.starts, layout.features
+    signal = [1.0] * len(pairs.pairs) if pairs.signal is None else pairs.signal
+    released = dict(zip(pairs.pairs, zip(pairs.released or pairs.shares, signal, strict=True), strict=True))
+    scale = pairs.spread**2 * sum((f + FAINT) * b.size for b, f in released.values())
+    blocks = []
+    for first, group in groupby(sorted(released), key=lambda pair: pair[0]):
+        seconds = [second for _, second in group]
+        places = np.concatenate([np.arange(starts[s], starts[s] + widths[s]) for s in seconds])
+        run = slice(int(places[0]), int(places[-1]) + 1)
+        target = np.concatenate([released[first, s][0] for s in seconds], axis=1)
+        weight = np.repeat([released[first, s][1] + FAINT for s in seconds], [widths[s] for s in seconds])
+        blocks.append(
+            _Block(
+                rows=slice(int(starts[first]), int(starts[first]) + widths[first]),
+                columns=run if len(places) == run.stop - run.start else torch.from_numpy(places),
+                target=torch.from_numpy(target.astype(np.float32)),
+                precision=torch.from_numpy((weight / scale).astype(np.float32)),
+            )
+        )
+    return blocks
+
+
+class _Aim:
+    """One institution's statistics, in its own bins."""
+
+    def __init__(self, site: Site, own: np.ndarray, classes: int, trust: float) -> None:
+        self.own, self.trust, self.width = torch.from_numpy(own), trust, site.generator.layout.feature_width
+        counts = np.concatenate(site.counts.by_column, axis=1) / site.counts.total
+        counts = counts if classes > 1 else counts.sum(axis=0, keepdims=True)
+        self.one_way = torch.from_numpy(counts.astype(np.float32))
+        self.one_way_precision = (site.counts.total / site.counts.stddev) ** 2 / counts.size
+        self.blocks = _blocks(site)
+
+    def distances(self, shares: Tensor, classes: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean squared distance to the class histograms and to the pairs, in units of their noise."""
+        inside = _inside(shares, self.own, self.width)
+        weighed = inside * weights.unsqueeze(1)
+        one_way = (classes.T @ weighed - self.one_way).square().sum() * self.one_way_precision
+        pairs = [
+            ((inside[:, b.rows].T @ weighed[:, b.columns] - b.target).square() * b.precision).sum() for b in self.blocks
+        ]
+        return one_way, torch.stack(pairs).sum()
+
+
+def _inside(shares: Tensor, own: Tensor, width: int) -> Tensor:
+    """Components on the common bins summed up in an institution's own ones, (components, width)."""
+    return torch.zeros(len(shares), width).index_add(1, own, shares)
+
+
+def _started(
+    site: Site, own: np.ndarray, within: np.ndarray, n: int, classes: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of `n` of the institution's soft records, chosen by weight: on the common bins, and over the classes."""
+    generator = site.generator
+    points = (np.arange(n) + rng.random()) / n
+    chosen = np.searchsorted(np.cumsum(generator.weights), points).clip(max=len(generator.weights) - 1)
+    shares = generator.layout.softmax(torch.from_numpy(generator.logits[chosen].astype(np.float32))).double().numpy()
+    logits = np.log(np.maximum(shares[:, own] * within, LOWEST))
+    if classes == 1:
+        return logits, np.zeros((n, 1))
+    head = log_normalise(shares @ generator.head[0].T + generator.head[1])
+    return logits, np.clip(log_normalise(match_prior(head, generator.class_prior)), -CLASS_LIMIT, CLASS_LIMIT)
