@@ -15,8 +15,9 @@ demo: $(READY) ## three banks distil their tables, the hub trains one model: the
 	rm -rf demo-out
 	$(BIN)/distill demo --out demo-out
 
+# A worker a core, each with one thread; a file's tests stay on one worker, for they share what is slow to make.
 test: $(READY) ## unit, property, statistical and end-to-end tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 nightly: $(READY) ## the tests that take too long for every day: quick sizes of the longer benchmarks
 	$(BIN)/python -m pytest -m nightly

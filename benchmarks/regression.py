@@ -74,13 +74,15 @@ def run(rows: int, clients: int, budget: tuple[Any, ...], seed: int) -> dict[str
         parts = np.array_split(np.arange(rows), clients)
         bundles = [fit(scratch / f"site_{i}", train.iloc[part], budget, clients) for i, part in enumerate(parts)]
         pool, model, real = scratch / "pool.parquet", scratch / "model", scratch / "test.parquet"
-        distill("train-global", "--allow-unknown-signers", *bundles, "--out", model)
+        distill("train-global", "--allow-unknown-signers", *bundles, "--out", model, "--project", scratch)
         distill(
             "train-global",
             "--allow-unknown-signers",
             *bundles,
             "--out",
             scratch / "other",
+            "--project",
+            scratch,
             "--export-pool",
             pool,
             "--rows",

@@ -312,7 +312,7 @@ def hub_auc(bundle: Path, test: pd.DataFrame) -> float:
     """ROC-AUC on real test rows of the model that a hub trains from one bundle."""
     rows, model = bundle.with_name("test.parquet"), bundle.with_name("hub")
     test.to_parquet(rows, index=False)
-    distill("train-global", "--allow-unknown-signers", bundle, "--out", model)
+    distill("train-global", "--allow-unknown-signers", bundle, "--out", model, "--project", bundle.parent)
     return float(distill_json("evaluate", model, rows)["roc_auc"])
 
 
@@ -334,6 +334,8 @@ def many_institutions(
         *bundles,
         "--out",
         scratch / "hub",
+        "--project",
+        scratch,
         "--export-pool",
         pool,
         "--rows",

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 import typer.core
 
-from cli import audit, bundle, federated, hub, keys, ledger, ledger_members, schema
+from cli import audit, bundle, federated, hub, keys, ledger, ledger_members, models, schema
 from cli.common import EXIT_REFUSED
 from cli.compare import compare
 from cli.demo import demo
@@ -68,6 +68,7 @@ app.command()(fit)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(hub.app, name="hub")
 app.command("train-global")(train_global)
+app.add_typer(models.app, name="models")
 app.command()(evaluate)
 app.command()(predict)
 app.command()(demo)

@@ -32,6 +32,7 @@ EXIT_DEFECT, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 130
 DEBUG_VARIABLE = "DISTILL_DEBUG"
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+MODEL_HELP = "Folder of a model, its model.json or model.onnx; or a registry: models.db (its current version), models.db@3 (version 3)."
 ProjectOption = Annotated[Path, typer.Option("--project", help="Folder that holds distill.toml.", metavar="DIR")]
 RowsPerUnitOption = Annotated[
     int,

@@ -65,9 +65,11 @@ def run_demo(out: Path, *, epsilon: float, rows: float, console: "Console") -> d
 
     from distill.demo_tables import BANKS, HELD_OUT_ROWS, demo_tables
     from distill.errors import ConfigError
-    from server_train.hub import GlobalResult, train_global
+    from server_train.hub import train_global
     from server_train.hub_store import HUB_FILE, HubStore
     from server_train.model import load_model
+    from server_train.registry import REGISTRY_FILE, Registry
+    from server_train.results import GlobalResult
 
     if out.exists():
         raise ConfigError(f"{out} exists already; name a new folder with --out or remove it.")
@@ -88,7 +90,10 @@ def run_demo(out: Path, *, epsilon: float, rows: float, console: "Console") -> d
     store = HubStore(out / "hub" / HUB_FILE)
     for bank in banks:
         store.add_key(bank.public_key, name=bank.name, by="demonstration")
-    hub = train_global([b.receipt.bundle for b in banks], out=out / "hub" / "global-model", hub=store)
+    registry = Registry(out / "hub" / REGISTRY_FILE, by="demonstration")
+    hub = train_global(
+        [b.receipt.bundle for b in banks], out=out / "hub" / "global-model", hub=store, registry=registry
+    )
     assert isinstance(hub, GlobalResult)
     scores = load_model(hub.folder).predict(tables.held_out)
     console.print("for comparison: a model on the pooled real rows, which no bank could share")

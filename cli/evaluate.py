@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.common import JsonOption, reporting
+from cli.common import MODEL_HELP, JsonOption, reporting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or its model.json.", metavar="MODEL")],
+    model: Annotated[Path, typer.Argument(help=MODEL_HELP, metavar="MODEL")],
     data: Annotated[Path, typer.Argument(help="Real rows with the target, CSV or Parquet.", metavar="DATA")],
     as_json: JsonOption = False,
 ) -> None:
@@ -25,8 +25,10 @@ def evaluate(
         from distill.tables import read_table
         from server_train.evaluation import RELEASE_WORD
         from server_train.model import load_model
+        from server_train.model_place import model_at
 
-        loaded = load_model(model)
+        with model_at(model) as place:
+            loaded = load_model(place)
         result = _judged(loaded, read_table(data, loaded.schema, role="evaluate"))
         report({**result.as_dict(), "rehearsal": loaded.card.rehearsal, "word": RELEASE_WORD}, _shown(result))
 

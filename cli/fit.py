@@ -21,7 +21,9 @@ from cli.common import (
 if TYPE_CHECKING:
     from rich.console import Group
 
+    from distill.global_prior import GlobalPrior
     from distill.pipeline import Receipt
+    from distill.schema import Schema
 
 STAGES = {
     "size": "0 size: noisy row count",
@@ -55,6 +57,18 @@ def fit(
         int,
         typer.Option(help="How many institutions the hub will pool: tunes the class head for their average.", min=1),
     ] = 1,
+    global_prior: Annotated[
+        Path | None,
+        typer.Option(
+            help="The hub's joint model of an earlier cycle: noisy statistics are moved towards it as far as their noise goes. "
+            "Costs no budget.",
+            metavar="FILE",
+        ),
+    ] = None,
+    hub_key: Annotated[
+        Path | None,
+        typer.Option(help="Public key of the hub that signed the global prior; else the project's.", metavar="KEY.pub"),
+    ] = None,
     share: ShareOption = None,
     max_rows_per_unit: RowsPerUnitOption = 1,
     purpose: Annotated[str, typer.Option(help="Why, in one line, for the ledger.")] = "distill fit",
@@ -86,9 +100,10 @@ def fit(
         from distill.pipeline import fit as run
         from distill.schema import load_schema
 
+        public = load_schema(schema or settings.schema)
         request = Request(
             data=data or settings.data,
-            schema=load_schema(schema or settings.schema),
+            schema=public,
             name=settings.name,
             dataset=settings.dataset,
             out=out or settings.out,
@@ -104,6 +119,7 @@ def fit(
             overwrite=overwrite,
             device=device,
             known_tables=state_folder(settings.folder),
+            prior=_prior(global_prior, hub_key or settings.hub_key, public, rehearsal=rehearsal is not None),
         )
         books = open_ledger(ledger or settings.ledger, dataset=settings.dataset)
         signer = load_signing_key(key or settings.key, passphrase=passphrase_from_environment())
@@ -113,6 +129,21 @@ def fit(
                 request, books, signer, progress=progress, announce=lambda plan: console.print(plan_table(plan))
             )
         report(receipt_payload(receipt), _receipt(receipt))
+
+
+def _prior(path: Path | None, hub_key: Path | None, schema: "Schema", *, rehearsal: bool) -> "GlobalPrior | None":
+    """The global prior that was named, verified against the hub's key, which must be known from elsewhere."""
+    from distill.errors import ConfigError
+    from distill.global_prior import read_prior
+    from distill.keys import load_public_key
+
+    if path is None:
+        return None
+    if hub_key is None:
+        raise ConfigError(
+            'whose global prior is it? Name the hub\'s public key: --hub-key KEY.pub, or hub_key = "KEY.pub" in distill.toml.'
+        )
+    return read_prior(path, hub_key=load_public_key(hub_key), schema=schema, rehearsal=rehearsal)
 
 
 @contextmanager
@@ -153,6 +184,7 @@ def receipt_payload(receipt: "Receipt") -> dict[str, Any]:
         "ledger_head": receipt.head,
         "rehearsal": receipt.rehearsal,
         "linked": list(receipt.linked),
+        "global_prior": receipt.prior,
     }
 
 
@@ -170,6 +202,11 @@ def _receipt(receipt: "Receipt") -> "Group":
         f"  rows       about {receipt.noisy_rows:,} (noisy; the exact count was not released)",
         f"  bundle     {receipt.bundle}  ({receipt.size / 1000:,.0f} kB, SHA-256 {receipt.digest[:16]}...)",
         f"  ledger     release {receipt.release[:8]}, head {receipt.head[:16]}...",
+        *(
+            [f"  prior      global prior {receipt.prior[:16]}... of the hub; it cost no budget"]
+            if receipt.prior
+            else []
+        ),
         *(linked if receipt.linked else []),
         "next: send the bundle to the hub; `distill ledger verify` recomputes every epsilon",
     ]

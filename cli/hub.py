@@ -15,10 +15,15 @@ if TYPE_CHECKING:
     from server_train.hub_store import HubStore
     from server_train.hub_trust import TrustedKey
     from server_train.intake import Intake
+    from server_train.registry import Registry
 
 HubOption = Annotated[
     Path | None,
     typer.Option("--hub", help="The hub's memory; else hub.db in the project's folder.", metavar="FILE"),
+]
+RegistryOption = Annotated[
+    Path | None,
+    typer.Option("--registry", help="The registry of models; else models.db in the project's folder.", metavar="FILE"),
 ]
 TrustOption = Annotated[
     list[Path] | None,
@@ -132,6 +137,14 @@ def hub_store(hub: Path | None, project: Path) -> "HubStore":
     from server_train.hub_store import HUB_FILE, HubStore
 
     return HubStore(hub if hub is not None else project / HUB_FILE)
+
+
+def registry_at(registry: Path | None, project: Path) -> "Registry":
+    """The registry that was named, or the one in the project's folder; for whoever runs this."""
+    from distill.ledger import acting_user
+    from server_train.registry import REGISTRY_FILE, Registry
+
+    return Registry(registry if registry is not None else project / REGISTRY_FILE, by=acting_user())
 
 
 def public_keys(files: list[Path] | None) -> frozenset[str]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.common import JsonOption, reporting
+from cli.common import MODEL_HELP, JsonOption, reporting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or its model.json.", metavar="MODEL")],
+    model: Annotated[Path, typer.Argument(help=MODEL_HELP, metavar="MODEL")],
     data: Annotated[
         Path, typer.Argument(help="Rows to score, CSV or Parquet; the target may be absent.", metavar="DATA")
     ],
@@ -33,11 +33,13 @@ def predict(
         from distill.table_files import check_suffix
         from distill.tables import read_table, write_table
         from server_train.model import load_model
+        from server_train.model_place import model_at
 
         check_suffix(out)
         if out.resolve() == data.resolve():
             raise DataError(f"{out} is the table itself; name another file for the scores.")
-        loaded = load_model(model)
+        with model_at(model) as place:
+            loaded = load_model(place)
         frame = read_table(data, loaded.schema, role="predict")
         if loaded.schema.task == "number":
             scores = pd.DataFrame({"prediction": loaded.predict_number(frame)})

@@ -3,20 +3,37 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cli.common import JsonOption, ProjectOption, progress_console, project_at, reporting
-from cli.hub import HubOption, RehearsalOption, TrustOption, UnknownOption, hub_store, public_keys
+from cli.hub import (
+    HubOption,
+    RegistryOption,
+    RehearsalOption,
+    TrustOption,
+    UnknownOption,
+    hub_store,
+    public_keys,
+    registry_at,
+)
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-    from server_train.hub import GlobalResult, PoolResult
+    from server_train.prior import PriorPlace
+    from server_train.results import GlobalResult, PoolResult
 
 DEFAULT_OUT = "global-model"
+TERMS = {
+    "label_balance": 2,
+    "diversity": 1,
+    "agreement": 2,
+    "direction": 2,
+    "effect": 2,
+}  # of a contribution, with digits
 STAGES = {
     "verify": "verifying bundles",
     "pool": "pooling and labelling",
@@ -37,29 +54,68 @@ def train_global(
     export_pool: Annotated[
         Path | None, typer.Option(help="Also write the pooled rows, CSV or Parquet.", metavar="FILE")
     ] = None,
+    prepare: Annotated[
+        Path | None,
+        typer.Option(
+            help="Only write the pool, with its soft labels, for `python -m server_train` (Parquet).", metavar="FILE"
+        ),
+    ] = None,
+    global_prior: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write the institutions' joint model, signed, for their next `fit --global-prior`.",
+            metavar="FILE",
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="The hub's own key, which signs the global prior.", metavar="FILE")
+    ] = None,
     personalise: Annotated[
         bool, typer.Option("--personalise", help="Also train a model for each institution: DIR/personal/NAME.")
     ] = False,
     rows: Annotated[int | None, typer.Option(help="Rows to pool; else by the institutions' sizes.", min=20)] = None,
+    model: Annotated[
+        Literal["mlp", "logistic", "boosting"],
+        typer.Option(help="Kind of model: a network, a logistic regression, gradient-boosted trees."),
+    ] = "mlp",
+    class_weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How much more a class counts in training: none, balanced, NAME=WEIGHT (again for each class), or a JSON file.",
+            metavar="WEIGHTS",
+        ),
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option(help="Fit the scores to held-out synthetic rows; takes class weights back, too.")
+    ] = True,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Also write model.onnx, for other systems.")] = False,
     seed: Annotated[int, typer.Option(help="Repeats pool and training (post-processing: it may be known).", min=0)] = 0,
     allow_rehearsal: RehearsalOption = False,
     trust: TrustOption = None,
     allow_unknown_signers: UnknownOption = False,
     hub: HubOption = None,
+    registry: RegistryOption = None,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Verify bundles, pool them, and train one model centrally: model.safetensors, model.json, report.html.
+    """Verify bundles, pool them, and train one model centrally: model.safetensors, model.json, report.html; model.onnx.
 
     Every signer must be trusted, and every bundle must agree with all that the hub has seen of its ledger, which it remembers.
+    Each model is kept as a version in the registry of models (`distill models`), models.db.
+    Pools of any size are trained on from disk; several processes share the work by --prepare FILE, then
+    `torchrun --nproc-per-node N -m server_train --pool FILE --out DIR`.
     Where the schema names no target there is no model to train: --export-pool FILE then gives the pooled rows alone.
     """
     with reporting(as_json, interrupted="No model was written.") as report:
-        from server_train.hub import GlobalResult
+        from server_train.class_weights import read_class_weights
         from server_train.hub import train_global as run
+        from server_train.kinds import ModelChoice
+        from server_train.results import GlobalResult
         from server_train.training import TrainingSettings
 
-        with _bars(quiet=as_json) as progress:
+        choice = ModelChoice(kind=model, class_weights=read_class_weights(class_weights), calibrate=calibrate)
+        place = _prior_place(global_prior, key)
+        with bars(quiet=as_json) as progress:
             result = run(
                 bundles or _bundles_in(project),
                 out=out or project / DEFAULT_OUT,
@@ -69,11 +125,31 @@ def train_global(
                 allow_unknown_signers=allow_unknown_signers,
                 allow_rehearsal=allow_rehearsal,
                 export_pool=export_pool,
+                prepare=prepare,
+                prior=place,
                 personalise=personalise,
                 settings=TrainingSettings(seed=seed),
+                choice=choice,
+                onnx=onnx,
+                registry=registry_at(registry, project),
                 progress=progress,
             )
         report(result.as_dict(), _summary(result) if isinstance(result, GlobalResult) else _pooled(result))
+
+
+def _prior_place(path: Path | None, key: Path | None) -> "PriorPlace | None":
+    """Where the global prior goes, with the hub's key, which must be closed to others."""
+    from distill.errors import ConfigError
+    from distill.keys import load_signing_key, passphrase_from_environment
+    from server_train.prior import PriorPlace
+
+    if path is None:
+        return None
+    if key is None:
+        raise ConfigError(
+            "a global prior is signed: name the hub's key with --key FILE. `distill keys new --key hub.pem` makes one."
+        )
+    return PriorPlace(path, load_signing_key(key, passphrase=passphrase_from_environment()))
 
 
 def _bundles_in(folder: Path) -> list[Path]:
@@ -85,7 +161,7 @@ def _bundles_in(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _bars(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+def bars(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """One progress bar a stage, on stderr."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -108,15 +184,21 @@ def _summary(result: "GlobalResult") -> "Group":
     card, training = result.card, result.card.training
     lines = [
         _privacy(card.privacy),
-        "rows, head: an institution's share of the pooled rows and of the class head that labels them",
+        "weight: what an institution's worst term leaves of it; rows, head: its share of the pooled rows and of the class head",
         f"training: {training['rows']:,} pooled rows, {training['epochs']} epochs, {training['seconds']:.1f} s",
         *(["REHEARSAL: NOT PRIVATE. This model must not leave the house."] if card.rehearsal else []),
         *(f"note: {note}" for note in training["notes"]),
         f"model: {result.folder}  (report: {result.folder / 'report.html'})",
+        *(
+            [f"version {result.version.number} in the registry, digest {result.version.digest}"]
+            if result.version
+            else []
+        ),
         *([f"pool: {result.pool_path}"] if result.pool_path else []),
+        *([_prior_line(result.prior_path)] if result.prior_path else []),
     ]
     title = Text(f"global model for {card.schema_.target} ({card.schema_.name})")
-    return Group(title, _members(card.institutions), *(Text(line) for line in lines))
+    return Group(title, _members(card.institutions), _terms(card.institutions), *(Text(line) for line in lines))
 
 
 def _pooled(result: "PoolResult") -> "Group":
@@ -129,9 +211,15 @@ def _pooled(result: "PoolResult") -> "Group":
         *(["REHEARSAL: NOT PRIVATE. These rows must not leave the house."] if result.rehearsal else []),
         *(f"note: {note}" for note in result.notes),
         f"pool: {result.pool_path}  ({result.rows:,} rows)",
+        *([_prior_line(result.prior_path)] if result.prior_path else []),
     ]
     title = Text(f"pooled rows ({result.schema})")
-    return Group(title, _members(result.institutions), *(Text(line) for line in lines))
+    return Group(title, _members(result.institutions), _terms(result.institutions), *(Text(line) for line in lines))
+
+
+def _prior_line(path: Path) -> str:
+    """Where the global prior is, and what it is for."""
+    return f"global prior: {path}  (for the institutions' next `distill fit --global-prior`; they need the hub's public key)"
 
 
 def _privacy(readings: dict[str, Any]) -> str:
@@ -147,11 +235,11 @@ def _members(institutions: list[dict[str, Any]]) -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from server_train.report import readable_bytes, readable_percent
+    from server_train.report import readable_bytes, readable_number, readable_percent
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("institution")
-    for name in ("noisy rows", "epsilon", "delta", "rows", "head", "received"):
+    for name in ("noisy rows", "epsilon", "delta", "weight", "rows", "head", "received"):
         table.add_column(name, justify="right")
     for m in institutions:
         table.add_row(
@@ -159,8 +247,26 @@ def _members(institutions: list[dict[str, Any]]) -> "Table":
             f"{m['noisy_rows']:,.0f}",
             f"{m['epsilon']:.3f}",
             f"{m['delta']:g}",
+            readable_number(m["weight"], 2),
             readable_percent(m["row_share"]),
             readable_percent(m["head_share"]),
             readable_bytes(m["bytes"]),
         )
+    return table
+
+
+def _terms(institutions: list[dict[str, Any]]) -> "Table":
+    """The terms that an institution's weight comes from, one line each; a dash where too little is there to judge by."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from server_train.report import readable_number
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("what it sent")
+    for name in ("rows that count", *(term.replace("_", " ") for term in TERMS)):
+        table.add_column(name, justify="right")
+    for m in institutions:
+        numbers = (readable_number(m[term], digits) for term, digits in TERMS.items())
+        table.add_row(m["institution"], readable_number(m["counted_rows"]), *numbers)
     return table

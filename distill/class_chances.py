@@ -9,8 +9,13 @@ def log_normalise(scores: np.ndarray) -> np.ndarray:
     return np.asarray(scores - np.log(np.exp(scores).sum(axis=1, keepdims=True)))
 
 
-def match_prior(log_probabilities: np.ndarray, prior: np.ndarray, *, rounds: int = 200) -> np.ndarray:
+def match_prior(log_probabilities: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """Shift every class by a constant so that the mean probability of each class equals `prior`; (rows, classes)."""
+    return log_normalise(log_probabilities + prior_shift(log_probabilities, prior))
+
+
+def prior_shift(log_probabilities: np.ndarray, prior: np.ndarray, *, rounds: int = 200) -> np.ndarray:
+    """The constant of each class by which `match_prior` shifts, (classes,)."""
     wanted = np.log(np.maximum(prior, 1e-9))
     shift = np.zeros(len(prior))
     for _ in range(rounds):
@@ -19,4 +24,4 @@ def match_prior(log_probabilities: np.ndarray, prior: np.ndarray, *, rounds: int
         shift += step - step.max()
         if np.abs(np.exp(wanted) - mean).max() < 1e-6:
             break
-    return log_normalise(log_probabilities + shift)
+    return shift

@@ -8,6 +8,7 @@ import torch
 
 from distill.bins import ColumnBins
 from distill.generator import Generator, critic_of
+from distill.global_term import GlobalTerm, global_term
 from distill.layout import Layout
 from distill.plan import Plan
 from distill.private_table import PrivateTable
@@ -23,6 +24,7 @@ REFINE_EVERY = 2  # discriminator steps a candidate step
 ADVERSARIAL_ROWS = 1000
 ADVERSARIAL_STRENGTH = 1.0
 PRIVATE_SAMPLES = 3000
+HEAD_TRIAL_ROWS = 20_000  # of the candidates, to see which class head explains the class counts
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,13 @@ def silent(stage: str, done: int, total: int) -> None:
     """Report progress to nobody."""
 
 
-def distil(table: PrivateTable, plan: Plan, rng: np.random.Generator, progress: Progress = silent) -> Distilled:
+def distil(
+    table: PrivateTable,
+    plan: Plan,
+    rng: np.random.Generator,
+    progress: Progress = silent,
+    prior: Generator | None = None,
+) -> Distilled:
     """Run stages 1 to 6 on a private table, within a reserved plan, on torch's default device (see `distill.device`).
 
     Args:
@@ -47,12 +55,15 @@ def distil(table: PrivateTable, plan: Plan, rng: np.random.Generator, progress: 
         plan: What to read and with how much noise.
         rng: Modelling randomness only (initial values, samples); privacy noise belongs to the table.
         progress: Called with stage, done, total.
+        prior: The hub's joint model of an earlier cycle, if there is one; public, and read before the rows.
     """
     with single_thread():
-        return _stages(table, plan, rng, progress)
+        return _stages(table, plan, rng, progress, prior)
 
 
-def _stages(table: PrivateTable, plan: Plan, rng: np.random.Generator, progress: Progress) -> Distilled:
+def _stages(
+    table: PrivateTable, plan: Plan, rng: np.random.Generator, progress: Progress, prior: Generator | None
+) -> Distilled:
     """Stages 1 to 6, in their order."""
     generator = torch.Generator(torch.get_default_device()).manual_seed(int(rng.integers(2**62)))
     progress("encode", 0, 2)
@@ -60,15 +71,16 @@ def _stages(table: PrivateTable, plan: Plan, rng: np.random.Generator, progress:
     *features, target = _class_last(table)
     table.recode([b.coarse for b in bins], target=target)
     progress("encode", 1, 2)
-    counts = encode.count_classes(table, plan, bins, target)
+    term = None if prior is None else global_term(prior, bins, rng)
+    counts = encode.count_classes(table, plan, bins, target, term)
     progress("encode", 2, 2)
-    pairs = relate.count_pairs(table, plan, bins, features, counts)
+    pairs = relate.count_pairs(table, plan, bins, features, counts, term)
     progress("relate", 1, 1)
     layout = Layout(tuple(bins[i].n_bins for i in features), len(counts.classes))
     autoencoder = _represent(table, plan, layout, counts, pairs, generator, progress)
     candidates, shares = _cluster(table, plan, layout, counts, autoencoder, generator, progress)
     candidates.aim_at(counts, pairs)
-    critic = _refine(table, plan, layout, counts, candidates, generator, progress)
+    critic = _refine(table, plan, layout, counts, candidates, term, generator, progress)
     drawn = _generator(table, bins, counts, candidates, critic)
     progress("select", 0, 1)
     calibrated = select.calibrate(drawn, counts, pairs, rng)
@@ -138,13 +150,15 @@ def _refine(
     layout: Layout,
     counts: ClassCounts,
     candidates: refine.Candidates,
+    term: GlobalTerm | None,
     generator: torch.Generator,
     progress: Progress,
 ) -> discriminate.Discriminator:
     """Stage 5: discriminator and candidates take turns; then the candidates settle on the statistics."""
-    critic = discriminate.Discriminator(layout, counts, plan, generator)
     for _ in range(SETTLE_BEFORE):
         candidates.step()
+    start = None if term is None else _head_start(counts, term, candidates.draw(HEAD_TRIAL_ROWS, generator))
+    critic = discriminate.Discriminator(layout, counts, plan, generator, start)
     steps = plan.event(discriminate.EVENT).count
     for i in range(steps):
         critic.step(table, plan, candidates.draw(ADVERSARIAL_ROWS, generator), rows=counts.total)
@@ -157,6 +171,20 @@ def _refine(
     for _ in range(SETTLE_AFTER):
         candidates.step()
     return critic
+
+
+def _head_start(counts: ClassCounts, term: GlobalTerm, rows: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Where the class head starts: between its own start and the hub's head, nearer to the one that misses class counts less.
+
+    `rows` (codes) stand for the table. The own start was made from those very counts and has followed their noise, by about its
+    variance a cell, which is added to what it misses (the idea of Mallows' Cp, 1973).
+    """
+    own_weight, own_bias = (part.numpy(force=True) for part in discriminate.head_start(counts))
+    weight, bias = term.head(counts.prior)
+    codes = rows.numpy(force=True)
+    own_missed = 1 + discriminate.missed_counts((own_weight, own_bias), codes, counts)
+    portion = own_missed / (own_missed + discriminate.missed_counts((weight, bias), codes, counts))
+    return portion * weight + (1 - portion) * own_weight, portion * bias + (1 - portion) * own_bias
 
 
 def _generator(

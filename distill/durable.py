@@ -1,14 +1,17 @@
 """Writing a file so that it is there in full or not at all, and says plainly when it cannot be written.
 
-A file grows under a temporary name beside its place and is renamed when it is whole. The writer of a `staged` file holds a lock
-on it, which ends with the process however it ends, so what a dead run left can be told from what is being written.
+A file grows under a temporary name beside its place and is renamed when it is whole. The writer of a `staged` file or folder holds
+a lock on it, which ends with the process however it ends, so what a dead run left can be told from what is being written, and
+`sweep` removes it.
 """
 
 import contextlib
 import errno
+import glob
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,6 +92,49 @@ def staged(path: Path) -> Iterator[Path]:
                 return
         finally:
             os.close(handle)
+
+
+@contextlib.contextmanager
+def staged_folder(path: Path) -> Iterator[Path]:
+    """A new, empty folder of a temporary name beside `path`, locked until the block ends. Raises OSError.
+
+    The block moves it, or what it puts in, into place; what is left of it afterwards is removed.
+    """
+    while True:
+        temporary = temporary_beside(path)
+        temporary.mkdir()
+        with locked(temporary):
+            if temporary.exists():  # else it was taken for left behind before it had its lock
+                try:
+                    yield temporary
+                finally:
+                    shutil.rmtree(temporary, ignore_errors=True)  # the first error is the one to tell
+                return
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Have an existing folder to oneself, among all who ask for it this way. Raises OSError."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _locked(handle, wait=True)
+        yield
+    finally:
+        os.close(handle)
+
+
+def sweep(path: Path) -> None:
+    """Remove what dead runs left beside `path`: files and folders staged for it. What cannot be removed stays."""
+    for temporary in sorted(path.parent.glob(f".{glob.escape(path.name)}.*.tmp")):
+        with left_behind(temporary) as dead, contextlib.suppress(OSError):
+            if dead and place_of(temporary) == path:
+                if temporary.is_dir():
+                    shutil.rmtree(temporary)
+                else:
+                    temporary.unlink()
 
 
 @contextlib.contextmanager

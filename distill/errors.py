@@ -25,10 +25,19 @@ DistillError
  │  ├ BundleVersionError     written in another version of the format
  │  ├ BundleMismatchError    bundles (or a bundle and a model) describe different schemas
  │  ├ RehearsalBundleError   a rehearsal is offered where a private release is needed
+ │  ├ OutweighedError        no bundle is left that counts for anything
  │  ├ UntrustedSignerError   nobody vouched for the key that signed
  │  └ LedgerConflictError    bundles of one data set contradict each other: budget may have been spent twice
  │     └ LedgerForkError     their ledgers part ways
+ ├ PriorError       a hub's global prior cannot be read or written
+ │  ├ PriorTamperedError     not what a hub's own software wrote, or not as its signer wrote it
+ │  ├ PriorVersionError      written in another version of the format
+ │  ├ UntrustedPriorError    signed by another key than the hub's
+ │  ├ PriorMismatchError     describes another schema
+ │  └ RehearsalPriorError    made from a rehearsal, and offered to a private release
  ├ HubFileError     the hub's memory cannot be used
+ ├ RegistryError    the registry of models cannot be used
+ │  └ RegistryTamperedError  it holds something else than was recorded
  └ ModelError       a trained model cannot be read or does not fit the data
 
 Messages name what, where and the mend. They quote public values (names, bounds, budgets), never a record.
@@ -135,6 +144,10 @@ class RehearsalBundleError(BundleError):
     """A rehearsal (not private) is offered where a private release is needed."""
 
 
+class OutweighedError(BundleError):
+    """Every bundle contradicts itself or the others: none is left that counts for anything."""
+
+
 class UntrustedSignerError(BundleError):
     """Nobody vouched for the key that signed a bundle."""
 
@@ -147,8 +160,40 @@ class LedgerForkError(LedgerConflictError):
     """Bundles of one data set come from ledgers that part ways: rolled back, copied or made anew."""
 
 
+class PriorError(DistillError):
+    """A hub's global prior cannot be read or written."""
+
+
+class PriorTamperedError(PriorError):
+    """A global prior is not what a hub's own software wrote, or not as its signer wrote it."""
+
+
+class PriorVersionError(PriorError):
+    """The global prior is of a newer format than this software reads."""
+
+
+class UntrustedPriorError(PriorError):
+    """The global prior is signed by another key than the hub's."""
+
+
+class PriorMismatchError(PriorError):
+    """The global prior describes another schema than the institution's."""
+
+
+class RehearsalPriorError(PriorError):
+    """The global prior was made from a rehearsal (not private) and is offered to a private release."""
+
+
 class HubFileError(DistillError):
     """The file that holds the hub's memory is damaged, in use or cannot be written."""
+
+
+class RegistryError(DistillError):
+    """The registry of models is missing, in use or cannot be read or written."""
+
+
+class RegistryTamperedError(RegistryError):
+    """The registry of models is damaged, or a version or a file in it is not what was recorded."""
 
 
 class ModelError(DistillError):

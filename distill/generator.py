@@ -5,6 +5,7 @@ bundle draws as many more as wanted. Over-generate, label from the class head, w
 one-way shares, resample, and keep the rows that together come nearest to what the soft records say of pairs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -159,10 +160,7 @@ class Generator:
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
         """Coarse feature codes of rows in public terms, (n, features)."""
-        bins = self.feature_bins
-        categorical = _canonical(frame, bins)
-        leaves = encode_table(categorical, tuple(b.grid for b in bins))
-        return np.stack([b.coarse(leaf) for b, leaf in zip(bins, leaves, strict=True)], axis=1).astype(np.int64)
+        return encode_rows(frame, self.feature_bins)
 
     def _candidates(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` raw rows with labels drawn from the class head."""
@@ -174,6 +172,12 @@ class Generator:
         chances = np.exp(match_prior(self.class_logits(codes), self.class_prior))
         label = (rng.random((n, 1)) > np.cumsum(chances, axis=1)).sum(axis=1).clip(max=chances.shape[1] - 1)
         return np.concatenate([codes, label[:, None]], axis=1)
+
+
+def encode_rows(frame: pd.DataFrame, bins: Sequence[ColumnBins]) -> np.ndarray:
+    """Coarse codes of rows in public terms, one column for each of `bins`, int64."""
+    leaves = encode_table(_canonical(frame, bins), tuple(b.grid for b in bins))
+    return np.stack([b.coarse(leaf) for b, leaf in zip(bins, leaves, strict=True)], axis=1).astype(np.int64)
 
 
 def rake(codes: np.ndarray, weight: np.ndarray, shares: list[np.ndarray]) -> np.ndarray:
@@ -194,7 +198,7 @@ def _chunks(total: int) -> list[int]:
     return [CHUNK] * (total // CHUNK) + ([total % CHUNK] if total % CHUNK else [])
 
 
-def _canonical(frame: pd.DataFrame, bins: list[ColumnBins]) -> pd.DataFrame:
+def _canonical(frame: pd.DataFrame, bins: Sequence[ColumnBins]) -> pd.DataFrame:
     """Rows in public terms, as `tables.read_table` would give them."""
     columns = {}
     for b in bins:

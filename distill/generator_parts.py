@@ -44,16 +44,16 @@ def parts_of(
     if level == "default":
         generator = thin(generator, kept.records_for(generator.layout.feature_width), rng)
     class_counts = np.rint(np.concatenate(counts.by_column, axis=1) / (CLASS_STEP * counts.stddev)).astype(np.int32)
-    statistics = {"class_counts": class_counts, **_bin_tensors(generator.bins)}
+    statistics = {"class_counts": class_counts, **bin_tensors(generator.bins)}
     if kept.pair_step:
         statistics["cluster_shares"] = cluster_shares.astype(np.float32)
         statistics |= _pair_tensors(pairs, _shares(class_counts, generator.layout.features), kept.pair_step)
-    heads = _class_head(generator.head)
+    heads = class_head_tensors(generator.head)
     if kept.critic and generator.critic is not None:
         heads |= _critic(generator.critic)
     parts = {"statistics": statistics, "heads": heads}
     if kept.probability_steps:
-        probabilities = np.rint(_probabilities(generator) * kept.probability_steps).astype(np.uint8)
+        probabilities = np.rint(record_probabilities(generator) * kept.probability_steps).astype(np.uint8)
         parts["components"] = {"probabilities": probabilities, "weights": generator.weights.astype(np.float32)}
     settings = {
         "critic_power": generator.critic_power,
@@ -96,13 +96,10 @@ def _guarded(bundle: Bundle, read: Callable[[Bundle], T]) -> T:
 
 def _read_generator(bundle: Bundle) -> Generator:
     schema, heads = bundle.schema, bundle.tensors["heads"]
-    bins = _bins(schema, bundle.tensors["statistics"])
-    widths, classes = _widths(bundle, bins), _classes(schema, bins)
+    bins = read_bins(schema, bundle.tensors["statistics"])
+    widths, classes = _widths(bundle, bins), class_count(schema, bins)
     counts = bundle.tensors["statistics"]["class_counts"]
     shares = _shares(counts, widths)
-    step = _shaped(heads, "class_weight_step", (1,), "f")
-    weight = _shaped(heads, "class_weight", (classes, sum(widths)), "i") * step
-    bias = _shaped(heads, "class_bias", (classes,), "f")
     prior = np.asarray(bundle.manifest.class_prior, dtype=np.float64)
     require(prior.shape == (classes,), "the class prior does not match the classes")
     power = float(bundle.manifest.generator["critic_power"])
@@ -113,7 +110,7 @@ def _read_generator(bundle: Bundle) -> Generator:
         bins=tuple(bins),
         logits=logits,
         weights=weights,
-        head=(weight.astype(np.float32), bias.astype(np.float32)),
+        head=read_class_head(heads, classes, sum(widths)),
         critic=_read_critic(heads, sum(widths) + classes) if "critic_hidden" in heads else None,
         shares=tuple(shares),
         class_prior=prior,
@@ -125,7 +122,7 @@ def _read_generator(bundle: Bundle) -> Generator:
 
 def _read_statistics(bundle: Bundle) -> tuple[ClassCounts, PairCounts, np.ndarray]:
     tensors, settings = bundle.tensors["statistics"], bundle.manifest.generator
-    widths = _widths(bundle, _bins(bundle.schema, tensors))
+    widths = _widths(bundle, read_bins(bundle.schema, tensors))
     shares = _shares(tensors["class_counts"], widths)
     noise = {name: float(settings[name]) for name in ("class_stddev", "pair_stddev", "pair_step")}
     require(all(np.isfinite(v) and v >= 0 for v in noise.values()), "a noise scale is not a positive number")
@@ -141,14 +138,14 @@ def _read_statistics(bundle: Bundle) -> tuple[ClassCounts, PairCounts, np.ndarra
     require(not pairs or 0 < noise["pair_stddev"] <= MOST_SHARE, "pair_stddev is not the noise of a share")
     require(not pairs or max(widths) <= MOST_BINS_OF_PAIR, "a feature of a pair has too many bins")
     sizes = [widths[i] * widths[j] for i, j in pairs]
-    added = _shaped(tensors, "pair_additions", (sum(sizes),), "i") * (noise["pair_step"] * noise["pair_stddev"])
+    added = shaped(tensors, "pair_additions", (sum(sizes),), "i") * (noise["pair_step"] * noise["pair_stddev"])
     require(bool((np.abs(added) <= MOST_SHARE).all()), "pair_additions are no shares")
     parts = np.split(added, np.cumsum(sizes)[:-1]) if pairs else []
     blocks = [
         np.outer(shares[i], shares[j]) + part.reshape(widths[i], widths[j])
         for (i, j), part in zip(pairs, parts, strict=True)
     ]
-    clusters = _shaped(tensors, "cluster_shares", tensors["cluster_shares"].shape[:1], "f").astype(np.float64)
+    clusters = shaped(tensors, "cluster_shares", tensors["cluster_shares"].shape[:1], "f").astype(np.float64)
     return counts, denoise_pairs(pairs, blocks, shares, noise["pair_stddev"], noise["pair_step"]), clusters
 
 
@@ -156,13 +153,13 @@ def _widths(bundle: Bundle, bins: list[ColumnBins]) -> list[int]:
     """Coarse bins of each feature; the class counts must fit them."""
     schema = bundle.schema
     widths = [b.n_bins for b in bins if b.grid.column.name != schema.target]
-    counts = _shaped(bundle.tensors["statistics"], "class_counts", (_classes(schema, bins), sum(widths)), "i")
+    counts = shaped(bundle.tensors["statistics"], "class_counts", (class_count(schema, bins), sum(widths)), "i")
     first = counts[:, : widths[0]].astype(np.float64)
     require(bool((counts >= 0).all()) and first.sum() > 0, "class_counts are negative or all zero")
     return widths
 
 
-def _classes(schema: Schema, bins: list[ColumnBins]) -> int:
+def class_count(schema: Schema, bins: list[ColumnBins]) -> int:
     """How many classes there are; the bins of a target with classes must be these, in order."""
     if schema.target_place is None:
         return 1
@@ -197,7 +194,7 @@ def _records(
     require(0 < len(stored) <= MAX_RECORDS, "too many or no soft records")
     require(stored.shape[1] == sum(widths), "probabilities do not fit the bins")
     require(type(steps) is int and 1 <= steps <= 255, "probability_steps is not within 1..255")
-    weights = _shaped(components, "weights", (len(stored),), "f").astype(np.float64)
+    weights = shaped(components, "weights", (len(stored),), "f").astype(np.float64)
     require(bool((weights >= 0).all()) and weights.sum() > 0, "weights are not shares")
     # What was rounded to zero is not impossible: a quarter of a step, less for a bin that is rarer than a step anyway.
     floor = 0.25 * np.minimum(np.concatenate(shares) * steps, 1.0)
@@ -212,7 +209,7 @@ def _count_noise(bundle: Bundle) -> float:
     return stddev
 
 
-def _bin_tensors(bins: tuple[ColumnBins, ...]) -> dict[str, np.ndarray]:
+def bin_tensors(bins: tuple[ColumnBins, ...]) -> dict[str, np.ndarray]:
     """Pieces of all columns; a piece's mass as a 255th of the largest in its bin, since it only divides its bin."""
     masses = []
     for b in bins:
@@ -240,7 +237,7 @@ def _pair_tensors(pairs: PairCounts, shares: list[np.ndarray], step: float) -> d
     }
 
 
-def _class_head(head: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
+def class_head_tensors(head: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
     """Weights in steps of a 127th of the largest."""
     step = max(float(np.abs(head[0]).max(initial=0.0)), 1e-6) / 127
     return {
@@ -248,6 +245,13 @@ def _class_head(head: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
         "class_weight_step": np.array([step], dtype=np.float32),
         "class_bias": head[1].astype(np.float32),
     }
+
+
+def read_class_head(heads: dict[str, np.ndarray], classes: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """What `class_head_tensors` stored: weight (classes, width) and bias (classes,). Raises ValueError, KeyError."""
+    step = shaped(heads, "class_weight_step", (1,), "f")
+    weight = shaped(heads, "class_weight", (classes, width), "i") * step
+    return weight.astype(np.float32), shaped(heads, "class_bias", (classes,), "f").astype(np.float32)
 
 
 def _critic(critic: Critic) -> dict[str, np.ndarray]:
@@ -264,18 +268,18 @@ def _read_critic(heads: dict[str, np.ndarray], width: int) -> Critic:
         "critic_out": (hidden,),
         "critic_out_bias": (1,),
     }
-    one, two, three, four = (_shaped(heads, name, shape, "f").astype(np.float32) for name, shape in shapes.items())
+    one, two, three, four = (shaped(heads, name, shape, "f").astype(np.float32) for name, shape in shapes.items())
     return one, two, three, four
 
 
-def _probabilities(generator: Generator) -> np.ndarray:
+def record_probabilities(generator: Generator) -> np.ndarray:
     """Of each soft record, normalised within each feature; (K, feature_width)."""
     parts = np.split(generator.logits.astype(np.float64), np.cumsum(generator.layout.features)[:-1], axis=1)
     raised = [np.exp(p - p.max(axis=1, keepdims=True)) for p in parts]
     return np.concatenate([r / r.sum(axis=1, keepdims=True) for r in raised], axis=1)
 
 
-def _bins(schema: Schema, statistics: dict[str, np.ndarray]) -> list[ColumnBins]:
+def read_bins(schema: Schema, statistics: dict[str, np.ndarray]) -> list[ColumnBins]:
     """Coarse bins of every column, checked against the base grids that the schema fixes."""
     grids, sizes = base_grids(schema), statistics["bin_pieces"].astype(np.int64)
     require(sizes.shape == (len(grids),) and bool((sizes > 0).all()), "bin_pieces does not fit the columns")
@@ -305,7 +309,7 @@ def _column_bins(grid: ColumnGrid, starts: np.ndarray, masses: np.ndarray, bin_o
     return ColumnBins(grid, starts, masses.astype(np.float64), bin_of_piece)
 
 
-def _shaped(group: dict[str, np.ndarray], name: str, shape: tuple[int, ...], kind: str) -> np.ndarray:
+def shaped(group: dict[str, np.ndarray], name: str, shape: tuple[int, ...], kind: str) -> np.ndarray:
     """The tensor called `name`, of this shape and of a type of this kind ("f" or "i")."""
     array = group[name]
     require(array.shape == shape, f"{name} has shape {array.shape}, expected {shape}")

@@ -6,7 +6,7 @@ entry is left under its final name, and a bundle that was committed is put in pl
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from distill.device import Device, choose_device, used
 from distill.distillation import Distilled, Progress, distil, silent
 from distill.encoded import read_encoded
 from distill.generator_parts import parts_of
+from distill.global_prior import USE, GlobalPrior
 from distill.keys import SigningKey
 from distill.known_tables import remembered
 from distill.ledger import Ledger, Reservation
@@ -51,6 +52,8 @@ class Request:
         device: Where networks and candidates are optimised; `auto` takes a GPU where there is one.
         known_tables: Folder of what is known of tables on this machine (see `known_tables`): a copy of one that has another
             ledger is refused. None: neither checked nor remembered; so it is with every rehearsal.
+        prior: The hub's joint model of an earlier cycle, verified (see `global_prior.read_prior`); None: the fit goes by its
+            own rows alone. What is read, and with how much noise, is the same with and without it.
     """
 
     data: Path
@@ -70,6 +73,12 @@ class Request:
     overwrite: bool = False
     device: Device = "auto"
     known_tables: Path | None = None
+    prior: GlobalPrior | None = None
+
+    @property
+    def stated_purpose(self) -> str:
+        """The purpose as the ledger has it: it names the prior, on which the bundle depends."""
+        return self.purpose if self.prior is None else f"{self.purpose}; with global prior {self.prior.digest}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +94,7 @@ class Receipt:
         release, head: The release's id and the ledger's head after the commit.
         rehearsal: Whether the run was NOT PRIVATE.
         linked: Names of the data sets that the ledger declares to hold some of the same units.
+        prior: SHA-256 of the global prior that it was fitted with, if it was.
     """
 
     bundle: Path
@@ -98,6 +108,7 @@ class Receipt:
     head: str
     rehearsal: bool
     linked: tuple[str, ...] = ()
+    prior: str | None = None
 
 
 def fit(
@@ -125,12 +136,15 @@ def fit(
         ConfigError: The request's numbers do not fit the schema or its device is not there (nothing was charged), or the
             budget is too small to calibrate any noise for (only the count was charged).
         LedgerError, KeyFileError, BundleError, StateError: As their names say; if the reservation was made, it stands.
+        PriorError: The global prior is of another schema, or a rehearsal's in a private release; nothing was charged.
         BundleError: Also where an earlier run was cut short and its committed bundle was put in place; nothing was charged.
     """
     check.positive(institutions=request.institutions)
     check_rows_per_unit(request.schema, request.rows_per_unit)
     device = choose_device(request.device)
     request.schema.require_confirmed()
+    if request.prior is not None:
+        request.prior.require_for(request.schema, rehearsal=request.rehearsal is not None)
     require_nothing_left(request.out, ledger)
     require_place(request.out, protected=(request.data, ledger.path), overwrite=request.overwrite)
     rows = read_encoded(request.data, request.schema)
@@ -139,7 +153,8 @@ def fit(
     most = request.rows_per_unit
     known = None if noise.rehearsal else request.known_tables
     with remembered(known, rows, request.schema, ledger, request.name):
-        reservation = reserve_release(request, ledger, key, rehearsal=noise.rehearsal, rows_per_unit=most)
+        asked = replace(request, purpose=request.stated_purpose)
+        reservation = reserve_release(asked, ledger, key, rehearsal=noise.rehearsal, rows_per_unit=most)
     table = PrivateTable(rows, request.schema, reservation, noise, rows_per_unit=most)
     del rows
     progress("size", 0, 1)
@@ -150,7 +165,7 @@ def fit(
         announce(plan)
     reservation.plan(plan.events[1:])
     with used(device):
-        distilled = distil(table, plan, rng, progress)
+        distilled = distil(table, plan, rng, progress, request.prior.generator if request.prior else None)
     return _write(request, ledger, reservation, key, plan, distilled, table.reads, rng)
 
 
@@ -183,6 +198,8 @@ def _write(
     tensors, settings = parts_of(
         generator, distilled.counts, distilled.pairs, distilled.cluster_shares, request.level, rng
     )
+    if request.prior is not None:
+        settings[USE] = request.prior.use.model_dump(mode="json")
     rows = request.samples if request.samples is not None else min(generator.noisy_rows, LEVELS[request.level].rows)
     samples = generator.draw(rows, rng)
 
@@ -222,4 +239,5 @@ def _write(
         head=placed.head,  # not asked for anew: whatever happens to the disk now, this release is done
         rehearsal=reservation.rehearsal,
         linked=reservation.linked,
+        prior=request.prior.digest if request.prior else None,
     )

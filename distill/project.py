@@ -27,6 +27,7 @@ KEY_FILE = "keys/operator.pem"
 OFFICER_FILE = "keys/officer.pem"
 _PATHS = ("data", "schema", "ledger", "key", "officer", "out")
 _TEXTS = ("name", "dataset", *_PATHS)
+_OPTIONAL_PATHS = ("hub_key",)
 _NAME = re.compile(r"[^\W_][\w .-]{0,99}")
 _DATASET = re.compile(r"[0-9a-f]{32}")
 
@@ -46,6 +47,7 @@ class Project:
         officer: The privacy officer's signing key; grants. It need not be here: only its public half beside it is.
         out: Where `fit` puts the bundle.
         epsilon, delta: Budget of a release unless the command line says otherwise.
+        hub_key: Public key of the hub whose global priors `fit` may use; None: none is known.
     """
 
     folder: Path
@@ -59,6 +61,7 @@ class Project:
     out: Path
     epsilon: float = DEFAULT_EPSILON
     delta: float = DEFAULT_DELTA
+    hub_key: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse a name, an id or a budget that cannot be used."""
@@ -221,19 +224,20 @@ def _project(folder: Path, settings: dict[str, Any]) -> Project:
     budget = settings.pop("budget", {})
     if not isinstance(budget, dict):
         raise ConfigError("budget must be a table: [budget], then epsilon and delta.")
-    _refuse_unknown(settings, _TEXTS, "setting")
+    _refuse_unknown(settings, (*_TEXTS, *_OPTIONAL_PATHS), "setting")
     _refuse_unknown(budget, ("epsilon", "delta"), "setting in [budget]")
     missing = [key for key in _TEXTS if key not in settings]
     if missing:
         raise ConfigError(f"missing setting(s): {', '.join(missing)}. `distill init --force` writes a complete file.")
-    for key in _TEXTS:
+    optional = [key for key in _OPTIONAL_PATHS if key in settings]
+    for key in (*_TEXTS, *optional):
         if not isinstance(settings[key], str) or not settings[key].strip():
             raise ConfigError(f"{key} must be a text in quotes that is not empty.")
     for key, value in budget.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"budget.{key} must be a number, not {value!r}.")
     # normpath, not resolve: a link that the operator chose stays a link, only "a/../b" is tidied.
-    paths = {key: Path(os.path.normpath(folder / Path(settings[key]).expanduser())) for key in _PATHS}
+    paths = {key: Path(os.path.normpath(folder / Path(settings[key]).expanduser())) for key in (*_PATHS, *optional)}
     numbers = {key: float(value) for key, value in budget.items()}
     return Project(folder=folder, name=settings["name"], dataset=settings["dataset"], **paths, **numbers)  # type: ignore[arg-type]
 
@@ -247,7 +251,13 @@ def _refuse_unknown(settings: dict[str, Any], known: tuple[str, ...], what: str)
 
 def _toml(project: Project) -> str:
     """The file's text, with a word on each setting."""
-    shown = {key: _quoted(_relative(getattr(project, key), project.folder)) for key in _PATHS}
+    named = [*_PATHS, *(key for key in _OPTIONAL_PATHS if getattr(project, key) is not None)]
+    shown = {key: _quoted(_relative(getattr(project, key), project.folder)) for key in named}
+    hub_key = (
+        f"# The hub's public key: only its global priors are used.\nhub_key = {shown['hub_key']}\n\n"
+        if project.hub_key
+        else ""
+    )
     return f"""\
 # A distill project. Paths are relative to this file; every setting can be overridden on the command line.
 name = {_quoted(project.name)}
@@ -267,7 +277,7 @@ officer = {shown["officer"]}
 # Where `distill fit` puts the bundle.
 out = {shown["out"]}
 
-# Budget of one release; `distill ledger grant` sets how much all releases together may spend.
+{hub_key}# Budget of one release; `distill ledger grant` sets how much all releases together may spend.
 [budget]
 epsilon = {project.epsilon!r}
 delta = {project.delta!r}

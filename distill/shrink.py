@@ -9,6 +9,7 @@ from distill import durable
 from distill.bundle import Bundle, write_bundle
 from distill.errors import BundleError, KeyFileError
 from distill.generator_parts import generator_of, parts_of, statistics_of
+from distill.global_prior import USE
 from distill.keys import SigningKey
 from distill.ledger import Ledger
 from distill.levels import Level
@@ -47,6 +48,8 @@ def shrink_bundle(
     # The draw of records follows the bundle itself: the same bundle shrinks to the same records.
     rng = np.random.default_rng(int(bundle.digest[:16], 16))
     tensors, settings = parts_of(generator_of(bundle), *statistics_of(bundle), level, rng)
+    if USE in manifest.generator:
+        settings[USE] = manifest.generator[USE]  # the smaller bundle depends on the same prior
     with durable.wrapped("write the bundle", out, BundleError), durable.staged(out) as temporary:
         try:
             digest = write_bundle(

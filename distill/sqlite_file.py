@@ -11,12 +11,14 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 from distill import durable
 from distill.errors import DistillError
 
 BUSY_SECONDS = 30.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,26 +53,23 @@ class Shape:
 
 def create(path: Path, shape: Shape, fill: Callable[[sqlite3.Connection], None]) -> None:
     """Make the file with what `fill` puts in: whole or not at all, never over an existing one. Raises `shape.refused`."""
-    temporary = durable.temporary_beside(path)
-    try:
-        with durable.wrapped(f"write the {shape.what}", path, shape.refused):
-            path.parent.mkdir(parents=True, exist_ok=True)
+    with durable.wrapped(f"write the {shape.what}", path, shape.refused):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        durable.sweep(path)
+        # Grown in a folder of its own, because SQLite puts files of its own beside it.
+        with durable.staged_folder(path) as folder:
+            temporary = folder / path.name
             durable.write_exactly(temporary, b"", mode=0o600, exclusive=True)
-        with _connection(temporary, path, shape) as connection:
-            connection.execute(f"PRAGMA application_id={shape.application_id}")
-            connection.execute(f"PRAGMA user_version={shape.version}")
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            with _transaction(connection):
-                for statement in (*shape.tables.values(), *shape.triggers.values()):
-                    connection.execute(statement)
-                fill(connection)
-        with durable.wrapped(f"write the {shape.what}", path, shape.refused):
+            with _connection(temporary, path, shape) as connection:
+                connection.execute(f"PRAGMA application_id={shape.application_id}")
+                connection.execute(f"PRAGMA user_version={shape.version}")
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=FULL")
+                with _transaction(connection):
+                    for statement in (*shape.tables.values(), *shape.triggers.values()):
+                        connection.execute(statement)
+                    fill(connection)
             durable.put_in_place(temporary, path, overwrite=False)
-    finally:
-        for ending in ("", "-wal", "-shm"):
-            with contextlib.suppress(OSError):  # the first error is the one to tell
-                temporary.with_name(temporary.name + ending).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -91,6 +90,23 @@ def writing(path: Path, shape: Shape) -> Iterator[sqlite3.Connection]:
         with _transaction(connection):
             check_shape(connection, path, shape)
             yield connection
+
+
+def kept(path: Path, shape: Shape, what: Callable[[sqlite3.Connection], T]) -> T:
+    """What `what` returns after it wrote, in one transaction, into the file at `path`; which is made first if there is none.
+
+    What dead runs left beside the file is removed on the way. Raises as `reading`.
+    """
+    if not path.exists():
+        try:
+            create(path, shape, lambda _: None)
+        except shape.refused:
+            if not path.exists():  # else another process made it in the meantime
+                raise
+    durable.sweep(path)
+    with writing(path, shape) as connection:
+        connection.text_factory = str
+        return what(connection)
 
 
 def check_shape(connection: sqlite3.Connection, path: Path, shape: Shape) -> None:

@@ -11,7 +11,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from distill.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 CSV_SUFFIXES, PARQUET_SUFFIXES = (".csv",), (".parquet", ".pq")
 BATCH_ROWS = 65_536
@@ -90,33 +91,46 @@ def write_table(frame: "pd.DataFrame", path: Path) -> None:
 
     Missing values are empty in CSV and null in Parquet; the index is not written. Raises DataError.
     """
+    write_parts([frame], path)
+
+
+def write_parts(parts: "Iterable[pd.DataFrame]", path: Path, types: "pa.Schema | None" = None) -> None:
+    """Write a table that comes in parts of the same columns, as `write_table` does; `types`: of the columns in Parquet."""
     suffix = check_suffix(path)
-    temporary = durable.temporary_beside(path)
-    try:
-        with durable.wrapped("write", path, DataError):
-            with temporary.open("xb") as file:
-                (_write_csv if suffix in CSV_SUFFIXES else _write_parquet)(frame, file)
+    with durable.wrapped("write", path, DataError), durable.staged(path) as temporary:
+        try:
+            with temporary.open("wb") as file:
+                if suffix in CSV_SUFFIXES:
+                    _write_csv(parts, file)
+                else:
+                    _write_parquet(parts, file, types)
                 file.flush()
                 os.fsync(file.fileno())
             durable.put_in_place(temporary, path, overwrite=True)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
-def _write_csv(frame: "pd.DataFrame", file: Any) -> None:
-    # Python's writer leaves a lone carriage return unquoted, which every reader takes for the end of a row.
-    texts = (values.astype(str) for _, values in frame.select_dtypes(["object", "category", "string"]).items())
-    unsafe = any(text.str.contains("\r", regex=False).any() for text in texts)
-    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if unsafe else csv.QUOTE_MINIMAL
-    frame.to_csv(file, index=False, encoding="utf-8", lineterminator="\n", quoting=quoting)
+def _write_csv(parts: "Iterable[pd.DataFrame]", file: Any) -> None:
+    for number, frame in enumerate(parts):
+        # Python's writer leaves a lone carriage return unquoted, which every reader takes for the end of a row.
+        texts = (values.astype(str) for _, values in frame.select_dtypes(["object", "category", "string"]).items())
+        unsafe = any(text.str.contains("\r", regex=False).any() for text in texts)
+        quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if unsafe else csv.QUOTE_MINIMAL
+        frame.to_csv(file, index=False, encoding="utf-8", lineterminator="\n", quoting=quoting, header=number == 0)
 
 
-def _write_parquet(frame: "pd.DataFrame", file: Any) -> None:
+def _write_parquet(parts: "Iterable[pd.DataFrame]", file: Any, types: "pa.Schema | None") -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), file, compression="zstd")
+    with contextlib.ExitStack() as stack:
+        writer = None
+        for frame in parts:
+            table = pa.Table.from_pandas(frame, types, preserve_index=False)
+            writer = writer or stack.enter_context(pq.ParquetWriter(file, table.schema, compression="zstd"))
+            writer.write_table(table)
 
 
 @contextmanager

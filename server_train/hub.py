@@ -4,112 +4,42 @@ The only module that knows the order: intake, pool, training, model, report. Wha
 all; whatever goes wrong before leaves an earlier model as it was.
 """
 
-import platform
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from importlib import metadata
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distill import check
+from distill import check, durable
 from distill.errors import ConfigError
-from distill.table_files import check_suffix
+from distill.table_files import PARQUET_SUFFIXES, check_suffix
 from distill.tables import write_table
-from server_train.evaluation import Evaluation, NumberEvaluation, evaluate_numbers, evaluate_scores
-from server_train.features import class_codes, target_numbers
+from server_train.card import model_of, pool_card
+from server_train.coherence import fault_of
+from server_train.generators import Generator, guarded
 from server_train.hub_store import HubStore
-from server_train.intake import Intake, Received, find_bundles, receive
-from server_train.model import CARD, WEIGHTS, Model, ModelCard, probabilities, save_model
-from server_train.number_bins import bin_means, stored_bins
-from server_train.personal import FOLDER, folder_names, train_personal
+from server_train.intake import Intake, find_bundles, receive
+from server_train.kinds import IN_MEMORY, Fitted, ModelChoice, fit_model, fit_stored
+from server_train.model import ONNX, Model, save_model
+from server_train.onnx_graph import write_onnx
+from server_train.onnx_model import onnx_packages
+from server_train.personal import FOLDER, folder_names, personal_notes, personal_pools
 from server_train.pool import Pool, default_rows, draw_pool
+from server_train.pool_file import PoolCard, StoredPool, export_rows
+from server_train.pool_stream import draw_pool_file
+from server_train.prior import HEAD_ROWS, PriorPlace
+from server_train.publishing import REPORT, put, read_folder, settle, staged
+from server_train.recipe import recipe_of
+from server_train.registry import Registry
 from server_train.report import render_report
-from server_train.training import Trained, TrainingSettings, settings_as_dict, train
+from server_train.results import GlobalResult, PoolResult
+from server_train.stored_training import fitting
+from server_train.training import Epoch, TrainingSettings
 
-REPORT = "report.html"
-FILES = (WEIGHTS, REPORT, CARD)  # the card last: without it there is no model, so no reader meets half of one
-LARGEST_POOL = 5_000_000
+LARGEST_POOL = 100_000_000
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
-
-
-@dataclass(frozen=True)
-class GlobalResult:
-    """What `train_global` made.
-
-    Attributes:
-        folder: Holds model.safetensors, model.json and report.html.
-        card: What model.json says.
-        pool_path: The exported pool, if one was asked for.
-        personal: Folder of each institution's personalised model, where one was asked for and trained.
-    """
-
-    folder: Path
-    card: ModelCard
-    pool_path: Path | None
-    personal: dict[str, Path] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The result as one JSON object."""
-        training = self.card.training
-        held_out = training["held_out"]
-        figure = {f"synthetic_{name}": held_out[name] for name in ("roc_auc", "r2") if name in held_out}
-        return {
-            "model": str(self.folder),
-            "report": str(self.folder / REPORT),
-            "pool": str(self.pool_path) if self.pool_path else None,
-            "personal": {name: str(folder) for name, folder in self.personal.items()},
-            "schema": self.card.schema_.name,
-            "rows": training["rows"],
-            "epochs": training["epochs"],
-            **figure,
-            "seconds": training["seconds"],
-            "bytes_received": sum(i["bytes"] for i in self.card.institutions),
-            "privacy": self.card.privacy,
-            "rehearsal": self.card.rehearsal,
-            "institutions": self.card.institutions,
-            "notes": training["notes"],
-        }
-
-
-@dataclass(frozen=True)
-class PoolResult:
-    """What `train_global` made of bundles whose schema names no target: pooled rows and no model.
-
-    Attributes:
-        pool_path: The pooled rows.
-        schema: Name of the schema.
-        rows: How many.
-        institutions: Each one's row in the table of contributions.
-        privacy: Both readings of the budgets across institutions.
-        rehearsal: At least one bundle was a rehearsal: NOT PRIVATE.
-        notes: What a reader should know, in plain words.
-    """
-
-    pool_path: Path
-    schema: str
-    rows: int
-    institutions: list[dict[str, Any]]
-    privacy: dict[str, Any]
-    rehearsal: bool
-    notes: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The result as one JSON object."""
-        return {
-            "model": None,
-            "pool": str(self.pool_path),
-            "schema": self.schema,
-            "rows": self.rows,
-            "bytes_received": sum(i["bytes"] for i in self.institutions),
-            "privacy": self.privacy,
-            "rehearsal": self.rehearsal,
-            "institutions": self.institutions,
-            "notes": list(self.notes),
-        }
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -126,8 +56,13 @@ def train_global(
     allow_unknown_signers: bool = False,
     allow_rehearsal: bool = False,
     export_pool: Path | None = None,
+    prepare: Path | None = None,
     personalise: bool = False,
+    prior: PriorPlace | None = None,
     settings: TrainingSettings | None = None,
+    choice: ModelChoice | None = None,
+    onnx: bool = False,
+    registry: Registry | None = None,
     progress: Progress = silent,
 ) -> GlobalResult | PoolResult:
     """Train one model from bundles; where their schema names no target, only pool them (`export_pool` must say where to).
@@ -141,26 +76,36 @@ def train_global(
         allow_unknown_signers: Let bundles of other signers in too.
         allow_rehearsal: Let bundles in that are not private.
         export_pool: Also write the pooled rows there (CSV or Parquet).
+        prepare: Write the pool with its soft labels there, for `python -m server_train`, and train nothing.
         personalise: Also train a model for each institution (see `personal`), into `out`/personal/NAME.
+        prior: Also write the institutions' joint model there, for their next releases; it comes last.
         settings: Of the training; its seed also draws the pool.
+        choice: Kind of model, class weights, calibration; None: the default ones.
+        onnx: Also write model.onnx.
+        registry: Keeps the model as a version; it is there before `out` is touched. None: nothing is kept.
         progress: Called with stage, steps done, steps in all.
 
     Raises:
         ConfigError: `out`, `rows` or `export_pool` cannot be used, or there is nothing to predict and no pool is asked for.
         BundleError, HubFileError: see `intake.receive`. Bundles that passed it are remembered, whatever happens afterwards.
+        PriorError: the global prior cannot be written; the model is in place then.
+        RegistryError: the model cannot be registered; `out` is as it was then.
     """
-    settings = settings or TrainingSettings()
-    out, export_pool = out.absolute(), export_pool and export_pool.absolute()
-    _check_targets(out, rows, export_pool)
+    settings, choice = settings or TrainingSettings(), choice or ModelChoice()
+    targets = Targets(out.absolute(), export_pool and export_pool.absolute(), prepare, onnx, personalise, registry)
+    targets.check(rows)
+    found = find_bundles(places)
+    if prior is not None:
+        prior.require(found)
     intake = receive(
-        find_bundles(places),
+        found,
         trusted=trusted,
         hub=hub,
         allow_unknown_signers=allow_unknown_signers,
         allow_rehearsal=allow_rehearsal,
-        progress=lambda done, total: progress("verify", done, total),
+        progress=partial(progress, "verify"),
     )
-    if intake.schema.task is None and export_pool is None:
+    if intake.schema.task is None and (export_pool is None or prepare is not None):
         raise ConfigError(
             "this schema names no target, so there is nothing to train a model for. Ask for the pooled rows alone "
             "(--export-pool FILE), or agree on a schema with a target."
@@ -169,48 +114,143 @@ def train_global(
         raise ConfigError(
             "this schema names no target, so there are no models to personalise. Leave --personalise out."
         )
-    generators = [(r.name, r.generator) for r in intake.received]
-    rows = rows or default_rows(g.noisy_rows for _, g in generators)
-    progress("pool", 0, rows)
-    pool = draw_pool(
-        intake.schema,
-        generators,
-        rows=rows,
-        rng=np.random.default_rng(settings.seed),
-        progress=lambda done, total: progress("pool", done, total),
-        sites=[r.site for r in intake.received],
+    draw = _Draw(intake, np.random.default_rng(settings.seed), partial(progress, "pool"))
+    result = _made(
+        draw, rows or default_rows(g.noisy_rows for _, g in draw.generators), targets, settings, choice, progress
     )
-    if intake.schema.task is None:
-        return _publish_pool(intake, pool, export_pool)
-    epochs = settings.epochs(rows)
-    trained = train(
-        pool.schema, pool.frame, pool.soft_labels, settings, on_epoch=lambda e: progress("train", e.number, epochs)
-    )
-    progress("train", epochs, epochs)
-    personal = _personal(intake, pool, settings, progress) if personalise else {}
-    if personalise:
-        pool = replace(pool, notes=(*pool.notes, *_on_personal(pool, personal)))
-    model = Model(_card(intake, pool, trained, settings), trained.encoder, trained.network)
-    return _publish(model, pool, out, export_pool, personal)
+    return replace(result, prior_path=prior.write(intake, draw.in_memory(HEAD_ROWS)) if prior else None)
 
 
-def _personal(intake: Intake, pool: Pool, settings: TrainingSettings, progress: Progress) -> dict[str, Model]:
+@dataclass(frozen=True)
+class Targets:
+    """What is to be written, and where; see `train_global`."""
+
+    out: Path
+    export_pool: Path | None = None
+    prepare: Path | None = None
+    onnx: bool = False
+    personalise: bool = False
+    registry: Registry | None = None
+
+    def check(self, rows: int | None) -> None:
+        """Refuse, before any work, what cannot be written or drawn; clear away what killed runs left."""
+        if rows is not None:
+            check.positive(rows=rows)
+            check.at_most(LARGEST_POOL, rows=rows)
+        if self.onnx:
+            onnx_packages()
+        if self.out.exists() and not self.out.is_dir():
+            raise ConfigError(f"--out {self.out} is a file; name a folder.")
+        self._check_pool()
+        settle(self.out)
+        for written in filter(None, (self.export_pool, self.prepare)):
+            durable.sweep(written)
+
+        if self.personalise and (self.prepare is not None or (rows or 0) > IN_MEMORY):
+            raise ConfigError(
+                f"--personalise needs a pool in memory: at most {IN_MEMORY:,} rows (--rows), and no --prepare."
+            )
+
+    def _check_pool(self) -> None:
+        export_pool, prepare = self.export_pool, self.prepare
+        if export_pool is not None:
+            check_suffix(export_pool)
+            if export_pool.is_dir() or not (export_pool.parent.is_dir() or export_pool.parent == self.out):
+                raise ConfigError(f"--export-pool {export_pool}: its folder does not exist, or it is a folder itself.")
+        if prepare is not None:
+            if export_pool is not None:
+                raise ConfigError(
+                    "--prepare trains nothing and --export-pool belongs to a training: ask for one of them."
+                )
+            if prepare.suffix.lower() not in PARQUET_SUFFIXES or prepare.is_dir() or not prepare.parent.is_dir():
+                raise ConfigError(f"--prepare {prepare}: name a .parquet file in a folder that exists.")
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Draws pools of the bundles that were taken in."""
+
+    intake: Intake
+    rng: np.random.Generator
+    progress: Callable[[int, int], None]
+
+    @property
+    def generators(self) -> list[tuple[str, Generator]]:
+        """Each institution's name and generator."""
+        return [(r.name, r.generator) for r in self.intake.received]
+
+    @cached_property
+    def faults(self) -> list[str | None]:
+        """Why a bundle contradicts itself, for each."""
+        return [
+            guarded(r.name, "its statistics", partial(fault_of, r.bundle, r.generator)) for r in self.intake.received
+        ]
+
+    def in_memory(self, rows: int) -> Pool:
+        """A pool of `rows` rows."""
+        return draw_pool(
+            self.intake.schema,
+            self.generators,
+            rows=rows,
+            rng=self.rng,
+            faults=self.faults,
+            sites=[r.site for r in self.intake.received],
+            progress=self.progress,
+        )
+
+    def on_disk(self, rows: int, path: Path) -> StoredPool:
+        """The same in a file."""
+        return draw_pool_file(
+            path,
+            self.intake.schema,
+            self.generators,
+            rows=rows,
+            rng=self.rng,
+            card=partial(pool_card, self.intake),
+            faults=self.faults,
+            sites=[r.site for r in self.intake.received],
+            progress=self.progress,
+        )
+
+
+def _made(
+    draw: _Draw, rows: int, targets: Targets, settings: TrainingSettings, choice: ModelChoice, progress: Progress
+) -> GlobalResult | PoolResult:
+    """The pool, and what is made of it."""
+    draw.progress(0, rows)
+    with staged(targets.out) as folder:
+        in_memory = rows <= IN_MEMORY and targets.prepare is None
+        pool = draw.in_memory(rows) if in_memory else draw.on_disk(rows, targets.prepare or folder / "pool.parquet")
+        card = pool.card if isinstance(pool, StoredPool) else pool_card(draw.intake, pool)
+        if targets.prepare is not None:
+            return _pool_result(card, targets.prepare, _PREPARED)
+        if card.schema_.task is None:
+            assert targets.export_pool is not None
+            targets.export_pool.parent.mkdir(exist_ok=True)  # --out itself may be named as its folder
+            _export(pool, targets.export_pool)
+            return _pool_result(card, targets.export_pool, _ROWS_ALONE)
+        recipe = recipe_of(rows, settings, choice, personalise=targets.personalise)
+        settings = fitting(settings, rows)
+        fitted = _fit(pool, settings, choice, folder, progress)
+        personal = {}
+        if targets.personalise and isinstance(pool, Pool):
+            personal = _personal(draw.intake, pool, settings, choice, progress)
+            names = [m.institution for m in pool.members]
+            card = card.model_copy(update={"notes": (*card.notes, *personal_notes(names, _places(personal)))})
+        return publish(model_of(card, fitted, settings, choice), targets, pool, personal, recipe)
+
+
+def _personal(
+    intake: Intake, pool: Pool, settings: TrainingSettings, choice: ModelChoice, progress: Progress
+) -> dict[str, Model]:
     """Each institution's personalised model, by its name; none for one whose part of the pool is too small."""
-    ran = train_personal(pool, settings, lambda done, total: progress("personalise", done, total))
-    parts = {member.institution: part for member, part in zip(pool.members, ran, strict=True) if part is not None}
-    return {
-        name: Model(_card(intake, own, trained, settings), trained.encoder, trained.network)
-        for name, (own, trained) in parts.items()
-    }
-
-
-def _on_personal(pool: Pool, personal: Mapping[str, Model]) -> list[str]:
-    """What a reader should know of the personalised models."""
-    absent = ", ".join(m.institution for m in pool.members if m.institution not in personal)
-    made = ", ".join(f"{FOLDER}/{place} ({name})" for name, place in _places(personal).items())
-    return ([f"Personalised models: {made}."] if made else []) + (
-        [f"No personalised model, since too few of the pooled rows are theirs: {absent}."] if absent else []
-    )
+    parts, out = personal_pools(pool, settings.seed), {}
+    for number, (name, part) in enumerate(parts.items()):
+        progress("personalise", number, len(parts))
+        fitted = fit_model(part.schema, part.frame, part.soft_labels, settings, choice, bins=part.bins)
+        out[name] = model_of(pool_card(intake, part), fitted, settings, choice)
+    progress("personalise", len(parts), len(parts))
+    return out
 
 
 def _places(personal: Mapping[str, Model]) -> dict[str, str]:
@@ -218,158 +258,72 @@ def _places(personal: Mapping[str, Model]) -> dict[str, str]:
     return dict(zip(personal, folder_names(list(personal)), strict=True))
 
 
-def _check_targets(out: Path, rows: int | None, export_pool: Path | None) -> None:
-    """Refuse, before any work, what cannot be written or drawn."""
-    if rows is not None:
-        check.positive(rows=rows)
-        check.at_most(LARGEST_POOL, rows=rows)
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file; name a folder.")
-    if export_pool is not None:
-        check_suffix(export_pool)
-        if export_pool.is_dir() or not (export_pool.parent.is_dir() or export_pool.parent == out):
-            raise ConfigError(f"--export-pool {export_pool}: its folder does not exist, or it is a folder itself.")
+def _fit(
+    pool: Pool | StoredPool, settings: TrainingSettings, choice: ModelChoice, scratch: Path, progress: Progress
+) -> Fitted:
+    """Train on a pool, wherever it is."""
+    steps = choice.steps(settings, len(pool))
+
+    def on_epoch(epoch: Epoch) -> None:
+        progress("train", epoch.number, steps)
+
+    if isinstance(pool, StoredPool):
+        fitted = fit_stored(pool, settings, choice, scratch=scratch, on_epoch=on_epoch)
+    else:
+        fitted = fit_model(
+            pool.schema, pool.frame, pool.soft_labels, settings, choice, bins=pool.bins, on_epoch=on_epoch
+        )
+    progress("train", steps, steps)
+    return fitted
 
 
-def _publish(
-    model: Model, pool: Pool, out: Path, export_pool: Path | None, personal: Mapping[str, Model]
+_ROWS_ALONE = "The schema names no target: the rows were pooled, and no model was trained."
+_PREPARED = "The pool is ready for `python -m server_train --pool FILE --out DIR`; no model was trained."
+
+
+def publish(
+    model: Model,
+    targets: Targets,
+    pool: Pool | StoredPool | None = None,
+    personal: Mapping[str, Model] | None = None,
+    recipe: Mapping[str, Any] | None = None,
 ) -> GlobalResult:
-    """Write everything beside `out`, then move it there: as a whole, or file by file into an existing folder."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        work = Path(temporary) / "model"
-        work.mkdir()
+    """Write everything beside `out`, register it, then move it there: as a whole, or file by file into an existing folder."""
+    out, export_pool = targets.out, targets.export_pool
+    with staged(out) as work:
         card = save_model(model, work)
+        if targets.onnx:
+            write_onnx(Model(card, model.scorer), work / ONNX)
         (work / REPORT).write_text(render_report(card), "utf-8")
-        places = _places(personal)
-        for name, own in personal.items():
+        places = _places(personal or {})
+        for name, own in (personal or {}).items():
             (work / FOLDER / places[name]).mkdir(parents=True)
             save_model(own, work / FOLDER / places[name])
-        if export_pool is not None:
+        files = read_folder(work)  # before the pool comes, which is no part of the model
+        if pool is not None and export_pool is not None:
             inside = export_pool.parent == out and not out.exists()  # then it moves there with the folder
-            write_table(pool.frame, work / export_pool.name if inside else export_pool)
-        if not out.exists():
-            work.rename(out)
-        else:
-            (out / CARD).unlink(missing_ok=True)
-            if (out / FOLDER).is_dir():  # personalised models of the model that goes
-                (out / FOLDER).rename(work / f"old-{FOLDER}")
-            if personal:
-                (work / FOLDER).rename(out / FOLDER)
-            for name in FILES:
-                (work / name).replace(out / name)
-    return GlobalResult(out, card, export_pool, {name: out / FOLDER / place for name, place in places.items()})
+            _export(pool, work / export_pool.name if inside else export_pool)
+        version = targets.registry.add(card, files, recipe or {}) if targets.registry else None
+        put(work, out)
+    return GlobalResult(out, card, export_pool, {name: out / FOLDER / place for name, place in places.items()}, version)
 
 
-def _publish_pool(intake: Intake, pool: Pool, export_pool: Path | None) -> PoolResult:
-    """Write the pooled rows and nothing else."""
-    assert export_pool is not None
-    export_pool.parent.mkdir(exist_ok=True)  # --out itself may be named as its folder
-    write_table(pool.frame, export_pool)
+def _export(pool: Pool | StoredPool, path: Path) -> None:
+    """Write the pooled rows as a table."""
+    if isinstance(pool, Pool):
+        write_table(pool.frame, path)
+    else:
+        export_rows(pool, path)
+
+
+def _pool_result(card: PoolCard, path: Path, note: str) -> PoolResult:
+    """Of rows that were written at `path` and no model."""
     return PoolResult(
-        pool_path=export_pool,
-        schema=pool.schema.name,
-        rows=len(pool),
-        institutions=[_institution(r, pool, i) for i, r in enumerate(intake.received)],
-        privacy=_readings(intake.received),
-        rehearsal=any(r.manifest.rehearsal for r in intake.received),
-        notes=(
-            "The schema names no target: the rows were pooled, and no model was trained.",
-            *intake.notes,
-            *pool.notes,
-        ),
+        pool_path=path,
+        schema=card.schema_.name,
+        rows=card.rows,
+        institutions=card.institutions,
+        privacy=card.privacy,
+        rehearsal=card.rehearsal,
+        notes=(note, *card.notes),
     )
-
-
-def _card(intake: Intake, pool: Pool, trained: Trained, settings: TrainingSettings) -> ModelCard:
-    """Everything that `model.json` tells, but the digest of the weights."""
-    return ModelCard(
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions=versions(),
-        schema=pool.schema,
-        schema_digest=pool.schema.digest(),
-        preprocessing=trained.encoder.curves,
-        target_bins=stored_bins(pool.bins) if pool.bins is not None else None,
-        hidden=settings.hidden,
-        training={
-            "rows": len(pool),
-            "held_out_rows": len(trained.held_out),
-            "epochs": len(trained.curve),
-            "best_epoch": trained.best_epoch,
-            "seconds": round(trained.seconds, 2),
-            "inputs": trained.encoder.n_dense + trained.encoder.n_codes,
-            "parameters": sum(p.numel() for p in trained.network.parameters()),
-            "settings": settings_as_dict(settings),
-            "class_prior": pool.prior.tolist(),
-            "loss_floor": trained.floor,
-            "curve": [[e.number, e.training_loss, e.validation_loss] for e in trained.curve],
-            "held_out": _held_out(pool, trained).as_dict(),
-            "notes": [*intake.notes, *pool.notes],
-        },
-        institutions=[_institution(r, pool, i) for i, r in enumerate(intake.received)],
-        privacy=_readings(intake.received),
-        rehearsal=any(r.manifest.rehearsal for r in intake.received),
-    )
-
-
-def _held_out(pool: Pool, trained: Trained) -> Evaluation | NumberEvaluation:
-    """How well the network ranks the held-out synthetic rows by their drawn labels, or predicts their drawn numbers."""
-    frame = pool.frame.iloc[trained.held_out]
-    scores = probabilities(trained.network, trained.encoder.encode(frame))
-    if pool.bins is not None:
-        return evaluate_numbers(target_numbers(pool.schema, frame), scores @ bin_means(pool.bins))
-    return evaluate_scores(class_codes(pool.schema, frame), scores, pool.schema.classes)
-
-
-def _institution(received: Received, pool: Pool, position: int) -> dict[str, Any]:
-    """One institution's row in card and report: who, what it cost, what it weighs, what it sent."""
-    manifest, member = received.manifest, pool.members[position]
-    return {
-        "institution": received.name,
-        "file": received.bundle.path.name,
-        "bytes": received.bundle.size,
-        "sha256": received.bundle.digest,
-        "public_key": manifest.public_key,
-        "dataset": manifest.dataset,
-        "ledger_head": manifest.ledger.head,
-        "created": str(manifest.created),
-        "software": str(manifest.software),
-        "rehearsal": manifest.rehearsal,
-        "epsilon": manifest.privacy.epsilon,
-        "delta": manifest.privacy.delta,
-        "unit": manifest.privacy.unit,
-        "relation": manifest.privacy.relation,
-        "noisy_rows": member.noisy_rows,
-        "class_prior": list(member.class_prior),
-        "label_balance": member.label_balance,
-        "head_information": member.head_information,
-        "row_share": member.row_share,
-        "head_share": member.head_share,
-        "pooled_rows": int((pool.origin == position).sum()),
-    }
-
-
-def _readings(received: Sequence[Received]) -> dict[str, Any]:
-    """Both readings of the budgets across institutions.
-
-    Disjoint: no person's rows are at two institutions, so each is protected by its own institution's budget and the
-    worst one bounds them all (parallel composition). Overlapping: a person may be everywhere, so budgets add up.
-    """
-    budgets = [(r.manifest.privacy.epsilon, r.manifest.privacy.delta) for r in received]
-    return {
-        "disjoint": {"epsilon": max(e for e, _ in budgets), "delta": max(d for _, d in budgets)},
-        "overlapping": {"epsilon": sum(e for e, _ in budgets), "delta": sum(d for _, d in budgets)},
-        "units": sorted({r.manifest.privacy.unit for r in received}),
-        "relations": sorted({r.manifest.privacy.relation for r in received}),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Of this software and the libraries that matter for the scores."""
-    out = {"python": platform.python_version()}
-    for name in ("distill", "torch", "numpy", "pandas", "safetensors"):
-        try:
-            out[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            out[name] = "unknown"
-    return out

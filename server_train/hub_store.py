@@ -132,15 +132,7 @@ class HubStore:
             return what(connection)
 
     def _write(self, what: Callable[[sqlite3.Connection], T]) -> T:
-        if not self.exists:
-            try:
-                sqlite_file.create(self.path, _SHAPE, lambda _: None)
-            except HubFileError:
-                if not self.exists:  # else another process made it in the meantime
-                    raise
-        with sqlite_file.writing(self.path, _SHAPE) as connection:
-            connection.text_factory = str
-            return what(connection)
+        return sqlite_file.kept(self.path, _SHAPE, what)
 
 
 def _keys(connection: sqlite3.Connection) -> tuple[TrustedKey, ...]:

@@ -13,12 +13,13 @@ from pathlib import Path
 from distill import generator_parts as generators
 from distill.bundle import Bundle, Manifest, read_bundle
 from distill.errors import BundleError, BundleMismatchError, RehearsalBundleError
+from distill.global_prior import PriorUse, prior_use
 from distill.levels import LEVELS
 from distill.schema import Column, Schema
+from server_train.generators import Generator, guarded
 from server_train.hub_heads import after_all
 from server_train.hub_store import HubStore, now
 from server_train.hub_trust import Signers
-from server_train.pool import Generator, guarded
 from server_train.representation import Site, site_of
 
 SUFFIX = ".distill"
@@ -33,6 +34,7 @@ class Received:
         bundle: The contents.
         generator: Draws rows and holds the class head.
         voucher: The trusted key (hex) that speaks for its signer; None: nobody does.
+        prior: The global prior that it was fitted with, as it says; None: with none.
         site: What the joint components are fitted to; None where no pairs travelled.
     """
 
@@ -40,6 +42,7 @@ class Received:
     bundle: Bundle
     generator: Generator
     voucher: str | None
+    prior: PriorUse | None = None
     site: Site | None = None
 
     @property
@@ -137,8 +140,9 @@ def receive(
 
 def _received(name: str, bundle: Bundle, signers: Signers) -> Received:
     generator = guarded(name, "reading its generator", lambda: generators.generator_of(bundle))
+    prior = guarded(name, "reading which global prior it used", lambda: prior_use(bundle.manifest.generator))
     site = guarded(name, "reading its statistics", lambda: site_of(bundle, generator))
-    return Received(name, bundle, generator, signers.voucher(bundle), site)
+    return Received(name, bundle, generator, signers.voucher(bundle), prior, site)
 
 
 def _verified(path: Path, signers: Signers, allow_unknown_signers: bool, allow_rehearsal: bool) -> Bundle:

@@ -126,15 +126,22 @@ class OnCommonBins:
         return np.asarray(np.log(np.exp(self.own.class_log_probabilities(frame)) @ self.spread + LOWEST).clip(max=0.0))
 
 
-def on_common_bins(schema: Schema, generators: Sequence[BinnedGenerator]) -> tuple[ColumnBins, list[OnCommonBins]]:
-    """Common bins of the target over all institutions, and every generator speaking of them; rows weigh alike."""
+def on_common_bins(
+    schema: Schema, generators: Sequence[BinnedGenerator], counted: np.ndarray | None = None
+) -> tuple[ColumnBins, list[OnCommonBins]]:
+    """Common bins of the target over all institutions, and every generator speaking of them; rows weigh alike.
+
+    `counted`: rows of each institution as they count, (institutions,); None: all that it claims. One that counts for nothing
+    leaves no edge and no mass.
+    """
     assert schema.target_place is not None
     own = [g.bins[schema.target_place] for g in generators]
-    rows = np.maximum([float(g.noisy_rows) for g in generators], 1.0)
+    rows = np.maximum([float(g.noisy_rows) for g in generators], 1.0) if counted is None else counted
     starts = np.unique(np.concatenate([b.starts for b in own]))
     within = [shares_within(b, starts) for b in own]
     masses = sum(n * g.class_prior @ share for n, g, share in zip(rows / rows.sum(), generators, within, strict=True))
-    edges = np.unique(np.concatenate([b.starts[np.diff(b.bin_of_piece, prepend=-1) > 0] for b in own]))
+    heard = [b for b, n in zip(own, rows, strict=True) if n > 0]
+    edges = np.unique(np.concatenate([b.starts[np.diff(b.bin_of_piece, prepend=-1) > 0] for b in heard]))
     cells = np.searchsorted(edges, starts, side="right") - 1
     joined = _join_light(np.bincount(cells, masses))
     common = ColumnBins(own[0].grid, starts, np.asarray(masses), joined[cells])
@@ -150,6 +157,25 @@ def bin_means(bins: ColumnBins) -> np.ndarray:
     return np.asarray(
         np.bincount(bins.bin_of_piece, masses * (low + high) / 2) / np.bincount(bins.bin_of_piece, masses)
     )
+
+
+def hats(values: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """Chances of the two bins around each value, such that their mean is the value; shape (rows, bins).
+
+    Args:
+        values: Numbers, shape (rows, 1); those beyond the outer means count as these.
+        means: Mean of each bin, ascending, shape (bins,).
+    """
+    values = np.clip(values, means[0], means[-1])
+    before, after = hat_edges(means)
+    rising, falling = (values - before) / (means - before), (after - values) / (after - means)
+    return np.asarray(np.clip(np.minimum(rising, falling), 0.0, 1.0))
+
+
+def hat_edges(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each bin's chance begins and ends: the neighbours' means, and beyond the outer ones anywhere."""
+    beyond = max(means[-1] - means[0], abs(means[0]), 1.0)
+    return np.append(means[0] - beyond, means[:-1]), np.append(means[1:], means[-1] + beyond)
 
 
 def bin_labels(bins: ColumnBins) -> list[str]:

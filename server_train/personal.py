@@ -6,14 +6,13 @@ frequencies to its own. Post-processing: no budget.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from distill.class_chances import match_prior
 from server_train.pool import Pool, draw_labels
-from server_train.training import Trained, TrainingSettings, train
 
 FOLDER = "personal"
 LEAST_ROWS = 500  # of the pool; fewer teach a network nothing
@@ -43,23 +42,22 @@ def personal_pool(pool: Pool, number: int, rng: np.random.Generator) -> Pool | N
     )
 
 
-def train_personal(
-    pool: Pool, settings: TrainingSettings, progress: Callable[[int, int], None]
-) -> list[tuple[Pool, Trained] | None]:
-    """For each institution what its model learns from, and the training; None where its part of the pool is too small.
+def personal_pools(pool: Pool, seed: int) -> dict[str, Pool]:
+    """For each institution what its model learns from, by its name; none for one whose part of the pool is too small."""
+    rngs = np.random.default_rng(seed).spawn(len(pool.members))
+    parts = {
+        m.institution: personal_pool(pool, i, rng) for i, (m, rng) in enumerate(zip(pool.members, rngs, strict=True))
+    }
+    return {name: part for name, part in parts.items() if part is not None}
 
-    Args:
-        pool: Of all institutions.
-        settings: As of the global model; the seed also draws the labels.
-        progress: Called with (institutions done, institutions).
-    """
-    out: list[tuple[Pool, Trained] | None] = []
-    for number, rng in enumerate(np.random.default_rng(settings.seed).spawn(len(pool.members))):
-        progress(number, len(pool.members))
-        part = personal_pool(pool, number, rng)
-        out.append(part and (part, train(part.schema, part.frame, part.soft_labels, settings)))
-    progress(len(pool.members), len(pool.members))
-    return out
+
+def personal_notes(institutions: Sequence[str], folders: Mapping[str, str]) -> list[str]:
+    """What a reader should know: which institutions have a model, where, and which have none."""
+    made = ", ".join(f"{FOLDER}/{folder} ({name})" for name, folder in folders.items())
+    absent = ", ".join(name for name in institutions if name not in folders)
+    return ([f"Personalised models: {made}."] if made else []) + (
+        [f"No personalised model, since too few of the pooled rows are theirs: {absent}."] if absent else []
+    )
 
 
 def folder_names(institutions: Sequence[str]) -> list[str]:

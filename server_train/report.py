@@ -1,27 +1,39 @@
-"""The report of one global training: one HTML file that needs nothing beside it.
+"""The model card with the contribution report: one HTML file that needs nothing beside it, for those who decide on a model's use.
 
 It is drawn from the model card alone, so a saved model can be reported again. Names in bundles are other people's text:
 the template escapes all of it, and figures are embedded as images, which run nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment
 
-from distill.figures import INK, MUTED, PALETTE, data_uri, empty_figure, templates_of
+from distill.figures import PALETTE, templates_of
+from distill.schema import Column
+from server_train import report_figures as figures
+from server_train.contribution_terms import SHARES, Term, reasons_of, terms_in, terms_of
 from server_train.model import ModelCard
 
 TEMPLATE = "report.html"
+KINDS = {
+    "mlp": "neural network (multi-layer perceptron)",
+    "logistic": "logistic regression",
+    "boosting": "gradient-boosted trees",
+}
+BYTES_A_NUMBER = 4  # as federated averaging sends a network's parameters
+MOST_CATEGORIES = 6  # of a column, listed by name
 
 
 def render_report(card: ModelCard) -> str:
     """The report as HTML text."""
+    shown = terms_of(card.institutions)
     return (
         templates()
         .get_template(TEMPLATE)
         .render(
             card=card,
+            kind=KINDS[card.kind],
             schema=card.schema_,
             classes=list(card.outputs),
             training=card.training,
@@ -29,10 +41,36 @@ def render_report(card: ModelCard) -> str:
             privacy=card.privacy,
             palette=PALETTE,
             total_bytes=sum(int(m["bytes"]) for m in card.institutions),
-            curve_figure=learning_curve(card.training),
-            weights_figure=weights(card.institutions),
+            round_bytes=2 * BYTES_A_NUMBER * int(card.training["parameters"]),
+            terms=shown,
+            figures=all_figures(card, shown),
         )
     )
+
+
+def all_figures(card: ModelCard, shown: Sequence[Term]) -> dict[str, str]:
+    """By name, those for which the card holds anything to draw."""
+    training, names = card.training, [f"{card.schema_.target} = {c}" for c in card.outputs]
+    found = {"weights": figures.weights(card.institutions, readable_percent)}
+    others = [t for t in shown if t.name not in SHARES]
+    if others:
+        found["terms"] = figures.terms(card.institutions, others, readable_term)
+    if training.get("curve"):
+        found["curve"] = figures.learning_curve(training)
+    curves = training["held_out"].get("curves")
+    if curves and card.schema_.task == "number":
+        found |= {"calibration": figures.numbers(curves), "errors": figures.errors(curves)}
+    elif curves:
+        drawn = {"roc": figures.roc, "calibration": figures.calibration, "scores": figures.scores}
+        found |= {name: draw(curves, names) for name, draw in drawn.items()}
+    return found
+
+
+def calibration_error(curves: Sequence[Mapping[str, Any]]) -> float:
+    """Mean distance of frequency from predicted chance, over tenths of the rows and the classes that have a curve."""
+    tenths = [c["calibration"] for c in curves]
+    gaps = [abs(p - o) * n for t in tenths for p, o, n in zip(t["predicted"], t["observed"], t["rows"], strict=True)]
+    return float(sum(gaps) / sum(n for t in tenths for n in t["rows"]))
 
 
 def templates() -> Environment:
@@ -44,52 +82,12 @@ def templates() -> Environment:
         percent=readable_percent,
         tiny=readable_tiny,
         short=short,
+        term=readable_term,
+        terms_in=terms_in,
+        reasons=reasons_of,
+        calibration_error=calibration_error,
+        column=readable_column,
     )
-
-
-def learning_curve(training: dict[str, Any]) -> str:
-    """Training and held-out loss by epoch as a data URI."""
-    from matplotlib.ticker import MaxNLocator
-
-    figure, axes = empty_figure(6.6, 3.1)
-    epochs, used, held_out = zip(*training["curve"], strict=True)
-    axes.plot(epochs, used, color=PALETTE[1], lw=1.8, label="rows trained on")
-    axes.plot(epochs, held_out, color=PALETTE[0], lw=2.2, label="held-out synthetic rows")
-    best = training["best_epoch"]
-    axes.plot([best], [held_out[epochs.index(best)]], "o", ms=7, color=PALETTE[0], mec="white", mew=1.5, zorder=5)
-    axes.axhline(training["loss_floor"], color=MUTED, lw=1.1, ls=(0, (4, 3)), label="floor: entropy of the soft labels")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("cross-entropy")
-    axes.legend(frameon=False, fontsize=8.5, labelcolor=INK)
-    if len(epochs) == 1:
-        axes.set_xticks(epochs)
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return data_uri(figure, "curve")
-
-
-def weights(members: Sequence[dict[str, Any]]) -> str:
-    """Each institution's share of the pooled rows and of the class head, as a data URI."""
-    figure, axes = empty_figure(10.2, 0.7 + 0.58 * len(members))
-    names = [m["institution"] if len(m["institution"]) <= 24 else m["institution"][:23] + "…" for m in members]
-    places = range(len(members))
-    for offset, key, colour, label in [
-        (-0.19, "row_share", PALETTE[0], "rows"),
-        (0.19, "head_share", PALETTE[1], "class head"),
-    ]:
-        shares = [m[key] for m in members]
-        bars = axes.barh([p + offset for p in places], shares, height=0.34, color=colour, label=label)
-        axes.bar_label(bars, [readable_percent(s) for s in shares], padding=4, fontsize=8.5, color=INK)
-    # An institution's name is plain text here, never a formula between dollar signs.
-    axes.set_yticks(list(places), names, parse_math=False)
-    axes.set_ylim(len(members) - 0.45, -0.55)
-    axes.set_xlim(0, max(0.05, *(max(m["row_share"], m["head_share"]) for m in members)) * 1.16)
-    axes.xaxis.set_visible(False)
-    axes.spines[["bottom", "left"]].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(visible=False)
-    axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
-    return data_uri(figure, "weights")
 
 
 def readable_bytes(count: float) -> str:
@@ -125,3 +123,19 @@ def readable_tiny(value: float) -> str:
 def short(digest: str) -> str:
     """The first twelve digits of a digest or key."""
     return digest[:12] + "…" if len(digest) > 12 else digest
+
+
+def readable_term(value: float | None, term: Term) -> str:
+    """A term's value in its own form; a dash for none."""
+    if value is None or term.form == "count":
+        return readable_number(value)
+    return readable_percent(value) if term.form == "share" and 0 <= value <= 1 else f"{value:.3g}"
+
+
+def readable_column(column: Column) -> str:
+    """What values a column takes, in a few words."""
+    if column.kind != "categorical":
+        return f"{column.kind}, {column.min:g} to {column.max:g}"
+    names = [str(c) for c in column.categories or ()]
+    more = f" … {len(names)} in all" if len(names) > MOST_CATEGORIES else ""
+    return f"one of {', '.join(names[:MOST_CATEGORIES])}{more}{', or another' if column.other else ''}"

@@ -4,6 +4,9 @@ Soft labels (the class heads' probabilities) teach more per row than drawn ones.
 out: its loss halts training and picks the best epoch. The pool is synthetic, so this costs no budget, and one
 seed repeats the run. The held-out loss says how well the network learnt what the bundles say, not how well it does on
 real rows.
+
+Rows come from memory, or from encoded blocks on disk (see `stored_training`); they may be shared by several processes, which then
+do together what one would do.
 """
 
 import math
@@ -15,15 +18,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import nn
 from torch.nn import functional
 
 from distill import check
 from distill.errors import ConfigError, ModelError
 from distill.schema import Schema
 from distill.threads import single_thread
-from server_train.features import Encoder, Inputs, fit_encoder
+from server_train.distributed import ALONE, Group
+from server_train.features import Encoder, fit_encoder
 from server_train.model import Network, network_for
+from server_train.row_source import MemoryRows, Rows, RowSource, batches, steps
+
+LEAST_VISITS = 10_000_000  # ten passes over a million rows; more rows need fewer passes
+LOSS_ROWS = 65_536  # of the held-out rows, looked at at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +44,8 @@ class TrainingSettings:
         learning_rate: Of AdamW at the start; falls to zero along half a cosine.
         weight_decay: Of AdamW.
         batch_size: Rows a step.
-        steps: Optimiser steps aimed at, rounded up to whole epochs (`max_epochs` at most, ten at least).
+        steps: Optimiser steps aimed at, rounded up to whole epochs (`max_epochs` at most, ten at least; of pools with more than a
+            million rows fewer, three at least).
         max_epochs: At most this many passes.
         patience: Epochs without progress on the held-out rows before training halts.
         validation_share: Part of the pool that is held out.
@@ -72,7 +81,8 @@ class TrainingSettings:
 
     def epochs(self, rows: int) -> int:
         """Passes over `rows` training rows that make about `steps` steps."""
-        wanted = max(10, math.ceil(self.steps / max(1, math.ceil(rows / self.batch_size))))
+        least = min(10, max(3, math.ceil(LEAST_VISITS / max(1, rows))))
+        wanted = max(least, math.ceil(self.steps / max(1, math.ceil(rows / self.batch_size))))
         return min(self.max_epochs, wanted)
 
 
@@ -120,7 +130,7 @@ def train(
     Args:
         schema: Of `frame`.
         frame: Synthetic rows in public values.
-        soft_labels: Class probabilities, shape (rows, classes), rows summing to one.
+        soft_labels: Class probabilities, shape (rows, classes), rows summing to one; or these times class weights.
         settings: How.
         on_epoch: Called after each epoch.
 
@@ -128,55 +138,118 @@ def train(
         ConfigError: fewer than 20 rows.
         ModelError: the loss is not a number.
     """
-    if len(frame) < 20:
-        raise ConfigError(f"{len(frame)} pooled rows are too few to train on; ask for at least 20 (--rows).")
     started = time.perf_counter()
     encoder = fit_encoder(schema, frame)
     inputs = encoder.encode(frame)
-    order = np.random.default_rng(settings.seed).permutation(len(frame))
-    split = max(1, round(settings.validation_share * len(frame)))
-    held_out, used = np.sort(order[:split]), np.sort(order[split:])
-    network = network_for(encoder, settings.hidden, classes=soft_labels.shape[1], dropout=settings.dropout)
+    used, held_out = split_rows(len(frame), settings)
+    labels = np.ascontiguousarray(soft_labels, dtype=np.float32)
+    kept = [values[held_out] for values in (inputs.dense, inputs.codes, labels)]
+    fitted = fit_network(
+        encoder,
+        MemoryRows(inputs.dense[used], inputs.codes[used], labels[used]),
+        (torch.from_numpy(kept[0]), torch.from_numpy(kept[1]), torch.from_numpy(kept[2])),
+        prior=soft_labels.mean(axis=0),
+        settings=settings,
+        on_epoch=on_epoch,
+    )
+    return Trained(
+        encoder,
+        fitted.network,
+        fitted.curve,
+        fitted.best_epoch,
+        loss_floor(soft_labels[held_out]),
+        held_out,
+        time.perf_counter() - started,
+    )
+
+
+def split_rows(rows: int, settings: TrainingSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the rows to train on and of those to hold out. Raises ConfigError for fewer than 20 rows."""
+    check_rows(rows)
+    order = np.random.default_rng(settings.seed).permutation(rows)
+    split = max(1, round(settings.validation_share * rows))
+    return np.sort(order[split:]), np.sort(order[:split])
+
+
+def check_rows(rows: int) -> None:
+    """Raise ConfigError for fewer than 20 rows."""
+    if rows < 20:
+        raise ConfigError(f"{rows} pooled rows are too few to train on; ask for at least 20 (--rows).")
+
+
+def loss_floor(soft_labels: np.ndarray) -> float:
+    """The least cross-entropy that any scores can have to soft labels (times class weights): that of their own shares."""
+    labels = soft_labels.astype(float)
+    shares = labels / labels.sum(axis=1, keepdims=True)
+    return float(-(labels * np.log(np.maximum(shares, 1e-12))).sum(axis=1).mean())
+
+
+@dataclass(frozen=True)
+class FittedNetwork:
+    """A network with its learning curve and the pass whose weights it has."""
+
+    network: Network
+    curve: tuple[Epoch, ...]
+    best_epoch: int
+
+
+def fit_network(
+    encoder: Encoder,
+    used: RowSource,
+    held_out: Rows,
+    *,
+    prior: np.ndarray,
+    settings: TrainingSettings,
+    group: Group = ALONE,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> FittedNetwork:
+    """Train a network on encoded rows until the held-out loss stops falling.
+
+    Args:
+        encoder: Made the rows.
+        used: Rows to train on, the same in every process.
+        held_out: Rows that halt the training, the same in every process.
+        prior: Class frequencies that the network starts from, (classes,).
+        settings: How.
+        group: The processes that share the training; all of them call this, and get the same network.
+        on_epoch: Called after each epoch.
+
+    Raises:
+        ModelError: the loss is not a number; or (PeerError) another process is gone.
+    """
+    network = network_for(encoder, settings.hidden, classes=len(prior), dropout=settings.dropout)
     generator = torch.Generator().manual_seed(settings.seed)
     network.initialise(
-        generator, inputs=encoder.n_dense + inputs.codes.shape[1], prior=_tensor(soft_labels.mean(axis=0))
+        generator,
+        inputs=encoder.n_dense + len(encoder.categoricals),
+        prior=torch.from_numpy(np.ascontiguousarray(prior, dtype=np.float32)),
     )
-    with single_thread():
-        curve, best = _fit(
-            network,
-            _rows(inputs, soft_labels, used),
-            _rows(inputs, soft_labels, held_out),
-            settings,
-            generator,
-            on_epoch,
-        )
-    held_labels = soft_labels[held_out].astype(float)
-    floor = float(-(held_labels * np.log(np.maximum(held_labels, 1e-12))).sum(axis=1).mean())
-    seconds = time.perf_counter() - started
-    return Trained(encoder, network.eval(), tuple(curve), best, floor, held_out, seconds)
-
-
-Rows = tuple[Tensor, Tensor, Tensor]  # dense, codes, soft labels
+    network.to(group.device)
+    with single_thread(), group.noticing_loss():
+        curve, best = _fit(network, used, held_out, settings, generator, group, on_epoch)
+    return FittedNetwork(network.cpu().eval(), tuple(curve), best)
 
 
 def _fit(
     network: Network,
-    used: Rows,
+    used: RowSource,
     held_out: Rows,
     settings: TrainingSettings,
     generator: torch.Generator,
+    group: Group,
     on_epoch: Callable[[Epoch], None] | None,
 ) -> tuple[list[Epoch], int]:
     """Epochs until the held-out loss stops falling; leaves the best weights in `network`."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    epochs = settings.epochs(len(used[2]))
-    total = epochs * -(-len(used[2]) // settings.batch_size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
+    epochs = settings.epochs(len(used))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps(used, settings.batch_size))
+    shared = group.shared(network)
     curve: list[Epoch] = []
     best, lowest, waited, kept = 0, float("inf"), 0, _copy(network)
     for number in range(1, epochs + 1):
-        training_loss = _epoch(network, used, settings.batch_size, optimizer, schedule, generator)
-        epoch = Epoch(number, training_loss, _loss(network, held_out))
+        loss = _epoch(shared, used, settings.batch_size, optimizer, schedule, generator, group)
+        losses = group.total(loss, _loss(network, held_out, group)) / torch.tensor([len(used), len(held_out[2])])
+        epoch = Epoch(number, *losses.tolist())
         if not np.isfinite(epoch.training_loss + epoch.validation_loss):
             raise ModelError("training diverged (the loss is not a number). Lower the learning rate.")
         curve.append(epoch)
@@ -192,38 +265,41 @@ def _fit(
 
 
 def _epoch(
-    network: Network,
-    rows: Rows,
+    network: nn.Module,
+    source: RowSource,
     batch_size: int,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
     generator: torch.Generator,
+    group: Group,
 ) -> float:
-    """One pass over the rows in random order; the mean loss on the way."""
-    dense, codes, labels = rows
+    """One pass over the rows in random order; the sum over this process's rows of their losses on the way.
+
+    A batch's gradient is the mean over all its rows: each process has the sum over its own, and the mean over processes is taken.
+    """
     total = 0.0
-    for batch in torch.split(torch.randperm(len(labels), generator=generator), batch_size):
+    for rows, batch in batches(source, batch_size, generator):
+        own = group.share(len(batch))
+        dense, codes, labels = (values[batch[own]].to(group.device) for values in rows)
         optimizer.zero_grad(set_to_none=True)
-        loss = functional.cross_entropy(network(dense[batch], codes[batch], generator), labels[batch])
-        loss.backward()
+        logits = network(dense, codes, generator, part=(own, len(batch)))
+        loss = functional.cross_entropy(logits, labels, reduction="sum")
+        (loss * (group.size / len(batch))).backward()
         optimizer.step()
         schedule.step()
-        total += float(loss.detach()) * len(batch)
-    return total / len(labels)
+        total += float(loss.detach())
+    return total
 
 
 @torch.no_grad()
-def _loss(network: Network, rows: Rows) -> float:
-    dense, codes, labels = rows
-    return float(functional.cross_entropy(network(dense, codes), labels))
-
-
-def _rows(inputs: Inputs, soft_labels: np.ndarray, where: np.ndarray) -> Rows:
-    return torch.from_numpy(inputs.dense[where]), torch.from_numpy(inputs.codes[where]), _tensor(soft_labels[where])
-
-
-def _tensor(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+def _loss(network: Network, rows: Rows, group: Group) -> float:
+    """The sum of the losses of this process's share of the rows."""
+    own = group.share(len(rows[2]))
+    total = 0.0
+    for dense, codes, labels in zip(*(values[own].split(LOSS_ROWS) for values in rows), strict=True):
+        logits = network(dense.to(group.device), codes.to(group.device))
+        total += float(functional.cross_entropy(logits, labels.to(group.device), reduction="sum"))
+    return total
 
 
 def _copy(network: Network) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """One class head for the union of all institutions' tables.
 
-Averaged evidence of all heads (`pool.combine_heads`) weighs each institution by one number and assumes that institutions differ
+Averaged evidence of all heads (`heads.combine_heads`) weighs each institution by one number and assumes that institutions differ
 in class frequencies alone. It is corrected in two steps, each one number a class and *cell* (a category, or a sixteenth of a
 number's values), fitted to what institutions say of rows drawn from their own generators.
 

@@ -447,6 +447,32 @@ def test_the_regression_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> No
     assert 0.2 < figures["bundles, the hub's model"] < figures["oracle: the law itself"]
 
 
+# ---- models ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.nightly
+def test_the_benchmark_of_models_runs_and_takes_kept_bundles(
+    table_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = loaded("models")
+    words = ["--quick", "--data", str(table_folder), "--clients", "2", "--keep", str(tmp_path / "kept")]
+    with threadpool_limits(1):
+        assert models.main([*words, "--out", str(tmp_path / "models.csv")]) == 0
+        first = capsys.readouterr().out
+        monkeypatch.setattr(models.utility, "fit", lambda *_: pytest.fail("a kept bundle was made again"))
+        assert models.main(words) == 0
+    figures = pd.read_csv(tmp_path / "models.csv")
+    assert list(figures.groupby("kind", sort=False).size()) == [4, 4, 4]
+    assert figures["roc_auc"].between(0.5, 0.9).all()
+    balanced = figures[figures["class weights"] == "balanced"].groupby("calibrated")["brier"].mean()
+    assert balanced["yes"] < balanced["no"]  # the shift of the class frequencies is taken back
+    lines = first.splitlines()
+    assert len(lines) == 2 + 12
+    assert [line.split("|")[1:9] for line in capsys.readouterr().out.splitlines()] == [
+        line.split("|")[1:9] for line in lines
+    ]
+
+
 # ---- scale ----------------------------------------------------------------------------------------------------------
 
 
@@ -525,3 +551,48 @@ def test_the_chain_of_a_ledger_weighs_about_forty_bytes_an_entry(capsys: pytest.
     chains = [int(chain.replace(",", "")) for *_, chain in lines]
     for entries, chain in zip((4, 40, 400), chains, strict=True):
         assert 32 * entries < chain < 45 * entries
+
+
+@pytest.mark.nightly
+def test_the_benchmark_of_splits_keeps_its_bundles_and_scores_every_source(
+    table_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    splits = loaded("splits")
+    command = ["--quick", "--data", str(table_folder), "--keep", str(tmp_path / "kept")]
+    assert splits.main([*command, "--sources", *splits.SOURCES]) == 0
+    bundles = sorted((tmp_path / "kept" / "loans-2-iid-0").iterdir())
+    assert [b.name for b in bundles] == ["site_00.distill", "site_01.distill"]
+    digests = [b.read_bytes() for b in bundles]
+    assert splits.main([*command, "--sources", "pool", "--out", str(tmp_path / "out.csv")]) == 0
+    assert [b.read_bytes() for b in bundles] == digests
+    assert list(pd.read_csv(tmp_path / "out.csv")["source"]) == ["hub's pool"]
+    printed = capsys.readouterr().out
+    for source in ("union of samples", "hub's pool, its own size", "hub's model", "independent histograms"):
+        assert f"| loans 2-iid | {source} | 1 | 0." in printed
+
+
+def test_splits_are_told_apart_and_wrong_ones_refused() -> None:
+    splits = loaded("splits")
+    options = splits.parser().parse_args(["--splits", "5:iid", "10:0.3", "4:net income/debt"])
+    base = utility.Settings(epsilon=2.0, delta=1e-5)
+    told = [(s.label, s.settings(base)) for s in splits.splits_of("loans", options)]
+    assert [(label, s.clients, s.alpha, s.by) for label, s in told] == [
+        ("5-iid", 5, None, None),
+        ("10-0.3", 10, 0.3, None),
+        ("4-net_income_debt", 4, None, "net income/debt"),
+    ]
+    with pytest.raises(SystemExit, match="--splits iid: write INSTITUTIONS:HOW"):
+        splits.splits_of("loans", splits.parser().parse_args(["--splits", "iid"]))
+
+
+@pytest.mark.nightly
+def test_a_small_institution_is_fitted_with_and_without_a_prior(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "cycles.csv"
+    assert loaded("cycles").main(["--quick", "--out", str(out)]) == 0
+    results = pd.read_csv(out)
+    assert results["what"].tolist() == ["small alone", "small with prior"]
+    assert results[["auc", "head_auc"]].stack().between(0.3, 1).all()
+    assert results["tvd2"].between(0, 1).all()
+    assert "| small with prior | 1 |" in capsys.readouterr().out

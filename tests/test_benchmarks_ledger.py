@@ -29,6 +29,10 @@ def test_the_benchmark_of_large_ledgers_runs() -> None:
         ("crashes.py", ["uncommitted bundles", "unpaid reads", "corrupt ledgers", "next fits wrong", "left behind"]),
         ("crowd.py", ["overspent", "releases lost", "bundles lost", "wrong words", "left behind"]),
         ("tampering.py", ["read differently"]),
+        (
+            "hub_crashes.py",
+            ["half versions", "half models", "unregistered models", "not finished", "next runs wrong", "left behind"],
+        ),
     ],
 )
 def test_a_benchmark_of_the_ledger_runs_and_finds_nothing(script: str, figures: list[str]) -> None:

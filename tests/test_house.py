@@ -27,11 +27,16 @@ HUB_MAY_IMPORT = {
     "distill.figures",
     "distill.generator",
     "distill.generator_parts",
+    "distill.global_prior",  # what the hub writes and institutions read
+    "distill.global_term",
     "distill.grid",  # base grids, from the public schema alone
+    "distill.keys",  # the hub signs its global prior
+    "distill.layout",
     "distill.ledger.budget",  # whether a sum of budgets is within another
     "distill.levels",
     "distill.schema",
     "distill.simplex",
+    "distill.soft_head",
     "distill.sqlite_file",
     "distill.table_files",
     "distill.tables",

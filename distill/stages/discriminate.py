@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
 
+from distill.class_chances import log_normalise, match_prior
 from distill.dpsgd import Taps, clipped_gradient_sum, set_gradients
 from distill.layout import Layout
 from distill.plan import Plan
@@ -34,13 +35,20 @@ class Discriminator:
         critic: (width -> 64 -> 1) on one-hot rows, class included, scaled by 1 / sqrt(columns).
     """
 
-    def __init__(self, layout: Layout, counts: ClassCounts, plan: Plan, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        counts: ClassCounts,
+        plan: Plan,
+        generator: torch.Generator,
+        start: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> None:
         self.layout = layout
         self.head = nn.Linear(layout.feature_width, layout.classes)
         self.hidden, self.out = nn.Linear(layout.width, HIDDEN), nn.Linear(HIDDEN, 1)
         with torch.no_grad():
-            weight, bias = naive_bayes(counts)
-            self.head.weight.copy_(START * weight * len(layout.features) ** 0.5)
+            weight, bias = head_start(counts) if start is None else map(torch.from_numpy, start)
+            self.head.weight.copy_(weight * len(layout.features) ** 0.5)
             self.head.bias.copy_(bias)
             for layer in (self.hidden, self.out):
                 bound = layer.in_features**-0.5
@@ -129,6 +137,30 @@ def head_step(plan: Plan, rows: float) -> float:
     noise = event.cell_stddev / (plan.head_portion**0.5 * rows * event.sampling_rate)  # of one averaged gradient
     walk = noise * event.count**0.5 / (1 - HEAD_MOMENTUM)
     return float(min(HEAD_STEP, MAX_LOGIT_NOISE * plan.institutions**0.5 / walk))
+
+
+def head_start(counts: ClassCounts) -> tuple[Tensor, Tensor]:
+    """Where the class head starts on its own: at `START` of naive Bayes, for unscaled one-hot features."""
+    weight, bias = naive_bayes(counts)
+    return START * weight, bias
+
+
+def missed_counts(head: tuple[np.ndarray, np.ndarray], codes: np.ndarray, counts: ClassCounts) -> float:
+    """How far class counts are from what a head says of rows: mean squared difference a cell, in units of the noise.
+
+    Args:
+        head: Weight (classes, feature_width) and bias (classes,) for unscaled one-hot features; it may expect other class sizes.
+        codes: Feature codes of rows that stand for the table, (n, features) or wider.
+        counts: The class counts.
+    """
+    starts = np.cumsum([0, *(c.shape[1] for c in counts.by_column)])[:-1]
+    scores = head[1] + head[0].T[codes[:, : len(starts)] + starts].sum(axis=1)
+    chances = np.exp(match_prior(log_normalise(scores), counts.prior)) * (counts.total / len(codes))
+    missed = [
+        np.square(np.stack([np.bincount(codes[:, j], c, block.shape[1]) for c in chances.T]) - block).sum()
+        for j, block in enumerate(counts.by_column)
+    ]
+    return float(np.sum(missed) / (counts.stddev**2 * sum(block.size for block in counts.by_column)))
 
 
 def naive_bayes(counts: ClassCounts) -> tuple[Tensor, Tensor]:

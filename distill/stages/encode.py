@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.bins import ColumnBins
-from distill.denoise import shrink_classes, shrink_low_rank
+from distill.denoise import nearer, shrink_classes, shrink_low_rank, shrink_towards
+from distill.global_term import GlobalTerm, with_margins
 from distill.grid import ColumnGrid
 from distill.plan import Plan, ReleasePlan, bin_weight, binned_columns, measured_depth, target_bins
 from distill.private_table import LabelOf, PrivateTable, Rows
@@ -237,10 +238,16 @@ def _group_neighbours(masses: np.ndarray, target: float) -> np.ndarray:
     return bins
 
 
-def count_classes(table: PrivateTable, plan: Plan, bins: list[ColumnBins], target: int) -> ClassCounts:
+def count_classes(
+    table: PrivateTable, plan: Plan, bins: list[ColumnBins], target: int, term: GlobalTerm | None = None
+) -> ClassCounts:
     """Release the counts per (class, column, bin) and reconcile the columns' views of the class sizes.
 
-    `target` is the position of the classes; one past the last column: there is one class.
+    Args:
+        table, plan: The rows and what was planned (event `encode.classes`).
+        bins: Coarse bins of every column of the table.
+        target: Position of the classes; one past the last column: there is one class.
+        term: What the hub's joint model says of these counts, if there is one.
     """
     event = plan.event("encode.classes")
     columns = [i for i in range(len(bins)) if i != target]
@@ -254,10 +261,31 @@ def count_classes(table: PrivateTable, plan: Plan, bins: list[ColumnBins], targe
     totals = np.maximum(totals, 1.0)
     fitted = [np.stack([project_to_simplex(row, total) for row, total in zip(r, totals, strict=True)]) for r in raw]
     denoise = _shrink_ranges if table.schema.task == "number" else shrink_classes
-    return ClassCounts(totals, [denoise(f, event.cell_stddev) for f in fitted], event.cell_stddev)
+    if term is None:
+        return ClassCounts(totals, [denoise(f, event.cell_stddev) for f in fitted], event.cell_stddev)
+    by_column = []
+    for j, block in enumerate(fitted):
+        guess, shift = _guess(term.class_guess(j, totals), block, event.cell_stddev)
+        by_column.append(_with_sums(denoise(block, event.cell_stddev, guess) + shift, totals))
+    return ClassCounts(totals, by_column, event.cell_stddev)
 
 
-def _shrink_ranges(block: np.ndarray, stddev: float) -> np.ndarray:
+def _guess(expected: np.ndarray, block: np.ndarray, stddev: float) -> tuple[np.ndarray, np.ndarray]:
+    """What counts (classes, bins) are shrunk towards: what the hub expects of them or independence, whichever is nearer.
+
+    Returns:
+        The guess at the block's own class sizes and bin sums, and what it changes by where the bin sums themselves are moved
+        towards the hub's, as far as their noise goes.
+    """
+    sums, own = block.sum(axis=1), np.maximum(block.sum(axis=0), 1e-9)
+    moved = np.maximum(shrink_towards(own, expected.sum(axis=0), len(sums) * stddev**2), 1e-9)
+    hub, independent = with_margins(expected, sums, own), np.outer(sums / sums.sum(), own)
+    if nearer(block, hub, independent) is hub:
+        return hub, with_margins(expected, sums, moved) - hub
+    return independent, np.outer(sums / sums.sum(), moved) - independent
+
+
+def _shrink_ranges(block: np.ndarray, stddev: float, guess: np.ndarray | None = None) -> np.ndarray:
     """Denoise counts of shape (classes, bins) whose classes are ranges of a number; each class keeps its sum.
 
     What neighbouring ranges say differs little, so what a block adds to independence is of low rank. On the table of
@@ -265,8 +293,14 @@ def _shrink_ranges(block: np.ndarray, stddev: float) -> np.ndarray:
     .54 to .56 at 20,000 and 8, and stayed at .57 at 20,000 and 12, against one factor for the whole block.
     """
     sums = block.sum(axis=1)
-    shrunk = np.maximum(shrink_low_rank(block, np.outer(sums / sums.sum(), block.sum(axis=0)), stddev), 0.0)
-    return np.asarray(shrunk * (sums / np.maximum(shrunk.sum(axis=1), 1e-9))[:, None])
+    guess = np.outer(sums / sums.sum(), block.sum(axis=0)) if guess is None else guess
+    return _with_sums(shrink_low_rank(block, guess, stddev), sums)
+
+
+def _with_sums(block: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """Nonnegative counts (classes, bins) whose classes have these sums."""
+    positive = np.maximum(block, 0.0)
+    return np.asarray(positive * (sums / np.maximum(positive.sum(axis=1), 1e-9))[:, None])
 
 
 def _label_of_class(column: int, n_bins: int, target: int) -> LabelOf:

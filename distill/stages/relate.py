@@ -14,13 +14,19 @@ import numpy as np
 
 from distill.bins import ColumnBins
 from distill.denoise import denoise_pairs
+from distill.global_term import GlobalTerm
 from distill.plan import SCOUT_BINS, Plan
 from distill.private_table import LabelOf, PrivateTable, Rows
 from distill.statistics import ClassCounts, PairCounts
 
 
 def count_pairs(
-    table: PrivateTable, plan: Plan, bins: list[ColumnBins], features: list[int], counts: ClassCounts
+    table: PrivateTable,
+    plan: Plan,
+    bins: list[ColumnBins],
+    features: list[int],
+    counts: ClassCounts,
+    term: GlobalTerm | None = None,
 ) -> PairCounts:
     """Release the co-occurrence of pairs of features and denoise it.
 
@@ -29,6 +35,8 @@ def count_pairs(
         bins: Coarse bins of every column of the table.
         features: Positions of the features among the table's columns.
         counts: One-way counts, towards whose independence the blocks are shrunk.
+        term: What the hub's joint model says of these pairs, if there is one: a block is shrunk towards that, at the one-way
+            counts of this institution, where it is the nearer guess.
     """
     pairs = list(combinations(range(len(features)), 2))
     if plan.has("relate.scout"):
@@ -42,7 +50,8 @@ def count_pairs(
         event.name, labels, [widths[i] * widths[j] for i, j in pairs], [event.cell_stddev] * len(pairs)
     )
     blocks = [r.reshape(widths[i], widths[j]) / counts.total for (i, j), r in zip(pairs, released, strict=True)]
-    return denoise_pairs(pairs, blocks, counts.shares, event.cell_stddev / counts.total)
+    guesses = None if term is None else [term.pair_guess(i, j, counts.shares) for i, j in pairs]
+    return denoise_pairs(pairs, blocks, counts.shares, event.cell_stddev / counts.total, guesses=guesses)
 
 
 def _label_of_pair(first: int, second: int, width: int) -> LabelOf:

@@ -19,6 +19,7 @@ import numpy as np
 from distill import check, durable
 from distill.errors import ConfigError
 from distill.levels import Level
+from server_train.card import versions
 from server_train.comparison import references, write
 from server_train.comparison.baselines import Baseline, Conditions
 from server_train.comparison.data import Dealt, Source, deal, read_tables
@@ -33,7 +34,6 @@ from server_train.comparison.scaling import Prepared, prepare
 from server_train.features import class_codes
 from server_train.federated.clock import Clock, measure_seconds_per_row
 from server_train.federated.mlp import Mlp
-from server_train.hub import versions
 from server_train.training import TrainingSettings
 
 Progress = Callable[[str, int, int], None]  # part, steps done, steps in all

@@ -23,6 +23,7 @@ from distill import check, durable
 from distill.errors import ConfigError, DataError
 from distill.schema import Schema, load_schema
 from distill.tables import read_table
+from server_train.card import versions
 from server_train.evaluation import evaluate_scores
 from server_train.features import Encoder, class_codes
 from server_train.federated import engine
@@ -45,8 +46,7 @@ from server_train.federated.sketches import (
 from server_train.federated.strategy import Strategy
 from server_train.federated.wall_clock import WallClock
 from server_train.federated.wire import CountingProxy, Counts
-from server_train.hub import versions
-from server_train.model import Model, ModelCard, network_for, save_model
+from server_train.model import Model, ModelCard, NetworkScorer, network_for, save_model
 
 ROUNDS, RECORD = "rounds.csv", "federated.json"
 SCALINGS = ("bounds", "sketch")
@@ -259,7 +259,7 @@ def _write_model(service: Service, record: list[engine.Round], encoder: Encoder,
         rehearsal=True,  # nothing bounds what these weights tell of a row
     )
     with durable.wrapped("write the model into", service.out, ConfigError):
-        save_model(Model(card, encoder, network.eval()), service.out)
+        save_model(Model(card, NetworkScorer(encoder, network.eval())), service.out)
 
 
 def _write_record(service: Service, served: Served) -> None:

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -67,19 +66,19 @@ def files(tmp_path: Path) -> dict[str, Path]:
 # ---- speed and help -------------------------------------------------------------------------------------------------
 
 
-def test_the_command_line_imports_no_heavy_library() -> None:
-    code = f"import sys, cli.app; print([m for m in {HEAVY} if m in sys.modules])"
+@pytest.mark.parametrize("words", [[], ["fit"], ["ledger"], ["train-global"], ["evaluate"]])
+def test_help_imports_no_heavy_library(words: list[str]) -> None:
+    code = f"""
+import sys
+from cli.app import main
+sys.argv = ["distill", *{words}, "--help"]
+try:
+    main()
+finally:
+    print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr)
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-def test_help_answers_in_under_half_a_second() -> None:
-    def seconds() -> float:
-        start = time.perf_counter()
-        assert shell("--help", capture_output=True).returncode == 0
-        return time.perf_counter() - start
-
-    assert min(seconds() for _ in range(5)) < 0.5  # the fastest of five: other work may share the machine
+    assert done.stderr.strip() == "[]"
 
 
 def test_help_names_every_command_and_each_has_its_own() -> None:

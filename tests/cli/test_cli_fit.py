@@ -2,9 +2,6 @@
 
 import io
 import json
-import subprocess
-import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -300,23 +297,6 @@ def test_the_budget_table_names_every_mechanism_with_its_figures(plan, width):
     assert sum(shares) == pytest.approx(100, abs=0.5)
     assert f"jointly: epsilon {plan.joint_epsilon:.4f} at delta 1e-05" in flat(text)
     assert "add or remove one unit" in flat(text)
-
-
-# ---- speed ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("words", [["--help"], ["fit", "--help"], ["ledger", "--help"]])
-def test_help_costs_little_more_than_python_and_typer_themselves(words):
-    """Half a second, or on a busy machine five times what importing typer takes, side by side."""
-
-    def seconds(code: str, *arguments: str) -> float:
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
-        return time.perf_counter() - start
-
-    pairs = [(seconds("from cli.app import main; main()", *words), seconds("import typer")) for _ in range(3)]
-
-    assert min(h for h, _ in pairs) < max(0.5, 5 * min(b for _, b in pairs))
 
 
 def test_plan_says_why_for_every_choice(project):

@@ -8,6 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from cli import models
 from cli.evaluate import evaluate
 from cli.predict import predict
 from cli.train_global import train_global
@@ -28,6 +29,7 @@ app = typer.Typer()
 app.command("train-global")(train_global)
 app.command()(evaluate)
 app.command()(predict)
+app.add_typer(models.app, name="models")
 
 
 def schema(classes, top=100):
@@ -81,6 +83,12 @@ class SampleGenerator:
 
     def class_log_probabilities(self, frame):
         return np.log(self.counts / self.counts.sum(axis=1, keepdims=True))[self._cells(frame)]
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    """Where commands keep what they remember if nobody names a project."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -245,3 +253,123 @@ def test_data_that_does_not_fit_the_model_is_refused(make_bundle, tmp_path):
     table(50).drop(columns="amount").to_csv(data, index=False)
     assert "amount" in refusal("predict", model, data, "-o", scores)
     assert not scores.exists()
+
+
+@pytest.fixture
+def two_versions(make_bundle, tmp_path):
+    """A registry in the project's folder with two versions of one bundle's model."""
+    bundle = make_bundle("north")
+    for number, rows in enumerate((300, 400), start=1):
+        assert result_of("train-global", ANYONE, bundle, "--rows", rows)["version"] == number
+    return bundle
+
+
+def test_every_run_is_a_version_that_is_listed_shown_and_compared(two_versions, tmp_path):
+    listed = result_of("models", "list")["versions"]
+    assert [(v["number"], v["schema"], v["rows"], v["current"]) for v in listed] == [
+        (1, "claims", 300, False),
+        (2, "claims", 400, False),
+    ]
+    assert listed[0]["institutions"] == ["north"]
+    assert listed[0]["epsilon"] == {"disjoint": 2, "overlapping": 2}
+    assert 0.5 < listed[0]["metric"]["roc_auc"] < 1
+    shown = result_of("models", "show", 2)
+    assert shown["digest"] == listed[1]["digest"]
+    assert shown["record"]["recipe"]["rows"] == 400
+    assert shown["reproduce"] == "distill models reproduce 2 north.distill"
+    assert result_of("models", "diff", 1, 2)["settings"] == {"rows": [300, 400]}
+    verified = result_of("models", "verify", "--registry", tmp_path / "models.db")
+    assert (verified["versions"], verified["newest_digest"]) == (2, listed[1]["digest"])
+
+
+def test_people_see_versions_and_what_differs(two_versions):
+    result_of("models", "promote", 2, "--reason", "better")
+    for words, expected in {
+        ("list",): ("claims", "* current", "400"),
+        ("show", 2): ("version 2, current", "to make it again: distill models reproduce 2 north.distill", "better"),
+        ("diff", 1, 2): ("rows", "300", "400", "roc_auc"),
+        ("diff", 1, 1): ("are the same",),
+        ("verify",): ("all is as it was recorded, 2 version(s)",),
+    }.items():
+        ran = run("models", *words)
+        assert ran.exit_code == 0, ran.stderr
+        for text in expected:
+            assert text in ran.stdout, (words, text)
+
+
+def test_the_registry_gives_its_current_model_or_the_one_that_is_named(two_versions, tmp_path):
+    table(50).to_csv(tmp_path / "new.csv", index=False)
+
+    def scores(model):
+        result_of("predict", model, tmp_path / "new.csv", "-o", tmp_path / "scores.csv")
+        return (tmp_path / "scores.csv").read_bytes()
+
+    assert "no version is promoted yet" in refusal("predict", "models.db", "new.csv", "-o", "s.csv")
+    assert result_of("models", "promote", 1)["version"] == 1
+    result_of("models", "export", 1, "--out", tmp_path / "one")
+    assert scores("models.db") == scores("models.db@1") == scores(tmp_path / "one")
+    assert scores("models.db@2") == scores(tmp_path / "global-model") != scores("models.db")
+    result_of("models", "promote", 2)
+    assert scores("models.db") == scores("models.db@2")
+    assert result_of("models", "rollback", "--reason", "worse")["version"] == 1
+    assert result_of("evaluate", "models.db", "new.csv") == result_of("evaluate", "models.db@1", "new.csv")
+    assert "nothing was promoted before version 1" in refusal("models", "rollback")
+    assert [m["action"] for m in result_of("models", "show", 1)["marks"]] == ["promote", "rollback"]
+
+
+def test_a_version_is_made_again_and_a_change_is_an_exit_code(two_versions, tmp_path, monkeypatch):
+    made = result_of("models", "reproduce", 1, tmp_path, "--out", tmp_path / "again")
+    assert made == {"version": 1, "reproduced": True, "same": ["model.safetensors"], "different": [], "software": {}}
+    assert len(result_of("models", "list")["versions"]) == 2
+    result_of("models", "export", 1, "--out", tmp_path / "one")
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "again")]
+    assert weights[0] == weights[1]
+    monkeypatch.setattr(
+        "server_train.training.TrainingSettings.epochs", lambda *_: 2
+    )  # another version of the software
+    ran = run("models", "reproduce", 1, tmp_path)
+    assert ran.exit_code == 2
+    assert "NOT the same as version 1: model.safetensors" in ran.stdout
+
+
+def test_wrong_numbers_and_a_missing_registry_are_told(two_versions, tmp_path):
+    for words in (
+        ("show", 3),
+        ("diff", 1, 3),
+        ("promote", 3),
+        ("export", 3, "--out", "x"),
+        ("reproduce", 3, two_versions),
+    ):
+        assert "no version 3; the registry holds versions 1 to 2" in refusal("models", *words)
+    assert "no registry of models at" in refusal("models", "list", "--registry", tmp_path / "none.db")
+    assert "needs 1 bundle(s) that are not there" in refusal("models", "reproduce", 1, tmp_path / "models.db")
+    assert run("models", "show", "one").exit_code == 2
+    assert run("models", "show", 0).exit_code == 2
+
+
+@pytest.mark.parametrize("of", [BINARY, TERNARY], ids=["two classes", "three classes"])
+@pytest.mark.parametrize("kind", ["mlp", "logistic", "boosting"])
+def test_every_kind_is_predicted_from_its_folder_and_from_onnx_alike(make_bundle, tmp_path, kind, of):
+    bundles = [make_bundle("alder", of, seed=1, rows=600), make_bundle("birch", of, seed=2, rows=600)]
+    model = tmp_path / "model"
+    asked = ["--out", model, "--rows", 1000, "--model", kind, "--onnx", "--class-weights", "balanced"]
+    assert result_of("train-global", *bundles, ANYONE, *asked)["kind"] == kind
+    table(200, of, seed=9).drop(columns="fraud").to_csv(tmp_path / "rows.csv", index=False)
+    alone = tmp_path / "elsewhere.onnx"
+    alone.write_bytes((model / "model.onnx").read_bytes())
+    for name, place in [("folder.csv", model), ("onnx.parquet", alone)]:
+        result_of("predict", place, tmp_path / "rows.csv", "-o", tmp_path / name)
+    from_folder, from_onnx = pd.read_csv(tmp_path / "folder.csv"), pd.read_parquet(tmp_path / "onnx.parquet")
+    assert list(from_folder) == list(from_onnx)
+    assert from_onnx.to_numpy() == pytest.approx(from_folder.to_numpy(), abs=1e-5)
+    table(200, of, seed=9).to_csv(tmp_path / "real.csv", index=False)
+    figures = [result_of("evaluate", place, tmp_path / "real.csv")["roc_auc"] for place in (model, alone)]
+    assert figures[0] == pytest.approx(figures[1], abs=1e-6)
+
+
+def test_class_weights_that_do_not_fit_are_refused(make_bundle, tmp_path):
+    bundle, out = make_bundle("alder", rows=600), tmp_path / "model"
+    said = refusal("train-global", bundle, ANYONE, "--out", out, "--rows", 500, "--class-weights", "maybe=2")
+    assert "'maybe' is no class of 'fraud'; it has 0, 1" in said
+    assert "write none, balanced" in refusal("train-global", bundle, ANYONE, "--out", out, "--class-weights", "x=")
+    assert not out.exists()

@@ -263,3 +263,27 @@ def test_init_and_schema_check_say_what_is_predicted(tmp_path):
         said = distill("init", tmp_path / name, "--data", data, "--schema", path).stdout
         assert words in said
         assert result_of("plan", "--schema", path, "--epsilon", EPSILON, "--delta", DELTA)["joint_epsilon"] <= EPSILON
+
+
+@pytest.mark.parametrize("schema", [NUMBER, NONE, RARE], ids=["a number", "no target", "three classes"])
+def test_a_next_cycle_serves_every_kind_of_task(schema, tmp_path, quick):
+    """A rehearsal, the hub's prior of it, and a rehearsal with that: the same is read, and something else comes out."""
+    assert distill("keys", "new", "--key", tmp_path / "hub.pem").exit_code == 0
+    bank = make_bank(tmp_path / "bank", table(schema, ROWS, 0), schema=schema)
+    assert bank.fit("--rehearsal", 1).exit_code == 0
+    first = bank.bundle
+    words = ("--allow-rehearsal", "--allow-unknown-signers", "--rows", 500, "--export-pool", tmp_path / "pool.csv")
+    prior = ("--global-prior", tmp_path / "hub.prior")
+    said = result_of(
+        "train-global", bank.project.out, "--out", tmp_path / "m", *words, *prior, "--key", tmp_path / "hub.pem"
+    )
+    assert said["global_prior"] == str(tmp_path / "hub.prior")
+    ran = bank.fit("--rehearsal", 1, "--overwrite", *prior, "--hub-key", tmp_path / "hub.pub")
+    assert ran.exit_code == 0, ran.output
+    second = bank.bundle
+    assert second.manifest.privacy.events == first.manifest.privacy.events
+    counts = [b.tensors["statistics"]["class_counts"] for b in (first, second)]
+    assert counts[0].shape == counts[1].shape
+    assert (counts[0] != counts[1]).any()
+    rows = generator_of(second).draw(500, np.random.default_rng(0))
+    assert list(rows.columns) == [c["name"] for c in schema["columns"]]

@@ -8,7 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
+from distill import generator_parts as generators
 from distill.schema import Schema
+from server_train import intake
 from server_train.features import class_codes
 
 BINARY = Schema.model_validate(
@@ -129,6 +131,7 @@ def fake_bundle(
         "level": "default",
         "derived_from": None,
         "privacy": SimpleNamespace(epsilon=2.0, delta=1e-5, unit="row", relation="add or remove one unit"),
+        "generator": {},
         "public_key": ("a" if name < "m" else "b") * 64,
         "ledger": SimpleNamespace(head="c" * 64, entries=[]),
     }
@@ -139,3 +142,25 @@ def fake_bundle(
     return SimpleNamespace(
         manifest=manifest, proven=proven, schema=schema, samples=frame, path=path, digest=digest, size=1234
     )
+
+
+def put_bundles(monkeypatch, tmp_path: Path, schema: Schema) -> Path:
+    """A folder with three institutions' bundles: a large one, a skewed one, and one with a single class."""
+    tables = {
+        "Alder Bank": table(5000, schema, 1),
+        "Birch <b>& Sons</b>": skewed(table(3000, schema, 2), schema, 0.3),
+        "Cedar $x$": skewed(table(1000, schema, 3), schema, 0.0),
+    }
+    found = {}
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i, (name, frame) in enumerate(tables.items()):
+        path = folder / f"{i}.distill"
+        path.touch()
+        bundle = fake_bundle(name, schema, frame, dataset=f"{i}" * 32)
+        bundle.path = path
+        bundle.manifest.privacy.epsilon = 1.0 + i
+        found[path.name] = bundle
+    monkeypatch.setattr(intake, "read_bundle", lambda path: found[path.name])
+    monkeypatch.setattr(generators, "generator_of", lambda b: TableGenerator(b.schema, b.samples), raising=False)
+    return folder

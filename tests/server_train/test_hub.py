@@ -1,21 +1,26 @@
 import functools
 import json
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from hub_fakes import BINARY, TERNARY, TableGenerator, class_chances, fake_bundle, skewed, table
+from hub_fakes import BINARY, TERNARY, class_chances, put_bundles, table
 
-from distill import generator_parts as generators
 from distill.errors import BundleMismatchError, ConfigError, DataError
 from distill.tables import read_table
+from server_train import __main__ as command
 from server_train import hub, intake
+from server_train.boosting import BoostingSettings
+from server_train.card import SHIFTED
 from server_train.evaluation import evaluate_scores
 from server_train.features import class_codes
+from server_train.kinds import ModelChoice
 from server_train.model import load_model
 from server_train.training import TrainingSettings
 
 QUICK = TrainingSettings(steps=150)
+BOOSTED = ModelChoice(kind="boosting", boosting=BoostingSettings(iterations=40))
 train_global = functools.partial(hub.train_global, allow_unknown_signers=True)
 
 
@@ -23,27 +28,6 @@ train_global = functools.partial(hub.train_global, allow_unknown_signers=True)
 def bundles(monkeypatch, tmp_path):
     """A folder with three institutions' bundles: a large one, a skewed one, and one with a single class."""
     return put_bundles(monkeypatch, tmp_path, BINARY)
-
-
-def put_bundles(monkeypatch, tmp_path, schema):
-    tables = {
-        "Alder Bank": table(5000, schema, 1),
-        "Birch <b>& Sons</b>": skewed(table(3000, schema, 2), schema, 0.3),
-        "Cedar $x$": skewed(table(1000, schema, 3), schema, 0.0),
-    }
-    found = {}
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for i, (name, frame) in enumerate(tables.items()):
-        path = folder / f"{i}.distill"
-        path.touch()
-        bundle = fake_bundle(name, schema, frame, dataset=f"{i}" * 32)
-        bundle.path = path
-        bundle.manifest.privacy.epsilon = 1.0 + i
-        found[path.name] = bundle
-    monkeypatch.setattr(intake, "read_bundle", lambda path: found[path.name])
-    monkeypatch.setattr(generators, "generator_of", lambda b: TableGenerator(b.schema, b.samples), raising=False)
-    return folder
 
 
 def test_bundles_become_a_model_a_card_and_a_report(bundles, tmp_path):
@@ -160,7 +144,7 @@ def test_a_new_model_replaces_the_old_one_and_leaves_other_files_alone(bundles, 
     assert (out / "mine.txt").read_text() == "keep"
 
 
-@pytest.mark.parametrize("step", ["draw_pool", "train", "save_model", "render_report"])
+@pytest.mark.parametrize("step", ["draw_pool", "fit_model", "save_model", "render_report"])
 def test_a_failure_at_any_step_leaves_nothing_new_and_the_old_model_whole(bundles, tmp_path, monkeypatch, step):
     out = tmp_path / "model"
     old = train_global([bundles], out=out, rows=500, settings=QUICK).card
@@ -196,3 +180,103 @@ def test_targets_that_cannot_be_written_are_refused_before_any_work(tmp_path):
         train_global([tmp_path], out=tmp_path / "m", export_pool=tmp_path / "nowhere" / "pool.csv")
     with pytest.raises(ConfigError, match="rows must be at most"):
         train_global([tmp_path], out=tmp_path / "m", rows=10**9)
+
+
+@pytest.mark.parametrize("kind", ["logistic", "boosting"])
+def test_other_kinds_take_the_same_way_from_bundles_to_report(bundles, tmp_path, kind):
+    steps = []
+    result = train_global(
+        [bundles],
+        out=tmp_path / "model",
+        rows=4000,
+        settings=QUICK,
+        choice=BOOSTED if kind == "boosting" else ModelChoice(kind="logistic"),
+        progress=lambda stage, done, total: steps.append((stage, done <= total)),
+    )
+    assert all(within for _, within in steps)
+    loaded, rows = load_model(tmp_path / "model"), table(3000, BINARY, 50)
+    labels = class_codes(BINARY, rows)
+    truth = evaluate_scores(labels, class_chances(rows, 2), BINARY.classes).roc_auc
+    assert evaluate_scores(labels, loaded.predict(rows), BINARY.classes).roc_auc > truth - 0.02
+    assert loaded.card.kind == kind
+    assert loaded.card.training["settings"]["seed"] == 0
+    assert json.loads(json.dumps(result.as_dict(), allow_nan=False))["kind"] == kind
+    report = (result.folder / "report.html").read_text()
+    assert ("model of boosted trees" if kind == "boosting" else "logistic regression") in report
+
+
+def test_onnx_is_written_when_asked_for_and_never_left_from_an_earlier_model(bundles, tmp_path):
+    out, rows = tmp_path / "model", table(300, BINARY, 50)
+    train_global([bundles], out=out, rows=900, settings=QUICK, choice=BOOSTED, onnx=True)
+    assert load_model(out / "model.onnx").predict(rows) == pytest.approx(load_model(out).predict(rows), abs=1e-5)
+    train_global([bundles], out=out, rows=900, settings=QUICK, onnx=True)
+    assert load_model(out / "model.onnx").card == load_model(out).card
+    train_global([bundles], out=out, rows=900, settings=QUICK)
+    assert not (out / "model.onnx").exists()
+
+
+def test_without_its_packages_onnx_is_refused_before_any_work(bundles, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.setattr(hub, "receive", lambda *_, **__: pytest.fail("bundles were read"))
+    with pytest.raises(ConfigError, match="two more packages"):
+        train_global([bundles], out=tmp_path / "model", rows=900, onnx=True)
+
+
+def test_scores_that_are_no_probabilities_are_said_to_be_none(bundles, tmp_path):
+    weighted = ModelChoice(class_weights={"1": 5.0}, calibrate=False)
+    card = train_global([bundles], out=tmp_path / "raw", rows=900, settings=QUICK, choice=weighted).card
+    assert SHIFTED in card.training["notes"]
+    assert card.training["class_weights"][1] / card.training["class_weights"][0] == pytest.approx(5.0)
+    assert card.calibration is None
+    calibrated = ModelChoice(class_weights={"1": 5.0})
+    card = train_global([bundles], out=tmp_path / "calibrated", rows=900, settings=QUICK, choice=calibrated).card
+    assert SHIFTED not in card.training["notes"]
+    assert card.calibration.offsets[1] - card.calibration.offsets[0] < -1.0  # log 5 taken back
+
+
+def test_a_pool_larger_than_memory_is_trained_on_from_disk(bundles, tmp_path, monkeypatch):
+    """The same model card as from memory, but for what the way there shows: times, weights, losses, and which rows are held out."""
+    memory = train_global([bundles], out=tmp_path / "memory", rows=3000, settings=QUICK).card
+    monkeypatch.setattr(hub, "IN_MEMORY", 2999)
+    pool = tmp_path / "pool.parquet"
+    result = train_global([bundles], out=tmp_path / "disk", rows=3000, settings=QUICK, export_pool=pool)
+    assert result.card.institutions == memory.institutions
+    assert result.card.training["class_prior"] == memory.training["class_prior"]
+    assert result.card.training["notes"] == memory.training["notes"]
+    for name in ("rows", "held_out_rows", "inputs", "parameters"):
+        assert result.card.training[name] == memory.training[name]
+    rows = table(3000, BINARY, 50)
+    aucs = [
+        evaluate_scores(class_codes(BINARY, rows), load_model(tmp_path / name).predict(rows), BINARY.classes).roc_auc
+        for name in ("memory", "disk")
+    ]
+    assert aucs[0] == pytest.approx(aucs[1], abs=0.01)
+    assert len(read_table(pool, BINARY, role="evaluate")) == 3000
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["disk", "in", "memory", "pool.parquet"]
+
+
+def test_a_prepared_pool_holds_all_that_a_model_needs_and_nothing_is_trained(bundles, tmp_path):
+    result = train_global(
+        [bundles], out=tmp_path / "model", rows=3000, settings=QUICK, prepare=tmp_path / "pool.parquet"
+    )
+    assert result.as_dict()["model"] is None
+    assert "no model was trained" in result.notes[0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "pool.parquet"]
+    assert command.main(["--pool", str(tmp_path / "pool.parquet"), "--out", str(tmp_path / "model"), "--json"]) == 0
+    trained = load_model(tmp_path / "model").card
+    memory = train_global([bundles], out=tmp_path / "memory", rows=3000, settings=QUICK).card
+    assert (trained.institutions, trained.privacy) == (memory.institutions, memory.privacy)
+    assert trained.training["notes"] == memory.training["notes"]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"prepare": "pool.csv"}, "name a .parquet file"),
+        ({"prepare": "nowhere/pool.parquet"}, "name a .parquet file in a folder that exists"),
+        ({"prepare": "pool.parquet", "export_pool": "rows.csv"}, "ask for one of them"),
+    ],
+)
+def test_a_pool_that_cannot_be_prepared_is_refused_before_any_work(tmp_path, more, words):
+    with pytest.raises(ConfigError, match=words):
+        train_global([tmp_path], out=tmp_path / "m", **{name: tmp_path / place for name, place in more.items()})

@@ -6,7 +6,7 @@ import pytest
 from hub_fakes import BINARY, TERNARY, class_chances, table
 
 from distill.errors import DataError, ModelError
-from server_train.model import CARD, WEIGHTS, Model, ModelCard, load_model, save_model
+from server_train.model import CARD, WEIGHTS, Model, ModelCard, NetworkScorer, load_model, save_model
 from server_train.training import TrainingSettings, train
 
 
@@ -23,7 +23,7 @@ def trained_model(schema):
         hidden=settings.hidden,
         training={},
     )
-    return Model(card, trained.encoder, trained.network)
+    return Model(card, NetworkScorer(trained.encoder, trained.network))
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +119,21 @@ def test_weights_that_are_no_tensors_are_refused_even_with_the_right_digest(fold
     edit(folder, weights_sha256=hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest())
     with pytest.raises(ModelError, match="do not fit together"):
         load_model(folder)
+
+
+def test_a_model_of_the_first_format_is_still_read(model, folder):
+    """It had networks alone, and no word of a kind."""
+    import hashlib
+
+    from safetensors.torch import save
+
+    (folder / WEIGHTS).write_bytes(save(dict(model.scorer.network.state_dict())))
+    card = json.loads((folder / CARD).read_text())
+    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    del card["kind"], card["calibration"]
+    (folder / CARD).write_text(json.dumps({**card, "format_version": 1, "weights_sha256": digest}))
+    rows = table(100, BINARY, 9)
+    assert (load_model(folder).predict(rows) == model.predict(rows)).all()
 
 
 def test_a_model_is_a_value(model):

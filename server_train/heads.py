@@ -1,0 +1,177 @@
+"""All institutions' class heads as one labeller of rows.
+
+Institution i has learnt its class head p_i(y | x) where classes have its own frequencies pi_i. The evidence
+log p_i(y | x) - log pi_i(y) is free of those frequencies; evidence of all heads is averaged by information (see `contribution`), the
+global frequencies pi are put back, the result is corrected towards what institutions say of their own rows (see
+`union_head`), and an intercept makes the mean label frequency equal pi.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from distill.class_chances import log_normalise, match_prior, prior_shift
+from distill.schema import Schema
+from server_train.contribution import Contribution, global_prior, pseudo_inverse, smoothed_prior
+from server_train.generators import Generator, head_logs
+from server_train.union_head import FIT_ROWS, Cells, Correct, find_cells, fit_correction
+
+EVIDENCE_LIMIT = 10.0  # natural-log units; what one head may say about one class of one row
+LOWEST_LOG = -30.0
+CHUNK = 50_000  # rows that are labelled at once
+
+
+def heads_connect(members: Sequence[Contribution]) -> bool:
+    """Whether the heads together inform about every contrast between classes that occur."""
+    present = np.flatnonzero(global_prior(members) > 0)
+    total = np.sum([m.matrix for m in members], axis=0)[np.ix_(present, present)]
+    scale = np.abs(total).max(initial=0.0)
+    return bool(scale > 0 and np.linalg.matrix_rank(total / scale, tol=1e-9, hermitian=True) >= len(present) - 1)
+
+
+def combine_heads(
+    log_probabilities: Sequence[np.ndarray], members: Sequence[Contribution], *, prior: np.ndarray
+) -> np.ndarray:
+    """One class head for all institutions together, at the class frequencies `prior`.
+
+    Each head's evidence e_i = log p_i(y | x) - log pi_i(y) is averaged by information,
+    e = (sum_i L_i)^+ sum_i L_i e_i, and the result is log-normalised log prior(y) + e. For two classes this is the
+    average of prior-free log-odds weighted by n_i p_i (1 - p_i). A class that an institution lacks has no weight there,
+    so others' evidence on it stands alone.
+
+    Args:
+        log_probabilities: Of each head on the same rows, shape (rows, classes) each.
+        members: The weights, in the same order.
+        prior: Class frequencies of the result, above zero, shape (classes,).
+
+    Returns:
+        Log-probabilities, shape (rows, classes).
+    """
+    matrices = [m.matrix for m in members]
+    weighted = [
+        evidence(logs, m.counted_rows, np.asarray(m.class_prior)) @ matrix
+        for logs, m, matrix in zip(log_probabilities, members, matrices, strict=True)
+    ]
+    together = np.sum(weighted, axis=0) @ pseudo_inverse(np.sum(matrices, axis=0))
+    return log_normalise(np.log(prior) + together)
+
+
+def evidence(logs: np.ndarray, rows: float, class_prior: np.ndarray) -> np.ndarray:
+    """What a head says beyond its institution's class frequencies, limited on both sides; (rows, classes)."""
+    own = np.log(smoothed_prior(rows, class_prior))
+    return np.asarray(np.clip(np.maximum(logs, LOWEST_LOG) - own, -EVIDENCE_LIMIT, EVIDENCE_LIMIT))
+
+
+@dataclass(frozen=True)
+class Labeller:
+    """One class head for all rows: all institutions' heads, the correction of their union, and an intercept.
+
+    Attributes:
+        generators: Those whose class head is used, by name.
+        members: Their weights, in the same order.
+        prior: Class frequencies that the heads are put on.
+        cells: Of the rows, for `correct`.
+        correct: See `union_head`; None: it did not hold on rows that were held out.
+        shift: Of each class: makes the mean label frequency of the rows it was fitted to the global one.
+    """
+
+    generators: Sequence[tuple[str, Generator]]
+    members: Sequence[Contribution]
+    prior: np.ndarray
+    cells: Cells
+    correct: Correct | None
+    shift: np.ndarray
+
+    def probabilities(self, frame: pd.DataFrame, logs: np.ndarray | None = None) -> np.ndarray:
+        """Class probabilities of any rows, (rows, classes); `logs`: the corrected word of the heads, if known."""
+        if logs is None:
+            logs = _together(frame, self.generators, self.members, self.prior)
+            logs = _corrected(logs, frame, self.cells, self.correct)
+        return np.asarray(np.exp(log_normalise(logs + self.shift)))
+
+
+def fit_labeller(
+    schema: Schema,
+    frame: pd.DataFrame,
+    origin: np.ndarray,
+    generators: Sequence[tuple[str, Generator]],
+    members: Sequence[Contribution],
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Labeller, np.ndarray]:
+    """A labeller whose correction is fitted to the first `FIT_ROWS` rows and whose intercept to all, and its `logs` of them.
+
+    Args:
+        schema: Shared by all institutions.
+        frame: Drawn rows in random order.
+        origin: Institution of each row.
+        generators, members: Of all institutions, in the same order.
+        progress: Called with (rows labelled so far, rows) now and then.
+    """
+    total = sum(m.weight * m.counted_rows for m in members)
+    prior = smoothed_prior(total, global_prior(members))
+    used = [(g, m) for g, m in zip(generators, members, strict=True) if m.head_share > 0]
+    heads, weights = [g for g, _ in used], [m for _, m in used]
+    together = _together(frame, heads, weights, prior, progress)
+    first = frame.iloc[:FIT_ROWS]
+    cells = find_cells(schema, first)
+    correct = fit_correction(
+        cells.of(first),
+        cells.widths,
+        together[:FIT_ROWS],
+        _own_labels(first, origin[:FIT_ROWS], generators, members),
+        origin[:FIT_ROWS],
+        rows=total,
+        noise=float(
+            np.sqrt(sum((m.weight * g.count_noise) ** 2 for (_, g), m in zip(generators, members, strict=True)))
+        ),
+    )
+    logs = _corrected(together, frame, cells, correct)
+    return Labeller(heads, weights, prior, cells, correct, prior_shift(logs, global_prior(members))), logs
+
+
+def _together(
+    frame: pd.DataFrame,
+    generators: Sequence[tuple[str, Generator]],
+    members: Sequence[Contribution],
+    prior: np.ndarray,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """What all heads say together of every row: log-probabilities, (rows, classes)."""
+    parts = []
+    for part in _chunks(len(frame)):
+        rows = frame.iloc[part].reset_index(drop=True)
+        logs = [head_logs(name, generator, rows, len(prior)) for name, generator in generators]
+        parts.append(combine_heads(logs, members, prior=prior))
+        if progress:
+            progress(part.stop, len(frame))
+    return np.concatenate(parts)
+
+
+def _corrected(logs: np.ndarray, frame: pd.DataFrame, cells: Cells, correct: Correct | None) -> np.ndarray:
+    """What all heads say, corrected part by part."""
+    if correct is None:
+        return logs
+    return np.concatenate([correct(cells.of(frame.iloc[part]), logs[part]) for part in _chunks(len(frame))])
+
+
+def _own_labels(
+    frame: pd.DataFrame,
+    origin: np.ndarray,
+    generators: Sequence[tuple[str, Generator]],
+    members: Sequence[Contribution],
+) -> np.ndarray:
+    """Class probabilities of every row from its own institution's head, matched to that institution's frequencies."""
+    soft = np.zeros((len(frame), len(members[0].class_prior)))
+    for number, ((name, generator), member) in enumerate(zip(generators, members, strict=True)):
+        where = np.flatnonzero(origin == number)
+        if len(where):
+            logs = head_logs(name, generator, frame.iloc[where].reset_index(drop=True), soft.shape[1])
+            soft[where] = np.exp(match_prior(logs, np.asarray(member.class_prior)))
+    return soft
+
+
+def _chunks(rows: int) -> list[slice]:
+    """Neighbouring runs of at most `CHUNK` rows."""
+    return [slice(start, min(start + CHUNK, rows)) for start in range(0, rows, CHUNK)]
