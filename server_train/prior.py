@@ -1,8 +1,9 @@
 """The global prior that a hub writes for its institutions' next releases: one joint model of all of them, signed.
 
-All institutions' soft records stand side by side on the common refinement of their bins, each institution with its share of the
-rows; the class head says what the pool's soft labels say, the correction of its class heads included. Post-processing of the
-bundles: no budget. `distill.global_prior` has the file, and what it says of privacy.
+The components that all institutions share (see `representation`), each institution's weights of them with its share of the rows;
+where none could be fitted, all institutions' soft records side by side on the common refinement of their bins. The class head says
+what the pool's soft labels say, the correction of its class heads included. Post-processing of the bundles: no budget.
+`distill.global_prior` has the file, and what it says of privacy.
 """
 
 from collections.abc import Sequence
@@ -11,16 +12,16 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import torch
 
 from distill.bins import ColumnBins
-from distill.class_chances import log_normalise
 from distill.errors import ConfigError
 from distill.generator import Generator, encode_rows
 from distill.global_prior import write_prior
-from distill.global_term import overlap
 from distill.keys import SigningKey
 from distill.layout import Layout
 from distill.soft_head import fit_head
+from server_train.common_bins import CommonBins, common_bins
 from server_train.intake import Intake
 from server_train.pool import Pool
 from server_train.readings import costs
@@ -67,7 +68,7 @@ def joint_model(pool: Pool, generators: Sequence[Generator]) -> Generator:
         pool: Drawn from them.
         generators: The institutions', in the order of `pool.members`.
     """
-    features, logits, weights = _components(generators, np.array([m.row_share for m in pool.members]))
+    features, logits, weights = _components(pool, generators)
     shares = tuple(np.bincount(f.bin_of_piece, f.masses) / f.masses.sum() for f in features)
     layout = Layout(tuple(len(s) for s in shares), len(pool.prior))
     codes = encode_rows(pool.frame.iloc[:HEAD_ROWS], features)
@@ -84,48 +85,31 @@ def joint_model(pool: Pool, generators: Sequence[Generator]) -> Generator:
         critic=None,
         shares=shares,
         class_prior=pool.prior,
-        noisy_rows=round(sum(m.noisy_rows for m in pool.members)),
+        noisy_rows=round(sum(m.weight * m.counted_rows for m in pool.members)),
     )
 
 
-def _components(generators: Sequence[Generator], rows: np.ndarray) -> tuple[list[ColumnBins], np.ndarray, np.ndarray]:
-    """Common bins of each feature, soft records on them (logits), and their weights; `rows` is each institution's share."""
-    columns = range(len(generators[0].feature_bins))
-    features = [
-        _common([g.feature_bins[c] for g in generators], [g.shares[c] for g in generators], rows) for c in columns
-    ]
-    most = min(RECORDS, CELLS // sum(f.n_bins for f in features))
-    least = max(1, min(LEAST_RECORDS, most // len(generators)))
-    parts = [_records(g, features, max(least, round(most * n))) for g, n in zip(generators, rows, strict=True)]
-    weights = [np.full(len(part), n / len(part)) for part, n in zip(parts, rows, strict=True)]
-    return features, np.concatenate(parts), np.concatenate(weights)
+def _components(pool: Pool, generators: Sequence[Generator]) -> tuple[tuple[ColumnBins, ...], np.ndarray, np.ndarray]:
+    """Common bins of each feature, soft records on them (logits), and their weights: the joint components, if there are any."""
+    counted = [(g, m.row_share) for g, m in zip(generators, pool.members, strict=True) if m.row_share > 0]
+    if pool.joint is not None:
+        rows = np.array([sum(n for g, n in counted if g is site.generator) for site in pool.joint.sites])
+        return pool.joint.common.features, pool.joint.logits, rows / rows.sum() @ pool.joint.mixing
+    used, rows = [g for g, _ in counted], np.array([n for _, n in counted])
+    common = common_bins([g.feature_bins for g in used], [g.shares for g in used], rows)
+    most = min(RECORDS, CELLS // sum(common.widths))
+    least = max(1, min(LEAST_RECORDS, most // len(used)))
+    numbers = [max(least, round(most * n)) for n in rows]
+    parts = [_records(g, common, i, n) for i, (g, n) in enumerate(zip(used, numbers, strict=True))]
+    weights = [np.full(n, share / n) for n, share in zip(numbers, rows, strict=True)]
+    return common.features, np.concatenate(parts), np.concatenate(weights)
 
 
-def _common(bins: Sequence[ColumnBins], shares: Sequence[np.ndarray], rows: np.ndarray) -> ColumnBins:
-    """The common refinement of all institutions' bins of one column; pieces carry the share of all rows."""
-    starts = np.unique(np.concatenate([b.starts for b in bins]))
-    grid = bins[0].grid
-    missing = starts >= grid.leaves  # first, so that its bin is the last
-    codes = np.stack([missing, *(b.coarse(starts) for b in bins)])
-    bin_of_piece = np.unique(codes.astype(np.int64), axis=1, return_inverse=True)[1].ravel()
-    pieces = ColumnBins(grid, starts, np.ones(len(starts)), np.arange(len(starts)))
-    masses = sum(n * (share @ overlap(b, pieces)) for n, share, b in zip(rows, shares, bins, strict=True))
-    return ColumnBins(grid, starts, np.asarray(masses), bin_of_piece)
-
-
-def _records(generator: Generator, features: Sequence[ColumnBins], number: int) -> np.ndarray:
-    """About `number` of an institution's soft records, evenly by weight, on the common bins; logits."""
+def _records(generator: Generator, common: CommonBins, number: int, n: int) -> np.ndarray:
+    """`n` of institution `number`'s soft records, evenly by weight, on the common bins; logits."""
+    points = (np.arange(n) + 0.5) / n
     ends = np.cumsum(generator.weights / generator.weights.sum())
-    points = (np.arange(number) + 0.5) / number
     chosen = np.searchsorted(ends, points).clip(max=len(ends) - 1)
-    parts = np.split(generator.logits[chosen].astype(np.float64), np.cumsum(generator.layout.features)[:-1], axis=1)
-    spread = [
-        np.exp(log_normalise(part)) @ overlap(_as_common(own, common), common)
-        for part, own, common in zip(parts, generator.feature_bins, features, strict=True)
-    ]
-    return np.asarray(np.log(np.maximum(np.concatenate(spread, axis=1), LOWEST)), dtype=np.float32)
-
-
-def _as_common(own: ColumnBins, common: ColumnBins) -> ColumnBins:
-    """An institution's bins with the masses inside them as all institutions together have them."""
-    return ColumnBins(own.grid, common.starts, common.masses, own.coarse(common.starts).astype(np.int64))
+    shares = generator.layout.softmax(torch.from_numpy(generator.logits[chosen].astype(np.float32))).double().numpy()
+    spread = shares[:, common.own[number]] * common.within[number]
+    return np.asarray(np.log(np.maximum(spread, LOWEST)), dtype=np.float32)

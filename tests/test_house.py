@@ -28,7 +28,6 @@ HUB_MAY_IMPORT = {
     "distill.generator",
     "distill.generator_parts",
     "distill.global_prior",  # what the hub writes and institutions read
-    "distill.global_term",
     "distill.grid",  # base grids, from the public schema alone
     "distill.keys",  # the hub signs its global prior
     "distill.layout",

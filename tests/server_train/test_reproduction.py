@@ -122,8 +122,8 @@ def test_the_command_names_the_bundles_as_they_were_called(registry):
 
 def test_arguments_come_back_as_they_were():
     choice = ModelChoice(kind="boosting", class_weights={"1": 2.0})
-    recipe = json.loads(json.dumps(recipe_of(5, QUICK, choice)))
-    assert arguments_of(recipe) == {"rows": 5, "settings": QUICK, "choice": choice}
+    recipe = json.loads(json.dumps(recipe_of(5, QUICK, choice, personalise=True)))
+    assert arguments_of(recipe) == {"rows": 5, "settings": QUICK, "choice": choice, "personalise": True}
 
 
 @pytest.mark.parametrize(
