@@ -169,7 +169,8 @@ def test_without_pairs_the_rows_are_drawn_as_before_and_the_notes_say_so():
     pool = draw_pool(SCHEMA, named, rows=500, rng=np.random.default_rng(0), sites=[sites[0], None])
     assert pool.joint is None
     assert plain.frame.drop(columns="label").equals(pool.frame.drop(columns="label"))
-    assert [note[:18] for note in pool.notes[:2]] == ["The rows of north ", "The rows of south "]
+    about_rows = [note[:18] for note in pool.notes if note.startswith("The rows of")]
+    assert about_rows == ["The rows of north ", "The rows of south "]
 
 
 def test_the_pool_is_drawn_from_the_joint_components():
