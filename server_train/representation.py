@@ -27,7 +27,8 @@ from distill.statistics import ClassCounts, PairCounts
 from distill.threads import single_thread
 from server_train.common_bins import CommonBins, common_bins
 
-COMPONENTS = 1000
+COMPONENTS = 1000  # at most
+CELLS = 1_500_000  # components times common bins, about, so that many institutions with many columns take less than a minute
 LEAST_COMPONENTS = 20  # that one institution starts
 STEPS = 300  # of the optimiser, at most
 WEIGHTS_FIRST = 50  # steps in which weights move alone
@@ -163,7 +164,8 @@ class _Fit:
         self.layout = Layout(common.widths, self.classes)
         self.aims = [_Aim(s, own, self.classes, float(t)) for s, own, t in zip(sites, common.own, trust, strict=True)]
         self.rows = torch.from_numpy(rows.astype(np.float32))
-        numbers = np.maximum(np.rint(COMPONENTS * rows), LEAST_COMPONENTS).astype(int)
+        components = min(COMPONENTS, CELLS // self.layout.feature_width)
+        numbers = np.maximum(np.rint(components * rows), LEAST_COMPONENTS).astype(int)
         starts = [
             _started(s, own, within, int(n), self.classes, rng)
             for s, own, within, n in zip(sites, common.own, common.within, numbers, strict=True)

@@ -55,7 +55,12 @@ def test_a_run_is_registered_with_the_very_files_of_its_folder(bundles, tmp_path
     assert history.versions == (result.version,)
     assert registry.files(1) == {n: c for n, c in read_folder(tmp_path / "m").items() if n != "pool.csv"}
     record = result.version.record
-    assert arguments_of(record.recipe) == {"rows": 400, "settings": QUICK, "choice": ModelChoice()}
+    assert arguments_of(record.recipe) == {
+        "rows": 400,
+        "settings": QUICK,
+        "choice": ModelChoice(),
+        "personalise": False,
+    }
     assert {i.sha256 for i in record.inputs} == {hashlib.sha256(p.read_bytes()).hexdigest() for p in bundles.iterdir()}
     assert record.disjoint.epsilon == 3.0
     assert result.as_dict()["version_digest"] == result.version.digest
