@@ -202,8 +202,9 @@ def test_only_trusted_signers_are_let_in(make_bundle, tmp_path):
     message = refusal("train-global", *words, "--trust", keys[0])
     assert "south.distill" in message
     assert "distill hub trust add KEY.pub --name south" in message
-    (note,) = result_of("train-global", *words, "--trust", keys[0], "--trust", keys[1])["notes"]
-    assert note.startswith("Of 2 institutions nobody can say which one is right")
+    notes = result_of("train-global", *words, "--trust", keys[0], "--trust", keys[1])["notes"]
+    assert notes[0].startswith("Of 2 institutions nobody can say which one is right")
+    assert not any("Nobody vouched" in note for note in notes)
 
 
 def test_a_rehearsal_is_refused_and_allowed_only_with_its_mark(make_bundle, tmp_path):
@@ -279,7 +280,7 @@ def test_every_run_is_a_version_that_is_listed_shown_and_compared(two_versions, 
     ]
     assert listed[0]["institutions"] == ["north"]
     assert listed[0]["epsilon"] == {"disjoint": 2, "overlapping": 2}
-    assert 0.5 < listed[0]["metric"]["roc_auc"] < 1
+    assert 0.5 < listed[0]["metric"]["roc_auc"] <= 1
     shown = result_of("models", "show", 2)
     assert shown["digest"] == listed[1]["digest"]
     assert shown["record"]["recipe"]["rows"] == 400

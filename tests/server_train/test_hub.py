@@ -202,7 +202,7 @@ def test_other_kinds_take_the_same_way_from_bundles_to_report(bundles, tmp_path,
     assert loaded.card.training["settings"]["seed"] == 0
     assert json.loads(json.dumps(result.as_dict(), allow_nan=False))["kind"] == kind
     report = (result.folder / "report.html").read_text()
-    assert ("gradient-boosted trees" if kind == "boosting" else "logistic regression") in report
+    assert ("boosted trees" if kind == "boosting" else "logistic regression") in report
 
 
 def test_onnx_is_written_when_asked_for_and_never_left_from_an_earlier_model(bundles, tmp_path):
