@@ -1,12 +1,12 @@
 """What does one poisoned institution cost? Five share a public table, one of them lies, and the hub pools all of them.
 
-    python benchmarks/poisoning.py --data FOLDER --fits DIR                       adult and taiwan_credit, dealt evenly and by label
-    python benchmarks/poisoning.py --data FOLDER --fits DIR --tables adult --splits dirichlet0.5 --seeds 0
-    python benchmarks/poisoning.py --data FOLDER --fits DIR --honest              only honest ones: their weights, and what those cost
-    python benchmarks/poisoning.py --quick                                       a small size of the same, to see that it runs
+    python benchmarks/poisoning.py --data FOLDER --keep BUNDLES                    adult and taiwan_credit, dealt evenly and by label
+    python benchmarks/poisoning.py --data FOLDER --keep BUNDLES --tables adult --splits 5:0.5 --seeds 0
+    python benchmarks/poisoning.py --data FOLDER --keep BUNDLES --honest          only honest ones: their weights, and what those cost
+    python benchmarks/poisoning.py --quick                                        a small size of the same, to see that it runs
 
-FOLDER holds tables as NAME.parquet with NAME.schema.json beside them. Institutions fit in rehearsal (repeatable noise), each once:
-DIR keeps the bundles for the next run. The liar is institution SEED mod 5; its bundle is changed in each of these ways:
+FOLDER holds tables as NAME.parquet with NAME.schema.json beside them. Splits and bundles are those of `splits.py`, which keeps the
+bundles for the next run. The liar is institution SEED mod 5; its bundle is changed in each of these ways:
 
     flipped   every label turned round, in all that it sent
     scaled    all counts three times as high, the row count as it was
@@ -20,6 +20,7 @@ real rows, with --yardstick also the mean of three classifiers that learn from t
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,9 +29,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import utility
-from sites import Split, fit_sites
+from splits import BY, Split, bundles_of, parsed_splits
 
-from distill.bundle import Bundle
+from distill.bundle import Bundle, read_bundle
 from distill.generator_parts import CLASS_STEP, generator_of
 from distill.schema import Schema
 from server_train.coherence import fault_of
@@ -38,18 +39,11 @@ from server_train.evaluation import evaluate_scores
 from server_train.features import class_codes
 from server_train.model import probabilities
 from server_train.pool import Pool, draw_pool
+from server_train.representation import site_of
 from server_train.training import TrainingSettings, train
 
-SPLITS = {
-    s.name: s
-    for s in (
-        Split("iid"),
-        Split("dirichlet0.5", alpha=0.5),
-        Split("dirichlet0.3x10", clients=10, alpha=0.3),
-        Split("by education_num", by="education_num"),
-    )
-}
-HONEST = ("iid", "dirichlet0.5", "dirichlet0.3x10", "by education_num")
+SPLITS = ("5:iid", "5:0.5")
+HONEST = (*SPLITS, "10:0.3")
 QUICK_ROWS, TIMES_HUGE, TIMES_SCALED = 6000, 1000, 3
 Poison = Callable[[Bundle, np.random.Generator], Bundle]
 
@@ -138,33 +132,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     max_rows = QUICK_ROWS if options.quick else options.max_rows
     tables = None if options.quick and not options.tables else options.tables or ["adult", "taiwan_credit"]
     results = []
-    for name, frame, schema in utility.tables(options.data, tables, max_rows, quick=options.quick):
-        for split in options.splits or (["iid"] if options.quick else HONEST if options.honest else HONEST[:2]):
-            if SPLITS[split].by not in (None, *frame):
-                continue
-            for seed in [0] if options.quick else options.seeds:
-                for result in run(name, frame, schema, SPLITS[split], seed, options, yardstick):
-                    print(say(result), file=sys.stderr, flush=True)
-                    results.append(result)
-                    if options.out:
-                        options.out.parent.mkdir(parents=True, exist_ok=True)
-                        pd.DataFrame(results).to_csv(options.out, index=False)
+    with tempfile.TemporaryDirectory(prefix="distill-bench-") as scratch:
+        options.keep = options.keep or Path(scratch)
+        for name, frame, schema in utility.tables(options.data, tables, max_rows, quick=options.quick):
+            for split in splits_of(name, options):
+                for seed in [0] if options.quick else options.seeds:
+                    for result in run(name, frame, schema, split, seed, options, yardstick):
+                        print(say(result), file=sys.stderr, flush=True)
+                        results.append(result)
+                        if options.out:
+                            options.out.parent.mkdir(parents=True, exist_ok=True)
+                            pd.DataFrame(results).to_csv(options.out, index=False)
     print(markdown(results))
     return 0
+
+
+def splits_of(table: str, options: argparse.Namespace) -> list[Split]:
+    """The splits asked for, or those that the question is about."""
+    by = [f"5:{BY[table]}"] if table in BY else []
+    usual = ["5:iid"] if options.quick else [*HONEST, *by] if options.honest else list(SPLITS)
+    return parsed_splits(options.splits or usual)
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--data", type=Path, help="folder of NAME.parquet with NAME.schema.json")
     p.add_argument("--tables", nargs="+", help="names in that folder (default: adult taiwan_credit)")
-    p.add_argument(
-        "--splits", nargs="+", choices=list(SPLITS), help="default: iid dirichlet0.5; with --honest all that fit"
-    )
+    p.add_argument("--splits", nargs="+", metavar="N:HOW", help=f"default: {' '.join(SPLITS)}; with --honest more")
     p.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     p.add_argument("--epsilon", type=float, default=2.0)
-    p.add_argument(
-        "--fits", type=Path, required=False, default=Path("benchmarks/out/poisoning"), help="keeps the bundles"
-    )
+    p.add_argument("--delta", type=float, default=1e-5)
+    p.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the bundles here, and use those that are here")
     p.add_argument("--honest", action="store_true", help="nobody lies")
     p.add_argument("--poisons", nargs="+", choices=list(POISONS), default=list(POISONS))
     p.add_argument("--yardstick", action="store_true", help="score the pool with three classifiers, too")
@@ -186,8 +184,10 @@ def run(
 ) -> Iterator[dict[str, Any]]:
     """Results of one table, split and seed, one dictionary a pool."""
     train_rows, test = yardstick.split(frame, schema["target"], seed)
-    parts = split.deal(train_rows, schema["target"], seed, yardstick)
-    bundles = fit_sites(schema, parts, test, options.fits, seed=seed, epsilon=options.epsilon)
+    settings = split.settings(utility.Settings(epsilon=options.epsilon, delta=options.delta))
+    parts = utility.deal(train_rows, schema, seed, settings, yardstick)
+    place = options.keep / f"{name}-{split.label}-{seed}"
+    bundles = [read_bundle(path) for path in bundles_of(place, parts, schema, settings)]
     liar = seed % len(bundles)
     parsed = bundles[0].schema
 
@@ -197,7 +197,7 @@ def run(
         if options.yardstick:
             scores["auc"] = yardstick.downstream(schema, pool.frame, test, seed)["auc"]
         weights = [round(m.weight, 2) for m in pool.members]
-        where = {"table": name, "split": split.name, "seed": seed, "case": case, "weighted": robust}
+        where = {"table": name, "split": split.label, "seed": seed, "case": case, "weighted": robust}
         return {**where, **scores, "weights": " ".join(f"{w:g}" for w in weights), "liar": liar}
 
     for robust in (True, False):
@@ -215,7 +215,9 @@ def pooled(schema: Schema, bundles: Sequence[Bundle], *, rows: int, seed: int, r
     """What the hub pools of these bundles; without weights it does not look for contradictions either."""
     generators = [(f"site {i}", generator_of(b)) for i, b in enumerate(bundles)]
     faults = [fault_of(b, g) for b, (_, g) in zip(bundles, generators, strict=True)] if robust else None
-    return draw_pool(schema, generators, rows=rows, rng=np.random.default_rng(seed), robust=robust, faults=faults)
+    sites = [site_of(b, g) for b, (_, g) in zip(bundles, generators, strict=True)]
+    rng = np.random.default_rng(seed)
+    return draw_pool(schema, generators, rows=rows, rng=rng, robust=robust, faults=faults, sites=sites)
 
 
 def model_auc(pool: Pool, test: pd.DataFrame, seed: int, *, quick: bool) -> float:

@@ -93,6 +93,11 @@ def splits_of(table: str, options: argparse.Namespace) -> list[Split]:
         named = ["2:iid"]
     else:
         named = [*SPLITS, *([f"5:{BY[table]}"] if table in BY else [])]
+    return parsed_splits(named)
+
+
+def parsed_splits(named: Sequence[str]) -> list[Split]:
+    """Splits from their words; stops the benchmark where one is not of that form."""
     wrong = [text for text in named if not text.partition(":")[0].isdigit() or not text.partition(":")[2]]
     if wrong:
         sys.exit(f"--splits {wrong[0]}: write INSTITUTIONS:HOW, as in 5:iid, 5:0.5 or 5:age")
