@@ -122,9 +122,9 @@ def test_large_pools_are_taken_in_large_batches_and_few_passes():
     settings = TrainingSettings()
     assert fitting(settings, 999_999) == settings
     large = fitting(settings, 10_000_000)
-    assert (large.batch_size, large.epochs(10_000_000)) == (stored_training.LARGE_BATCH, 3)
+    assert (large.batch_size, large.epochs(10_000_000)) == (stored_training.LARGE_BATCH, 5)
     assert settings.epochs(180_000) == 10
-    assert fitting(TrainingSettings(batch_size=20_000), 10_000_000).batch_size == 20_000
+    assert fitting(TrainingSettings(batch_size=50_000), 10_000_000).batch_size == 50_000
 
 
 @pytest.mark.parametrize("kind", ["mlp", "logistic", "boosting"])
