@@ -10,7 +10,8 @@ n * (diag(p) - p p^T), the precision of a multinomial's log-probabilities; both 
 Both shares carry one *weight* in [0, 1]: what its worst term (see `review`) leaves of it, each on a ramp that is 1 over all that
 honest institutions were seen to differ by and 0 for what teaches the model wrong. The least term decides, not a product: an
 institution that is a little odd in every way is odd, not dishonest. Nobody counts for more than `MOST_TIMES` the typical
-other institution, whatever size it claims. Everything here is post-processing of what the bundles state.
+other institution, or for more than all others together, whatever size it claims. Everything here is post-processing of what the
+bundles state.
 """
 
 from collections.abc import Iterable, Sequence
@@ -155,11 +156,15 @@ def pseudo_inverse(matrix: np.ndarray) -> np.ndarray:
 
 
 def counted_rows(noisy_rows: Sequence[float]) -> np.ndarray:
-    """Rows of each institution as they count: from `FEWEST` institutions on at most `MOST_TIMES` the others' median."""
+    """Rows of each institution as they count: from `FEWEST` on at most `MOST_TIMES` the others' median, and at most all others'.
+
+    So a claim that nothing contradicts never outweighs all other institutions together.
+    """
     rows = np.maximum(np.asarray(noisy_rows, dtype=float), 1.0)
     if len(rows) < FEWEST:
         return np.asarray(rows)
-    return np.array([min(float(n), MOST_TIMES * float(np.median(np.delete(rows, i)))) for i, n in enumerate(rows)])
+    usual = np.array([min(float(n), MOST_TIMES * float(np.median(np.delete(rows, i)))) for i, n in enumerate(rows)])
+    return np.asarray(np.minimum(usual, usual.sum() - usual))
 
 
 def counted_matrix(noisy_rows: float, counted: float, class_prior: np.ndarray, head_information: float) -> np.ndarray:
@@ -183,7 +188,7 @@ def contributions(
         names, noisy_rows, priors, information: What each bundle states.
         reviews: What the others' rows say of each; None: nobody was judged.
         faults: Why a bundle contradicts itself; such a one counts for nothing. None: it does not.
-        capped: Whether no institution counts for more than `MOST_TIMES` the typical other one.
+        capped: Whether claims of rows are limited (see `counted_rows`).
     """
     rows = np.maximum(np.asarray(noisy_rows, dtype=float), 1.0)
     counted = counted_rows(rows) if capped else rows
@@ -241,7 +246,8 @@ def _weight(noisy: float, counted: float, review: Review | None, fault: str | No
     reasons = []
     if counted < noisy:
         reasons.append(
-            f"it claims {noisy:,.0f} rows; {counted:,.0f}, {MOST_TIMES:g} times what is usual among the others, count"
+            f"it claims {noisy:,.0f} rows, of which {counted:,.0f} count: nobody counts for more than all others together, nor for "
+            f"more than {MOST_TIMES:g} times what is usual among them"
         )
     terms = _terms(review) if review is not None else []
     reasons += [words for weight, words in terms if weight < 1]

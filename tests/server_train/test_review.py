@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from distill.class_chances import log_normalise
 from distill.errors import OutweighedError
 from server_train import weighing
-from server_train.contribution import MOST_TIMES
+from server_train.contribution import MOST_TIMES, counted_rows
 from server_train.pool import draw_pool
 from server_train.review import upper_median
 from server_train.weighing import weigh
@@ -136,14 +136,23 @@ def test_rows_that_are_copies_of_one_count_for_nothing():
     assert "1.0 groups of customers" in " ".join(members[2].reasons)
 
 
-def test_a_huge_claim_counts_for_a_multiple_of_what_is_usual():
+def test_a_huge_claim_counts_for_no_more_than_all_others_together():
     generators = banks()
     generators[0][1].noisy_rows *= 1000
     members = weighed(generators)
-    assert members[0].counted_rows == MOST_TIMES * 6000
-    assert members[0].row_share == pytest.approx(MOST_TIMES / (MOST_TIMES + 4))
-    assert "6,000,000 rows; 60,000, 10 times" in members[0].reasons[0]
+    assert members[0].counted_rows == 4 * 6000
+    assert members[0].row_share == pytest.approx(0.5)
+    assert "6,000,000 rows, of which 24,000 count" in members[0].reasons[0]
     assert weighed(generators, robust=False)[0].row_share > 0.99
+
+
+def test_nobody_counts_for_more_than_the_usual_size_allows_nor_for_more_than_all_others_together():
+    many = counted_rows([1e9, *[100.0] * 20])
+    assert many[0] == MOST_TIMES * 100
+    assert (many[1:] == 100).all()
+    assert counted_rows([9000.0, 4000.0, 1000.0]).tolist() == [5000.0, 4000.0, 1000.0]
+    assert counted_rows([8000.0, 6000.0, 5000.0]).tolist() == [8000.0, 6000.0, 5000.0]
+    assert counted_rows([1e9, 1.0]).tolist() == [1e9, 1.0]  # of two nobody can say who is right
 
 
 def test_one_class_under_the_wrong_name_is_found_out():
