@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from distill.bins import ColumnBins
+from distill.generator import Generator
 from server_train.number_bins import shares_within
+
+LOWEST = 1e-7  # probability of a common bin in a record, at least
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +59,28 @@ def common_bins(
         own.append(np.concatenate(places))
         within.append(_within(own[-1], np.concatenate([np.bincount(f.bin_of_piece, f.masses) for f in features])))
     return CommonBins(features, tuple(own), tuple(within))
+
+
+def records_on(
+    common: CommonBins, number: int, generator: Generator, n: int, *, offset: float = 0.5
+) -> tuple[np.ndarray, np.ndarray]:
+    """`n` of institution `number`'s soft records, evenly by weight: in its own bins, and as logits on the common ones.
+
+    Args:
+        common: The common bins.
+        number: Position of the institution among those that `common` was made of.
+        generator: The institution's.
+        n: How many records; one may come several times.
+        offset: Where in the first of `n` equal parts of all weight the first record lies, in [0, 1).
+
+    Returns:
+        Probabilities (n, own bins) and logits (n, common bins), float64.
+    """
+    points = (np.arange(n) + offset) / n
+    ends = np.cumsum(generator.weights / generator.weights.sum())
+    chosen = np.searchsorted(ends, points).clip(max=len(ends) - 1)
+    shares = generator.layout.softmax(torch.from_numpy(generator.logits[chosen].astype(np.float32))).double().numpy()
+    return shares, np.log(np.maximum(shares[:, common.own[number]] * common.within[number], LOWEST))
 
 
 def _refined(own: list[ColumnBins], shares: list[np.ndarray], rows: np.ndarray) -> tuple[ColumnBins, np.ndarray]:

@@ -115,10 +115,12 @@ def train_global(
             "this schema names no target, so there are no models to personalise. Leave --personalise out."
         )
     draw = _Draw(intake, np.random.default_rng(settings.seed), partial(progress, "pool"))
-    result = _made(
-        draw, rows or default_rows(g.noisy_rows for _, g in draw.generators), targets, settings, choice, progress
-    )
-    return replace(result, prior_path=prior.write(intake, draw.in_memory(HEAD_ROWS)) if prior else None)
+    rows = rows or default_rows(g.noisy_rows for _, g in draw.generators)
+    result, pool = _made(draw, rows, targets, settings, choice, progress)
+    if prior is None:
+        return result
+    enough = pool if isinstance(pool, Pool) and len(pool) >= HEAD_ROWS else draw.in_memory(HEAD_ROWS)
+    return replace(result, prior_path=prior.write(intake, enough))
 
 
 @dataclass(frozen=True)
@@ -215,20 +217,20 @@ class _Draw:
 
 def _made(
     draw: _Draw, rows: int, targets: Targets, settings: TrainingSettings, choice: ModelChoice, progress: Progress
-) -> GlobalResult | PoolResult:
-    """The pool, and what is made of it."""
+) -> tuple[GlobalResult | PoolResult, Pool | StoredPool]:
+    """What is made of a pool, and the pool; one on disk is gone by then, unless it was asked for."""
     draw.progress(0, rows)
     with staged(targets.out) as folder:
         in_memory = rows <= IN_MEMORY and targets.prepare is None
         pool = draw.in_memory(rows) if in_memory else draw.on_disk(rows, targets.prepare or folder / "pool.parquet")
         card = pool.card if isinstance(pool, StoredPool) else pool_card(draw.intake, pool)
         if targets.prepare is not None:
-            return _pool_result(card, targets.prepare, _PREPARED)
+            return _pool_result(card, targets.prepare, _PREPARED), pool
         if card.schema_.task is None:
             assert targets.export_pool is not None
             targets.export_pool.parent.mkdir(exist_ok=True)  # --out itself may be named as its folder
             _export(pool, targets.export_pool)
-            return _pool_result(card, targets.export_pool, _ROWS_ALONE)
+            return _pool_result(card, targets.export_pool, _ROWS_ALONE), pool
         recipe = recipe_of(rows, settings, choice, personalise=targets.personalise)
         settings = fitting(settings, rows)
         fitted = _fit(pool, settings, choice, folder, progress)
@@ -237,7 +239,7 @@ def _made(
             personal = _personal(draw.intake, pool, settings, choice, progress)
             names = [m.institution for m in pool.members]
             card = card.model_copy(update={"notes": (*card.notes, *personal_notes(names, _places(personal)))})
-        return publish(model_of(card, fitted, settings, choice), targets, pool, personal, recipe)
+        return publish(model_of(card, fitted, settings, choice), targets, pool, personal, recipe), pool
 
 
 def _personal(

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import torch
 
 from distill.bins import ColumnBins
 from distill.errors import ConfigError
@@ -21,7 +20,7 @@ from distill.global_prior import write_prior
 from distill.keys import SigningKey
 from distill.layout import Layout
 from distill.soft_head import fit_head
-from server_train.common_bins import CommonBins, common_bins
+from server_train.common_bins import common_bins, records_on
 from server_train.intake import Intake
 from server_train.pool import Pool
 from server_train.readings import costs
@@ -29,7 +28,6 @@ from server_train.readings import costs
 RECORDS, CELLS = 1500, 10_000_000  # soft records in all, about, and what they hold together at most
 LEAST_RECORDS = 20  # of an institution with few rows, where there is room
 HEAD_ROWS = 40_000
-LOWEST = 1e-7  # probability of a bin in a record
 
 
 @dataclass(frozen=True)
@@ -100,16 +98,6 @@ def _components(pool: Pool, generators: Sequence[Generator]) -> tuple[tuple[Colu
     most = min(RECORDS, CELLS // sum(common.widths))
     least = max(1, min(LEAST_RECORDS, most // len(used)))
     numbers = [max(least, round(most * n)) for n in rows]
-    parts = [_records(g, common, i, n) for i, (g, n) in enumerate(zip(used, numbers, strict=True))]
+    parts = [records_on(common, i, g, n)[1] for i, (g, n) in enumerate(zip(used, numbers, strict=True))]
     weights = [np.full(n, share / n) for n, share in zip(numbers, rows, strict=True)]
-    return common.features, np.concatenate(parts), np.concatenate(weights)
-
-
-def _records(generator: Generator, common: CommonBins, number: int, n: int) -> np.ndarray:
-    """`n` of institution `number`'s soft records, evenly by weight, on the common bins; logits."""
-    points = (np.arange(n) + 0.5) / n
-    ends = np.cumsum(generator.weights / generator.weights.sum())
-    chosen = np.searchsorted(ends, points).clip(max=len(ends) - 1)
-    shares = generator.layout.softmax(torch.from_numpy(generator.logits[chosen].astype(np.float32))).double().numpy()
-    spread = shares[:, common.own[number]] * common.within[number]
-    return np.asarray(np.log(np.maximum(spread, LOWEST)), dtype=np.float32)
+    return common.features, np.concatenate(parts).astype(np.float32), np.concatenate(weights)

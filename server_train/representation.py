@@ -25,7 +25,7 @@ from distill.generator_parts import statistics_of
 from distill.layout import Layout
 from distill.statistics import ClassCounts, PairCounts
 from distill.threads import single_thread
-from server_train.common_bins import CommonBins, common_bins
+from server_train.common_bins import LOWEST, CommonBins, common_bins, records_on
 
 COMPONENTS = 1000  # at most
 CELLS = 1_500_000  # components times common bins, about, so that many institutions with many columns take less than a minute
@@ -41,7 +41,6 @@ SHRINK = 1.0  # of squared log-weights that leave the shared ones
 NOISE_FLOOR = 1.0  # mean squared distance in units of the noise, at the truth
 CHANCE = 3.0  # standard deviations of a mean squared distance that is all noise
 MOST_BINS = 100_000  # of all institutions together; beyond it time and memory run away
-LOWEST = 1e-7  # probability a component starts with
 CLASS_LIMIT = 6.0  # natural-log units
 
 
@@ -167,8 +166,8 @@ class _Fit:
         components = min(COMPONENTS, CELLS // self.layout.feature_width)
         numbers = np.maximum(np.rint(components * rows), LEAST_COMPONENTS).astype(int)
         starts = [
-            _started(s, own, within, int(n), self.classes, rng)
-            for s, own, within, n in zip(sites, common.own, common.within, numbers, strict=True)
+            _started(common, i, s.generator, int(n), self.classes, rng)
+            for i, (s, n) in enumerate(zip(sites, numbers, strict=True))
         ]
         self.logits, self.class_logits = (
             torch.from_numpy(np.concatenate(part).astype(np.float32)).requires_grad_()
@@ -282,14 +281,10 @@ def _inside(shares: Tensor, own: Tensor, width: int) -> Tensor:
 
 
 def _started(
-    site: Site, own: np.ndarray, within: np.ndarray, n: int, classes: int, rng: np.random.Generator
+    common: CommonBins, number: int, generator: Generator, n: int, classes: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits of `n` of the institution's soft records, chosen by weight: on the common bins, and over the classes."""
-    generator = site.generator
-    points = (np.arange(n) + rng.random()) / n
-    chosen = np.searchsorted(np.cumsum(generator.weights), points).clip(max=len(generator.weights) - 1)
-    shares = generator.layout.softmax(torch.from_numpy(generator.logits[chosen].astype(np.float32))).double().numpy()
-    logits = np.log(np.maximum(shares[:, own] * within, LOWEST))
+    """Logits of `n` of institution `number`'s soft records, chosen by weight: on the common bins, and over the classes."""
+    shares, logits = records_on(common, number, generator, n, offset=rng.random())
     if classes == 1:
         return logits, np.zeros((n, 1))
     head = log_normalise(shares @ generator.head[0].T + generator.head[1])
