@@ -11,14 +11,10 @@ import warm  # isort: skip - first of all: it keeps numpy, torch and Arrow to on
 import argparse
 import functools
 import hashlib
-import itertools
 import os
 import random
-import signal
-import statistics
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +23,7 @@ from typing import Any
 
 import pandas as pd
 import tracer
+from kills import output_of, random_kills, window_kills
 
 from distill import pipeline, placement
 from distill.bundle import read_bundle
@@ -116,41 +113,8 @@ def kills_of(kind: str, fresh: Path, place: Path, options: argparse.Namespace) -
     """Projects in which a fit was just killed, one kill after the other."""
     home = place / "run"
     if kind == "random":
-        return random_kills(fresh, home, options.random, random.Random(options.seed))
-    return window_kills(kind, torn(fresh, place) if kind == "recover" else fresh, home, options.every)
-
-
-def window_kills(window: str, project: Path, home: Path, every: int) -> Iterator[Path]:
-    """Kill one fit at its first system call in the window, the next at its second, and so on to the window's end."""
-    for call in itertools.count(1, every):
-        begun = tracer.kill_at(begin(warm.copied(project, home), window), call)
-        if begun is None:
-            sys.exit(f"the fit ended before its window {window!r}: {said(home)}")
-        yield home
-        if begun < call:
-            print(f"{window}: {begun} system calls", file=sys.stderr)
-            return
-
-
-def random_kills(project: Path, home: Path, wanted: int, rng: random.Random) -> Iterator[Path]:
-    """Kill fits at moments drawn from the whole length of one."""
-    length = statistics.median(full_length(warm.copied(project, home)) for _ in range(3))
-    done = 0
-    while done < wanted:
-        pid = begin(warm.copied(project, home))
-        time.sleep(rng.uniform(0, length))
-        os.kill(pid, signal.SIGKILL)
-        if os.waitpid(pid, 0)[1] == signal.SIGKILL:  # else it had ended before
-            done += 1
-            yield home
-
-
-def full_length(home: Path) -> float:
-    """Seconds of a fit that nobody kills."""
-    started = time.perf_counter()
-    if os.waitpid(begin(home), 0)[1]:
-        sys.exit(f"a fit that nobody killed failed: {said(home)}")
-    return time.perf_counter() - started
+        return random_kills(begin, fresh, home, options.random, random.Random(options.seed))
+    return window_kills(begin, kind, torn(fresh, place) if kind == "recover" else fresh, home, options.every)
 
 
 def torn(fresh: Path, place: Path) -> Path:
@@ -190,16 +154,6 @@ def noted(answer: Callable[..., Any], log: int) -> Callable[..., Any]:
 def log_of(home: Path) -> Path:
     """Where a fit notes its answers: outside of its project."""
     return home.with_name(f"{home.name}.reads")
-
-
-def output_of(home: Path) -> Path:
-    """Where a fit says what it says."""
-    return home.with_name(f"{home.name}.said")
-
-
-def said(home: Path) -> str:
-    """The end of what it said."""
-    return output_of(home).read_text(encoding="utf-8")[-500:]
 
 
 def examined(home: Path, *, further: bool) -> dict[str, Any]:

@@ -15,13 +15,9 @@ import functools
 import hashlib
 import importlib
 import itertools
-import os
 import random
-import signal
-import statistics
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +26,7 @@ from typing import Any
 
 import pandas as pd
 import tracer
+from kills import output_of, random_kills, window_kills
 
 from distill.errors import DistillError, ModelError
 from distill.keys import load_signing_key
@@ -149,41 +146,8 @@ def kills_of(kind: str, fresh: Path, place: Path, options: argparse.Namespace) -
     """Hubs in which a run was just killed, one kill after the other."""
     home = place / "run"
     if kind == "random":
-        return random_kills(fresh, home, options.random, random.Random(options.seed))
-    return window_kills(kind, torn(fresh, place) if kind == "settle" else fresh, home, options.every)
-
-
-def window_kills(window: str, fresh: Path, home: Path, every: int) -> Iterator[Path]:
-    """Kill one run at its first system call in the window, the next at its second, and so on to the window's end."""
-    for call in itertools.count(1, every):
-        begun = tracer.kill_at(begin(warm.copied(fresh, home), window), call)
-        if begun is None:
-            sys.exit(f"the run ended before its window {window!r}: {said(home)}")
-        yield home
-        if begun < call:
-            print(f"{window}: {begun} system calls", file=sys.stderr)
-            return
-
-
-def random_kills(fresh: Path, home: Path, wanted: int, rng: random.Random) -> Iterator[Path]:
-    """Kill runs at moments drawn from the whole length of one."""
-    length = statistics.median(full_length(warm.copied(fresh, home)) for _ in range(3))
-    done = 0
-    while done < wanted:
-        pid = begin(warm.copied(fresh, home))
-        time.sleep(rng.uniform(0, length))
-        os.kill(pid, signal.SIGKILL)
-        if os.waitpid(pid, 0)[1] == signal.SIGKILL:  # else it had ended before
-            done += 1
-            yield home
-
-
-def full_length(home: Path) -> float:
-    """Seconds of a run that nobody kills."""
-    started = time.perf_counter()
-    if os.waitpid(begin(home), 0)[1]:
-        sys.exit(f"a run that nobody killed failed: {said(home)}")
-    return time.perf_counter() - started
+        return random_kills(begin, fresh, home, options.random, random.Random(options.seed))
+    return window_kills(begin, kind, torn(fresh, place) if kind == "settle" else fresh, home, options.every)
 
 
 def torn(fresh: Path, place: Path) -> Path:
@@ -206,16 +170,6 @@ def begin(home: Path, window: str | None = None) -> int:
         warm.command(words(home), output_of(home))
 
     return warm.fork(body)
-
-
-def output_of(home: Path) -> Path:
-    """Where a run says what it says: outside of its hub."""
-    return home.with_name(f"{home.name}.said")
-
-
-def said(home: Path) -> str:
-    """The end of what it said."""
-    return output_of(home).read_text(encoding="utf-8")[-500:]
 
 
 def examined(home: Path, *, earlier: bool) -> dict[str, Any]:
