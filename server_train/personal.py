@@ -12,7 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from distill.class_chances import match_prior
-from server_train.pool import Pool, draw_labels
+from server_train.label_draw import draw_labels
+from server_train.pool import Pool
 
 FOLDER = "personal"
 LEAST_ROWS = 500  # of the pool; fewer teach a network nothing
@@ -36,7 +37,7 @@ def personal_pool(pool: Pool, number: int, rng: np.random.Generator) -> Pool | N
     logs = np.log(np.maximum(pool.soft_labels[own].astype(np.float64), LOWEST))
     soft = np.exp(match_prior(logs, prior))
     frame = pool.frame.iloc[own].reset_index(drop=True)
-    frame[pool.schema.target] = draw_labels(pool.schema, pool.bins, soft, rng)
+    frame[pool.schema.target] = draw_labels(pool.schema, pool.bins, soft, frame, rng)
     return replace(
         pool, frame=frame, soft_labels=soft.astype(np.float32), origin=pool.origin[own], prior=prior, notes=()
     )

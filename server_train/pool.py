@@ -8,7 +8,6 @@ Everything here is post-processing of the bundles: any number of rows, any seed,
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,8 +16,9 @@ from distill.bins import ColumnBins
 from distill.schema import Schema
 from server_train.contribution import Contribution, global_prior
 from server_train.features import class_codes
-from server_train.generators import Generator, draw_rows, guarded, stack, stacked
+from server_train.generators import Generator, draw_rows, guarded, stack
 from server_train.heads import Labeller, fit_labeller, heads_connect
+from server_train.label_draw import draw_labels
 from server_train.number_bins import target_codes
 from server_train.representation import Joint, Site, joint_or_plain
 from server_train.weighing import weigh_all, weight_notes
@@ -167,7 +167,7 @@ class Drawer:
             classes = len(self.schema.classes) if self.bins is None else self.bins.n_bins
             return np.asarray(np.eye(classes)[_codes(self.schema, self.bins, frame)])
         soft = self.labeller.probabilities(frame, logs)
-        frame[self.schema.target] = draw_labels(self.schema, self.bins, soft, rng)
+        frame[self.schema.target] = draw_labels(self.schema, self.bins, soft, frame, rng)
         return soft
 
 
@@ -201,7 +201,8 @@ def _drawers(
     if not sites:
         return came, None, []
     rows = np.array([m.row_share for m in members])
-    trust = np.array([m.weight for m in members])
+    # A capped claim of rows is no claim of so little noise either: an uncapped one would pull on the components without bound.
+    trust = np.array([m.weight * (m.counted_rows / m.noisy_rows) ** 2 for m in members])
     names = ", ".join(name for name, _ in generators)
     better, joint = guarded(names, "fitting all statistics", lambda: joint_or_plain(sites, rows, trust, rng))
     plain = [m.institution for m, drawer in zip(members, better, strict=True) if drawer is None and m.weight > 0]
@@ -237,14 +238,3 @@ def allocate(total: int, shares: np.ndarray) -> np.ndarray:
 def _codes(schema: Schema, bins: ColumnBins | None, frame: pd.DataFrame) -> np.ndarray:
     """Class, or common bin, that each row was drawn with."""
     return class_codes(schema, frame) if bins is None else target_codes(bins, frame[schema.target])
-
-
-def draw_labels(
-    schema: Schema, bins: ColumnBins | None, soft: np.ndarray, rng: np.random.Generator
-) -> "np.ndarray | pd.Series[Any]":
-    """One label a row, drawn from its probabilities, in the schema's own values; a number from inside its bin."""
-    codes = (soft.cumsum(axis=1) < rng.random((len(soft), 1))).sum(axis=1).clip(max=soft.shape[1] - 1)
-    if bins is not None:
-        return stacked(bins.grid.column, [bins.draw(codes, rng)])
-    whole = all(isinstance(c, int) for c in schema.classes)
-    return np.asarray(np.array(schema.classes, dtype=np.int64 if whole else object)[codes])

@@ -6,7 +6,8 @@ released, are predicted in its own bins (sums of common ones), and squared dista
 institutions have in common is learnt from all of them, and the noise of each averages out; what sets one apart is in its weights,
 which are drawn towards the shared ones and leave them as far as its statistics pay for it.
 
-The components start as the institutions' own soft records. The pairs of an institution pull no more once they are as near as noise
+The components start as the institutions' own soft records. Pairs that do not depend on each other, to judge by all institutions (see
+`dependence`), are held to independence instead of their noise. The others of an institution pull no more once they are as near as noise
 alone explains (1 in expectation at the truth): beyond that the fit would learn the noise. Post-processing of the bundles: no budget.
 """
 
@@ -26,6 +27,7 @@ from distill.layout import Layout
 from distill.statistics import ClassCounts, PairCounts
 from distill.threads import single_thread
 from server_train.common_bins import LOWEST, CommonBins, common_bins, records_on
+from server_train.dependence import Pair, dependent_pairs, excess
 
 COMPONENTS = 1000  # at most
 CELLS = 1_500_000  # components times common bins, about, so that many institutions with many columns take less than a minute
@@ -36,6 +38,7 @@ LEARNING_RATE = 0.05
 LATE_RATE = LEARNING_RATE / 3  # in the last third of the steps
 PAIR_WEIGHT = 2.0  # of the pairs' mean squared distance against that of the class histograms, as in a fit
 FAINT = 0.2  # weight of a pair without any signal, where one that is all signal weighs 1 + FAINT
+CERTAIN = 20.0  # times the weight of a dependent pair: of one that is known to be independent, so free of noise
 HEAD_START = 2.0  # log-weight of an institution's own records beside the others', at the start
 SHRINK = 1.0  # of squared log-weights that leave the shared ones
 NOISE_FLOOR = 1.0  # mean squared distance in units of the noise, at the truth
@@ -67,12 +70,14 @@ class Joint:
         common: The common bins.
         logits: Of each component, on the common bins, float32, (components, common bins).
         mixing: Weights of the components at each institution, rows sum to one, (institutions, components).
+        dependent: The pairs of features that were fitted as released; the others were held to independence.
     """
 
     sites: tuple[Site, ...]
     common: CommonBins
     logits: np.ndarray
     mixing: np.ndarray
+    dependent: frozenset[Pair]
 
     def own(self, number: int) -> Generator:
         """Institution `number`: its generator, with the components in its own bins in place of its soft records.
@@ -109,11 +114,13 @@ def fit_joint(sites: Sequence[Site], rows: np.ndarray, trust: np.ndarray, rng: n
     rows = rows / rows.sum()
     generators = [s.generator for s in sites]
     common = common_bins([g.feature_bins for g in generators], [g.shares for g in generators], rows)
+    dependent = dependent_pairs([excess(s.pairs, s.generator.shares) for s in sites], trust.tolist())
     with single_thread():
-        fit = _Fit(sites, common, rows, trust, rng)
+        fit = _Fit(sites, common, rows, trust, dependent, rng)
         fit.run()
     mixing = fit.mixing().detach().double().numpy()
-    return Joint(tuple(sites), common, fit.logits.detach().numpy(), mixing / mixing.sum(axis=1, keepdims=True))
+    mixing /= mixing.sum(axis=1, keepdims=True)
+    return Joint(tuple(sites), common, fit.logits.detach().numpy(), mixing, dependent)
 
 
 def joint_or_plain(
@@ -137,31 +144,45 @@ def joint_or_plain(
     joint = fit_joint(chosen, rows[usable], trust[usable], rng)
     for number, (place, site) in enumerate(zip(usable, chosen, strict=True)):
         own = joint.own(number)
-        before, after = (pair_distance(site, g.pair_shares) for g in (site.generator, own))
+        before, after = (pair_distance(site, g.pair_shares, joint.dependent) for g in (site.generator, own))
         chance = CHANCE * float(np.sqrt(2 / sum(b.size for b in site.pairs.shares)))
         if after <= max(before, NOISE_FLOOR) + chance:  # false for what is not finite, too
             drawn[place] = own
     return drawn, joint
 
 
-def pair_distance(site: Site, together: Tensor) -> float:
+def pair_distance(site: Site, together: Tensor, dependent: frozenset[Pair] | None = None) -> float:
     """Mean squared distance of pair shares, in the institution's own bins, to its pairs as released, in units of their noise.
 
-    1 in expectation at the truth; pairs with signal weigh more.
+    At most 1 in expectation at the truth; pairs with signal weigh more.
+
+    Args:
+        site: The institution.
+        together: Shares of all pairs of bins, as `Generator.pair_shares` gives them.
+        dependent: The pairs that are measured as released, the others against independence; None: all of them.
     """
-    return float(sum(((together[b.rows, b.columns] - b.target).square() * b.precision).sum() for b in _blocks(site)))
+    blocks, _ = _blocks(site, frozenset(site.pairs.pairs) if dependent is None else dependent)
+    return float(sum(((together[b.rows, b.columns] - b.target).square() * b.precision).sum() for b in blocks))
 
 
 class _Fit:
     """The parameters, and the loss that moves them."""
 
     def __init__(
-        self, sites: Sequence[Site], common: CommonBins, rows: np.ndarray, trust: np.ndarray, rng: np.random.Generator
+        self,
+        sites: Sequence[Site],
+        common: CommonBins,
+        rows: np.ndarray,
+        trust: np.ndarray,
+        dependent: frozenset[Pair],
+        rng: np.random.Generator,
     ) -> None:
         sizes = [len(s.generator.class_prior) for s in sites]
         self.classes = sizes[0] if sites[0].generator.schema.task == "classes" else 1
         self.layout = Layout(common.widths, self.classes)
-        self.aims = [_Aim(s, own, self.classes, float(t)) for s, own, t in zip(sites, common.own, trust, strict=True)]
+        self.aims = [
+            _Aim(s, own, self.classes, float(t), dependent) for s, own, t in zip(sites, common.own, trust, strict=True)
+        ]
         self.rows = torch.from_numpy(rows.astype(np.float32))
         components = min(COMPONENTS, CELLS // self.layout.feature_width)
         numbers = np.maximum(np.rint(components * rows), LEAST_COMPONENTS).astype(int)
@@ -192,14 +213,14 @@ class _Fit:
             for record in records:
                 record.requires_grad_(step >= WEIGHTS_FIRST)
             optimizer.zero_grad()
-            loss, farthest = self._loss()
-            if step >= WEIGHTS_FIRST and farthest <= NOISE_FLOOR:
+            loss, beyond = self._loss()
+            if step >= WEIGHTS_FIRST and beyond <= 0:
                 break
             loss.backward()
             optimizer.step()
 
     def _loss(self) -> tuple[Tensor, float]:
-        """What is minimised, and the farthest distance to the pairs of an institution that is believed.
+        """What is minimised, and how far beyond its noise the pairs of an institution that is believed are at most.
 
         Pairs that are as near as their noise lets them be pull no more, while others may.
         """
@@ -208,8 +229,9 @@ class _Fit:
         trust = torch.tensor([a.trust for a in self.aims])
         one_way, two_way = (torch.stack(p) for p in zip(*parts, strict=True))
         strays = (self.apart.square() * (self.rows @ mixing).detach()).sum()
-        pull = trust * (one_way + PAIR_WEIGHT * (two_way - NOISE_FLOOR).relu())
-        return pull.sum() + SHRINK * strays, float((two_way.detach() * (trust > 0)).max())
+        beyond = two_way - NOISE_FLOOR * torch.tensor([a.noisy for a in self.aims])
+        pull = trust * (one_way + PAIR_WEIGHT * beyond.relu())
+        return pull.sum() + SHRINK * strays, float(beyond.detach()[trust > 0].max())
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,8 +240,8 @@ class _Block:
 
     Attributes:
         rows, columns: Where they stand among own bins: the feature's bins, the others'.
-        target: As released, (rows, columns).
-        precision: Of each cell, so that the sum over all blocks is 1 in expectation at the truth.
+        target: As released, or independent, (rows, columns).
+        precision: Of each cell, so that the sum over all blocks is at most 1 in expectation at the truth.
     """
 
     rows: slice
@@ -228,41 +250,46 @@ class _Block:
     precision: Tensor
 
 
-def _blocks(site: Site) -> list[_Block]:
-    """An institution's pairs, by their first feature."""
-    layout, pairs = site.generator.layout, site.pairs
+def _blocks(site: Site, dependent: frozenset[Pair]) -> tuple[list[_Block], float]:
+    """An institution's pairs, by their first feature, and what the sum over them is in expectation at the truth."""
+    layout, pairs, shares = site.generator.layout, site.pairs, site.generator.shares
     starts, widths = layout.starts, layout.features
     signal = [1.0] * len(pairs.pairs) if pairs.signal is None else pairs.signal
-    released = dict(zip(pairs.pairs, zip(pairs.released or pairs.shares, signal, strict=True), strict=True))
-    scale = pairs.spread**2 * sum((f + FAINT) * b.size for b, f in released.values())
+    released = dict(zip(pairs.pairs, pairs.released or pairs.shares, strict=True))
+    weight = {p: f + FAINT for p, f in zip(pairs.pairs, signal, strict=True) if p in dependent}
+    cells = sum(released[p].size for p in weight)
+    noisy = sum(weight[p] * released[p].size for p in weight)
+    usual = noisy / cells if cells else 1.0
+    total = noisy + usual * (sum(b.size for b in released.values()) - cells)
+    aims = {p: b if p in weight else np.outer(shares[p[0]], shares[p[1]]) for p, b in released.items()}
     blocks = []
     for first, group in groupby(sorted(released), key=lambda pair: pair[0]):
         seconds = [second for _, second in group]
         places = np.concatenate([np.arange(starts[s], starts[s] + widths[s]) for s in seconds])
         run = slice(int(places[0]), int(places[-1]) + 1)
-        target = np.concatenate([released[first, s][0] for s in seconds], axis=1)
-        weight = np.repeat([released[first, s][1] + FAINT for s in seconds], [widths[s] for s in seconds])
+        weights = [weight.get((first, s), CERTAIN * usual) for s in seconds]
+        precision = np.repeat(weights, [widths[s] for s in seconds]) / (pairs.spread**2 * total)
         blocks.append(
             _Block(
                 rows=slice(int(starts[first]), int(starts[first]) + widths[first]),
                 columns=run if len(places) == run.stop - run.start else torch.from_numpy(places),
-                target=torch.from_numpy(target.astype(np.float32)),
-                precision=torch.from_numpy((weight / scale).astype(np.float32)),
+                target=torch.from_numpy(np.concatenate([aims[first, s] for s in seconds], axis=1).astype(np.float32)),
+                precision=torch.from_numpy(precision.astype(np.float32)),
             )
         )
-    return blocks
+    return blocks, noisy / total
 
 
 class _Aim:
     """One institution's statistics, in its own bins."""
 
-    def __init__(self, site: Site, own: np.ndarray, classes: int, trust: float) -> None:
+    def __init__(self, site: Site, own: np.ndarray, classes: int, trust: float, dependent: frozenset[Pair]) -> None:
         self.own, self.trust, self.width = torch.from_numpy(own), trust, site.generator.layout.feature_width
         counts = np.concatenate(site.counts.by_column, axis=1) / site.counts.total
         counts = counts if classes > 1 else counts.sum(axis=0, keepdims=True)
         self.one_way = torch.from_numpy(counts.astype(np.float32))
         self.one_way_precision = (site.counts.total / site.counts.stddev) ** 2 / counts.size
-        self.blocks = _blocks(site)
+        self.blocks, self.noisy = _blocks(site, dependent)
 
     def distances(self, shares: Tensor, classes: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Mean squared distance to the class histograms and to the pairs, in units of their noise."""

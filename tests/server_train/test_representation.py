@@ -11,6 +11,7 @@ from joint_fakes import COARSE, OTHER, ROWS, SCHEMA, Site, bins_at, rows, site
 from distill.generator_parts import parts_of
 from distill.levels import LEVELS, Level
 from distill.statistics import PairCounts
+from server_train import pool as pool_module
 from server_train import representation
 from server_train.common_bins import common_bins
 from server_train.pool import draw_pool
@@ -223,3 +224,40 @@ def bundle_of(one: Site, level: Level) -> SimpleNamespace:
     """What `read_bundle` would give for it, as far as statistics go."""
     parts, settings = parts_of(one.generator, one.counts, one.pairs, np.array([1.0]), level, np.random.default_rng(0))
     return SimpleNamespace(schema=SCHEMA, tensors=parts, manifest=SimpleNamespace(generator=settings), path="x.distill")
+
+
+def test_a_capped_claim_of_rows_pulls_no_harder_on_the_components(monkeypatch):
+    """One of three claims a thousand times its rows: what counts of them is what its statistics are trusted by, too."""
+    seen: list[np.ndarray] = []
+
+    def watched(sites, rows, trust, rng):
+        seen.append(trust)
+        return joint_or_plain(sites, rows, trust, rng)
+
+    monkeypatch.setattr(pool_module, "joint_or_plain", watched)
+    sites = [*two_sites(), site(rows(ROWS, 5), COARSE, noise=40.0, seed=15)]
+    huge = replace(sites[2].generator, noisy_rows=ROWS * 1000)
+    named = [(name, s.generator) for name, s in zip(("north", "south"), sites, strict=False)]
+    pool = draw_pool(SCHEMA, [*named, ("liar", huge)], rows=300, rng=np.random.default_rng(0), sites=sites)
+    liar = pool.members[2]
+    assert liar.counted_rows <= 2 * ROWS * 1.1
+    assert seen[0][:2].tolist() == [m.weight for m in pool.members[:2]]
+    assert seen[0][2] == liar.weight * (liar.counted_rows / liar.noisy_rows) ** 2 < 1e-5
+
+
+def test_noise_between_columns_that_do_not_depend_is_not_learnt():
+    """Two institutions with columns drawn apart from each other: the joint components leave them so, their own pairs do not."""
+    apart = [site(shuffled(seed), edges, noise=60.0, seed=30 + seed) for seed, edges in enumerate((COARSE, OTHER))]
+    joint = fit_joint(apart, BOTH, np.ones(2), np.random.default_rng(0))
+    assert len(joint.dependent) <= 2
+    for number, one in enumerate(apart):
+        layout, own = one.generator.layout, joint.own(number).pair_shares
+        flat = torch.from_numpy(np.outer(*[np.concatenate(one.generator.shares)] * 2).astype(np.float32))
+        assert error(one, own, flat) < 0.25 * error(one, released(one), flat)
+        assert layout.feature_width == len(own)
+
+
+def shuffled(seed: int) -> np.ndarray:
+    """Rows whose columns know nothing of each other."""
+    rng = np.random.default_rng(seed)
+    return np.stack([rng.permutation(column) for column in rows(ROWS, seed).T], axis=1)
