@@ -79,7 +79,11 @@ def run(options: argparse.Namespace, keep: Path) -> Iterator[dict[str, Any]]:
             settings = split.settings(Settings(epsilon=options.epsilon, delta=options.delta))
             for seed in [0] if options.quick else options.seeds:
                 train, test = yardstick.split(frame, schema["target"], seed)
-                parts = deal(train, schema, seed, settings, yardstick)
+                try:
+                    parts = deal(train, schema, seed, settings, yardstick)
+                except ValueError as impossible:  # too few rows for so many institutions
+                    print(f"{name} {split.label} seed {seed} left out: {impossible}", file=sys.stderr, flush=True)
+                    continue
                 bundles = bundles_of(keep / f"{name}-{split.label}-{seed}", parts, schema, settings)
                 for result in scores(bundles, parts, test, schema, options, yardstick, seed):
                     yield {"table": f"{name} {split.label}", "seed": seed, **result}
