@@ -36,6 +36,7 @@ EFFECT = (-0.2, -0.08)  # share of what can be explained of the others' labels
 MISLABELLED = (0.55, 0.35)  # share of rows
 DISTANCE = (0.3, 0.18)  # total variation; wider where the others are far from each other as well
 TIMES_USUAL = 3.0
+LARGE = 3.0  # times the others' median size; who would count for more must be nearer to the others in proportion
 DIVERSITY = (0.1, 1 / 3)  # over what is usual among the others
 
 
@@ -167,6 +168,18 @@ def counted_rows(noisy_rows: Sequence[float]) -> np.ndarray:
     return np.asarray(np.minimum(usual, usual.sum() - usual))
 
 
+def allowances(counted: np.ndarray) -> np.ndarray:
+    """How far each institution may be from the others, as a share of what one of usual size may, in (0, 1].
+
+    What is little harm from one that counts for little is much from one that counts for as much as several others, and the
+    statistics of so many rows ought to have less noise, not more.
+    """
+    if len(counted) < FEWEST:
+        return np.ones(len(counted))
+    usual = np.array([float(np.median(np.delete(counted, i))) for i in range(len(counted))])
+    return np.asarray(np.minimum(1.0, LARGE * usual / counted))
+
+
 def counted_matrix(noisy_rows: float, counted: float, class_prior: np.ndarray, head_information: float) -> np.ndarray:
     """`head_matrix` of as many rows as count."""
     return head_matrix(counted, class_prior, head_information * counted / noisy_rows)
@@ -191,11 +204,14 @@ def contributions(
         capped: Whether claims of rows are limited (see `counted_rows`).
     """
     rows = np.maximum(np.asarray(noisy_rows, dtype=float), 1.0)
-    counted = counted_rows(rows) if capped else rows
     clean = [clean_prior(p) for p in priors]
     reviews, faults = reviews or [None] * len(names), faults or [None] * len(names)
-    judged = [_weight(*of) for of in zip(rows, counted, reviews, faults, strict=True)]
+
+    counted = _counted(rows, [fault is None for fault in faults]) if capped else rows
+    judged = [_weight(*of) for of in zip(allowances(counted), reviews, faults, strict=True)]
     weights = np.array([weight for weight, _ in judged])
+    if capped:  # the claim of one that is left out raises nobody else's limit
+        counted = np.where(weights > 0, _counted(rows, weights > 0), counted)
     return _with_shares(
         Contribution(
             institution=name,
@@ -210,7 +226,7 @@ def contributions(
             effect=of.effect if of else None,
             mislabelled=of.mislabelled if of else None,
             weight=float(weights[i]),
-            reasons=judged[i][1],
+            reasons=(*_capped(rows[i], counted[i]), *judged[i][1]),
             row_share=0.0,
             head_share=0.0,
         )
@@ -239,23 +255,33 @@ def _with_shares(members: Iterable[Contribution]) -> tuple[Contribution, ...]:
     )
 
 
-def _weight(noisy: float, counted: float, review: Review | None, fault: str | None) -> tuple[float, tuple[str, ...]]:
-    """One institution's weight, and why it counts for less than it could."""
+def _counted(rows: np.ndarray, used: Sequence[bool] | np.ndarray) -> np.ndarray:
+    """`counted_rows` where only the claims of `used` institutions are compared; the others' stay as they are."""
+    out, used = rows.copy(), np.asarray(used)
+    out[used] = counted_rows(rows[used])
+    return np.asarray(out)
+
+
+def _capped(noisy: float, counted: float) -> tuple[str, ...]:
+    """Why not all rows count that an institution claims; empty: they do."""
+    if counted >= noisy:
+        return ()
+    return (
+        f"it claims {noisy:,.0f} rows, of which {counted:,.0f} count: nobody counts for more than all others together, nor for "
+        f"more than {MOST_TIMES:g} times what is usual among them",
+    )
+
+
+def _weight(allowance: float, review: Review | None, fault: str | None) -> tuple[float, tuple[str, ...]]:
+    """One institution's weight, and why it is below 1."""
     if fault is not None:
         return 0.0, (f"its bundle contradicts itself: {fault}",)
-    reasons = []
-    if counted < noisy:
-        reasons.append(
-            f"it claims {noisy:,.0f} rows, of which {counted:,.0f} count: nobody counts for more than all others together, nor for "
-            f"more than {MOST_TIMES:g} times what is usual among them"
-        )
-    terms = _terms(review) if review is not None else []
-    reasons += [words for weight, words in terms if weight < 1]
-    return min([1.0, *(weight for weight, _ in terms)]), tuple(reasons)
+    terms = _terms(review, allowance) if review is not None else []
+    return min([1.0, *(weight for weight, _ in terms)]), tuple(words for weight, words in terms if weight < 1)
 
 
-def _terms(review: Review) -> list[tuple[float, str]]:
-    """What each term that could be judged leaves of the weight, and the words for it."""
+def _terms(review: Review, allowance: float) -> list[tuple[float, str]]:
+    """What each term that could be judged leaves of the weight, and the words for it; `allowance`: see `allowances`."""
     terms = []
     usual = review.typical_direction
     if review.direction is not None and usual is not None and usual >= LEAST_USUAL:
@@ -271,8 +297,9 @@ def _terms(review: Review) -> list[tuple[float, str]]:
         )
         terms.append((_ramp(review.mislabelled, *MISLABELLED), words))
     if review.distance is not None:
-        wider = max(1.0, TIMES_USUAL * (review.typical_distance or 0.0) / DISTANCE[1])
+        wider = allowance * max(1.0, TIMES_USUAL * (review.typical_distance or 0.0) / DISTANCE[1])
         words = f"its statistics are {review.distance:.2f} away from the others', in most columns (0: alike, 1: nothing in common)"
+        words += "; one that counts for so many rows has to be nearer" if allowance < 1 else ""
         terms.append((_ramp(review.distance, wider * DISTANCE[0], wider * DISTANCE[1]), words))
     words = f"its rows are of {review.diversity:.1f} groups of customers; usual: {review.typical_diversity:.1f}"
     terms.append((_ramp(review.diversity / review.typical_diversity, *DIVERSITY), words))

@@ -22,6 +22,9 @@ from distill.class_chances import log_normalise, match_prior
 FEWEST = 3  # institutions; of two that disagree nobody can say which one is right
 HALF_INFORMATION = 80.0  # at which half of what a class head says is noise: fitted to 45 honest heads at epsilon 2
 LEAST_RELIABLE = 0.5  # correlation that two honest heads may expect; below it neither can judge the other
+LEAST_APART = (
+    0.15  # by which a judge's mean word on two classes must differ; one who cannot tell them apart sees nothing
+)
 GROUPS = 32  # clusters of all institutions' rows, in which diversity is counted
 
 
@@ -185,19 +188,22 @@ def _mislabelled(accounts: Sequence[Account], i: int, j: int) -> float:
     """By how much the class frequencies that i states miss those that the judge's head sees in its rows.
 
     Institutions may differ in class frequencies alone (then a head's mean word on a class is the same everywhere, and the
-    frequencies follow from it: arXiv:1802.03916), or in their customers alone (then its mean word is the frequencies).
-    The smaller gap counts.
+    frequencies follow from it: arXiv:1802.03916; at equal class frequencies, where words differ most), or in their customers
+    alone (then its mean word is the frequencies). The smaller gap counts.
     """
     judged, judge = accounts[i], accounts[j]
     if _reliability(judge) < LEAST_RELIABLE:
         return float("nan")
-    said = [np.exp(log_normalise(a.evidence[j] + np.log(np.maximum(judge.prior, 1e-9)))) for a in (judged, judge)]
-    seen = said[0].mean(axis=0)
-    by_class = (judge.own.T @ said[1]) / np.maximum(judge.own.sum(axis=0)[:, None], 1e-9)  # row: mean word on a class
+    words = np.exp(log_normalise(judge.evidence[j]))
+    by_class = (judge.own.T @ words) / np.maximum(judge.own.sum(axis=0)[:, None], 1e-9)  # row: mean word on a class
     apart = max(float(np.abs(a - b).sum() / 2) for a in by_class for b in by_class)
-    same_words = float(np.abs(seen - judged.prior @ by_class).sum() / 2) / max(apart, 1e-9)
-    same_chances = float(np.abs(seen - judged.prior).sum() / 2)
-    return min(same_words, same_chances, 1.0)
+    if apart < LEAST_APART:
+        return float("nan")
+    seen = judged.evidence[j]
+    same_words = np.abs(np.exp(log_normalise(seen)).mean(axis=0) - judged.prior @ by_class).sum() / 2 / apart
+    chances = np.exp(log_normalise(seen + np.log(np.maximum(judge.prior, 1e-9)))).mean(axis=0)
+    same_chances = np.abs(chances - judged.prior).sum() / 2
+    return float(min(same_words, same_chances, 1.0))
 
 
 def _distance(one: Account, other: Account, widths: Sequence[int]) -> float:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from distill.class_chances import log_normalise
 from distill.errors import OutweighedError
 from server_train import weighing
-from server_train.contribution import MOST_TIMES, counted_rows
+from server_train.contribution import MOST_TIMES, allowances, counted_rows
 from server_train.pool import draw_pool
 from server_train.review import upper_median
 from server_train.weighing import weigh
@@ -155,6 +155,47 @@ def test_nobody_counts_for_more_than_the_usual_size_allows_nor_for_more_than_all
     assert counted_rows([1e9, 1.0]).tolist() == [1e9, 1.0]  # of two nobody can say who is right
 
 
+def test_who_would_count_for_more_must_be_nearer_to_the_others():
+    """One whose rows are somewhat apart keeps its weight at the usual size, and loses it where it claims ten times as much."""
+    generators = banks()
+    whole = table(20_000, BINARY, 9)
+    young_and_poor = (whole["income"] < whole["income"].median()) & (whole["age"] < whole["age"].median())
+    mostly = young_and_poor | (np.random.default_rng(0).random(len(whole)) < 0.1)
+    apart = Honest(BINARY, whole[mostly].iloc[:6000].reset_index(drop=True), seed=9)
+    generators[0] = ("a", apart)
+    usual = weighed(generators)[0]
+    assert usual.weight == 1
+    apart.noisy_rows *= 10
+    claimed = weighed(generators)[0]
+    assert claimed.agreement == pytest.approx(usual.agreement, abs=0.05)
+    assert claimed.weight < usual.weight
+    assert "one that counts for so many rows has to be nearer" in " ".join(claimed.reasons)
+
+
+def test_allowances_by_hand():
+    """Three times the others' median is allowed in full; beyond it the distance shrinks in proportion."""
+    assert allowances(np.array([300.0, 100.0, 100.0, 100.0])).tolist() == [1.0] * 4
+    assert allowances(np.array([600.0, 100.0, 100.0, 100.0])).tolist() == [0.5, 1.0, 1.0, 1.0]
+    assert allowances(np.array([600.0, 1.0])).tolist() == [1.0, 1.0]  # of two nobody is judged
+
+
+def test_the_claim_of_one_that_is_left_out_raises_nobodys_limit():
+    """Beside a liar with a huge claim the largest honest one counts for as much as without the liar, not for more."""
+    generators = banks(among=4)
+    generators[0][1].noisy_rows = 40_000
+    without = weighed(generators)
+    assert without[0].counted_rows == 18_000
+    assert "40,000 rows, of which 18,000 count" in without[0].reasons[0]
+    liar = Flipped(BINARY, table(6000, BINARY, 4), seed=4)
+    liar.noisy_rows *= 1000
+    beside = weighed([*generators, ("e", liar)])
+    assert [m.weight for m in beside] == [1, 1, 1, 1, 0]
+    assert [m.counted_rows for m in beside[:4]] == [m.counted_rows for m in without]
+    assert beside[0].reasons == without[0].reasons
+    faulty = weighed([*generators, ("e", liar)], faults=[None] * 4 + ["its counts do not add up"])
+    assert [m.counted_rows for m in faulty[:4]] == [m.counted_rows for m in without]
+
+
 def test_one_class_under_the_wrong_name_is_found_out():
     """It holds no second class, so its head says nothing that could be compared; its rows do."""
     generators = banks()
@@ -183,6 +224,21 @@ def test_institutions_that_differ_in_customers_keep_their_weight(column):
     generators = [(name, Honest(BINARY, part, seed=i)) for i, (name, part) in enumerate(zip(NAMES, parts, strict=True))]
     members = weighed(generators)
     assert [m.weight for m in members] == [1.0] * 5, [m.reasons for m in members]
+
+
+def test_judges_that_cannot_tell_classes_apart_accuse_nobody_of_wrong_labels():
+    """To heads that hardly see a difference one class alone looks like any other rows, and that is no lie."""
+
+    @dataclass
+    class Faint(Honest):
+        def class_log_probabilities(self, frame):
+            return log_normalise(0.2 * super().class_log_probabilities(frame) + 0.8 * np.log(self.class_prior + 1e-9))
+
+    generators = [(n, Faint(BINARY, table(6000, BINARY, i), seed=i)) for i, n in enumerate(NAMES)]
+    generators[2] = ("c", Honest(BINARY, skewed(table(9000, BINARY, 2), BINARY, 0.0), seed=2))
+    single = weighed(generators)[2]
+    assert single.mislabelled is None
+    assert single.weight == 1
 
 
 def test_where_nothing_can_be_predicted_nobody_is_judged_by_direction():
