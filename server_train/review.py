@@ -22,9 +22,7 @@ from distill.class_chances import log_normalise, match_prior
 FEWEST = 3  # institutions; of two that disagree nobody can say which one is right
 HALF_INFORMATION = 80.0  # at which half of what a class head says is noise: fitted to 45 honest heads at epsilon 2
 LEAST_RELIABLE = 0.5  # correlation that two honest heads may expect; below it neither can judge the other
-LEAST_APART = (
-    0.15  # by which a judge's mean word on two classes must differ; one who cannot tell them apart sees nothing
-)
+LEAST_APART = 0.15  # of a judge's mean words on two classes; one that hardly tells them apart sees nothing
 GROUPS = 32  # clusters of all institutions' rows, in which diversity is counted
 
 
