@@ -6,7 +6,8 @@
 
 Each seed splits a table (80/20), deals the training rows to institutions, and runs `distill init`, `ledger grant` and `fit` at
 each. The hub draws one pool of their bundles and trains every kind on it, with and without balanced class weights; each is scored on the
-real test rows with its calibration and without. `--keep FOLDER` keeps the bundles, and takes those of an earlier run that are there.
+real test rows with its calibration and without. `--keep FOLDER` keeps the bundles, and takes those of an earlier run of this or of
+`splits.py` that are there.
 Scoring reads real rows without noise: only for public data.
 """
 
@@ -19,18 +20,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import utility
 import yardstick
+from poisoning import pooled
+from splits import Split, bundles_of
 
+from distill.bundle import read_bundle
 from distill.schema import Schema
 from distill.tables import canonical_table
 from server_train.evaluation import evaluate_scores
 from server_train.features import class_codes
-from server_train.intake import receive
 from server_train.kinds import Fitted, ModelChoice, fit_model
-from server_train.pool import Pool, default_rows, draw_pool
+from server_train.pool import default_rows
 from server_train.training import TrainingSettings
 
 KINDS = ("mlp", "logistic", "boosting")
@@ -46,19 +48,14 @@ COLUMNS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    settings = utility.Settings(
-        epsilon=options.epsilon,
-        delta=options.delta,
-        clients=options.clients,
-        alpha=None if options.alpha == "iid" else float(options.alpha),
-        quick=options.quick,
-    )
+    split = Split(options.clients, options.alpha)
+    settings = split.settings(utility.Settings(epsilon=options.epsilon, delta=options.delta, quick=options.quick))
     limit = utility.QUICK_ROWS if options.quick else options.max_rows
     results: list[dict[str, Any]] = []
     for name, frame, schema in utility.tables(options.data, options.tables, limit, quick=options.quick):
         for seed in [0] if options.quick else options.seeds:
             with tempfile.TemporaryDirectory(prefix="distill-models-") as scratch:
-                folder = (options.keep or Path(scratch)).resolve() / f"{name}-{options.alpha}-{seed}"
+                folder = (options.keep or Path(scratch)).resolve() / f"{name}-{split.label}-{seed}"
                 for result in run(name, frame, schema, seed, settings, folder):
                     print(result, file=sys.stderr, flush=True)
                     results.append(result)
@@ -91,7 +88,10 @@ def run(
     train, test = yardstick.split(frame, schema["target"], seed)
     parsed = Schema.model_validate(schema)
     test = canonical_table(test, parsed, role="evaluate")
-    pool = pool_of(list(bundles(train, schema, seed, settings, folder)), seed)
+    parts = utility.deal(train, schema, seed, settings, yardstick)
+    bundles = [read_bundle(path) for path in bundles_of(folder, parts, schema, settings)]
+    rows = default_rows(b.manifest.noisy_rows for b in bundles)
+    pool = pooled(parsed, bundles, rows=rows, seed=seed, robust=True)
     for kind in KINDS:
         for weights in (None, "balanced"):
             choice = ModelChoice(kind=kind, class_weights=weights)  # type: ignore[arg-type]
@@ -106,30 +106,6 @@ def run(
                     **figures(fitted, parsed, test, calibrated=calibrated),
                     "seconds": fitted.seconds,
                 }
-
-
-def bundles(
-    train: pd.DataFrame, schema: dict[str, Any], seed: int, settings: utility.Settings, folder: Path
-) -> Iterator[Path]:
-    """One bundle an institution; those that an earlier run left are taken as they are."""
-    for i, part in enumerate(utility.deal(train, schema, seed, settings, yardstick)):
-        kept = folder / f"site_{i}" / "samples.distill"
-        yield kept if kept.exists() else utility.fit(kept.parent, part, schema, settings)[0]
-
-
-def pool_of(found: Sequence[Path], seed: int) -> Pool:
-    """What `train-global` trains on."""
-    intake = receive(
-        list(found),
-        trusted=frozenset(),
-        hub=None,
-        allow_unknown_signers=True,  # they were all made here
-        allow_rehearsal=False,
-        progress=lambda done, total: None,
-    )
-    members = [(r.name, r.generator) for r in intake.received]
-    rows = default_rows(g.noisy_rows for _, g in members)
-    return draw_pool(intake.schema, members, rows=rows, rng=np.random.default_rng(seed))
 
 
 def figures(fitted: Fitted, schema: Schema, test: pd.DataFrame, *, calibrated: bool) -> dict[str, float]:

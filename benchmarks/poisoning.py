@@ -37,10 +37,10 @@ from distill.schema import Schema
 from server_train.coherence import fault_of
 from server_train.evaluation import evaluate_scores
 from server_train.features import class_codes
-from server_train.model import probabilities
+from server_train.kinds import ModelChoice, fit_model
 from server_train.pool import Pool, draw_pool
 from server_train.representation import site_of
-from server_train.training import TrainingSettings, train
+from server_train.training import TrainingSettings
 
 SPLITS = ("5:iid", "5:0.5")
 HONEST = (*SPLITS, "10:0.3")
@@ -223,8 +223,8 @@ def pooled(schema: Schema, bundles: Sequence[Bundle], *, rows: int, seed: int, r
 def model_auc(pool: Pool, test: pd.DataFrame, seed: int, *, quick: bool) -> float:
     """ROC-AUC on real rows of the model that the hub trains on the pool."""
     settings = TrainingSettings(seed=seed, steps=200 if quick else TrainingSettings().steps)
-    trained = train(pool.schema, pool.frame, pool.soft_labels, settings)
-    scores = probabilities(trained.network, trained.encoder.encode(test))
+    fitted = fit_model(pool.schema, pool.frame, pool.soft_labels, settings, ModelChoice())
+    scores = fitted.scorer.probabilities(test)
     return evaluate_scores(class_codes(pool.schema, test), scores, pool.schema.classes).roc_auc or 0.0
 
 
