@@ -31,7 +31,7 @@ MOST_TIMES = 10.0  # the others' median size that one institution may count for
 # (dealt evenly, by label, by a column) the worst had .9 times the usual direction, an effect of -.04, a mislabelled share of .25, a
 # distance of .15 (of .17 with 456 rows), and half the usual diversity. Flipped heads had -.9 times it; made-up rows a distance of .28 on.
 DIRECTION = (0.2, 0.6)  # over what is usual among the others
-LEAST_USUAL = 0.3  # where the others agree by less among themselves, nobody is judged by direction
+LEAST_USUAL = 0.35  # where the others agree by less among themselves, nobody is judged by direction
 EFFECT = (-0.2, -0.08)  # share of what can be explained of the others' labels
 MISLABELLED = (0.55, 0.35)  # share of rows
 DISTANCE = (0.3, 0.18)  # total variation; wider where the others are far from each other as well

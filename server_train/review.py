@@ -22,6 +22,7 @@ from distill.class_chances import log_normalise, match_prior
 FEWEST = 3  # institutions; of two that disagree nobody can say which one is right
 HALF_INFORMATION = 80.0  # at which half of what a class head says is noise: fitted to 45 honest heads at epsilon 2
 LEAST_RELIABLE = 0.5  # correlation that two honest heads may expect; below it neither can judge the other
+LEAST_EXPLAINED = 0.02  # natural-log units a row, by a judge's own head; below it there is next to nothing to explain
 LEAST_APART = 0.15  # of a judge's mean words on two classes; one that hardly tells them apart sees nothing
 GROUPS = 32  # clusters of all institutions' rows, in which diversity is counted
 
@@ -167,7 +168,7 @@ def _effect(accounts: Sequence[Account], i: int, j: int) -> float:
     known = -float((judge.own * np.log(np.maximum(judge.own, 1e-12))).sum(axis=1).mean())
     mean = judge.own.mean(axis=0)
     unknown = -float((mean * np.log(np.maximum(mean, 1e-12))).sum())
-    if unknown - known < 1e-3:  # the judge's own head tells nothing: there is nothing to explain
+    if unknown - known < LEAST_EXPLAINED:
         return float("nan")
     gain = _loss(accounts, without, judge) - _loss(accounts, sorted([*without, i]), judge)
     return gain / (unknown - known)
