@@ -12,7 +12,8 @@ bundles for the next run. The liar is institution SEED mod 5; its bundle is chan
     scaled    all counts three times as high, the row count as it was
     noise     rows and class head made up
     huge      a thousand times the rows claimed, in all that it sent
-    mix       flipped and huge
+    copied    the same, and its ledger planned for so many: what a table gives in which every row is there a thousand times
+    mix       flipped and copied
 
 and pooled with and without weights, beside all honest ones and all but the liar. The score is the ROC-AUC of the hub's model on
 real rows, with --yardstick also the mean of three classifiers that learn from the pool. It reads real rows without noise.
@@ -33,6 +34,7 @@ from splits import BY, Split, bundles_of, parsed_splits
 
 from distill.bundle import Bundle, read_bundle
 from distill.generator_parts import CLASS_STEP, generator_of
+from distill.plan import sampling_rate
 from distill.schema import Schema
 from server_train.coherence import fault_of
 from server_train.evaluation import evaluate_scores
@@ -118,12 +120,30 @@ def huge(bundle: Bundle, rng: np.random.Generator) -> Bundle:
     return changed(bundle, manifest={"noisy_rows": rows, "generator": generator}, statistics=raised)
 
 
+def copied(bundle: Bundle, rng: np.random.Generator) -> Bundle:
+    """Huge, with a ledger that planned for as many rows."""
+    claimed = huge(bundle, rng)
+    rate = sampling_rate(claimed.manifest.noisy_rows)
+    privacy = claimed.manifest.privacy
+    events = [
+        e.model_copy(update={"sampling_rate": rate}) if e.mechanism == "poisson_gaussian" else e for e in privacy.events
+    ]
+    return changed(claimed, manifest={"privacy": privacy.model_copy(update={"events": tuple(events)})})
+
+
 def mix(bundle: Bundle, rng: np.random.Generator) -> Bundle:
-    """Flipped and huge."""
-    return huge(flipped(bundle, rng), rng)
+    """Flipped and copied."""
+    return copied(flipped(bundle, rng), rng)
 
 
-POISONS: dict[str, Poison] = {"flipped": flipped, "scaled": scaled, "noise": noise, "huge": huge, "mix": mix}
+POISONS: dict[str, Poison] = {
+    "flipped": flipped,
+    "scaled": scaled,
+    "noise": noise,
+    "huge": huge,
+    "copied": copied,
+    "mix": mix,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

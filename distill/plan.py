@@ -267,6 +267,11 @@ def three_digits(noisy_size: int) -> int:
     return round(noisy_size / step) * step
 
 
+def sampling_rate(noisy_size: int) -> float:
+    """Chance of a row to join one training step: 2,000 rows are expected, of more than 1e5 rows 2 %, never more than `MOST_EXPECTED`."""
+    return min(1.0, min(max(2000, 0.02 * noisy_size), MOST_EXPECTED) / noisy_size)
+
+
 def _rounded_up(epsilon: float) -> float:
     """To two digits, never down."""
     step = 10.0 ** (math.floor(math.log10(epsilon)) - 1)
@@ -287,7 +292,7 @@ def _later_events(
 ) -> list[Event]:
     """Events of round 1 at a given noise scale."""
     features = len(schema.features)
-    rate = min(1.0, min(max(2000, 0.02 * noisy_size), MOST_EXPECTED) / noisy_size)
+    rate = sampling_rate(noisy_size)
     grids = base_grids(schema)
     measured = [grids[i] for i in binned_columns(schema) for _ in range(bin_weight(schema, i))]
     counted = "counts per class, column and bin" if schema.target is not None else "counts per column and bin"

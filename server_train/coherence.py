@@ -3,8 +3,8 @@
 One release's statistics are several views of the same rows, each with noise of its own: a row count, the classes, one
 histogram a column and class, one block a pair of columns. The institution's software makes them agree up to noise and to the
 rounding of what travels, so a gap of more than `MOST_STDDEVS` of that is no chance: someone changed a part and not the rest.
-The noise itself is not the bundle's word alone; the ledger says what was planned. A report that was made up as a whole is
-coherent: that is for `review`. Post-processing of the bundle.
+The noise itself is not the bundle's word alone; the ledger says what was planned, and for how many rows. A report that was made up
+as a whole is coherent: that is for `review`. Post-processing of the bundle.
 """
 
 from collections.abc import Iterator
@@ -14,10 +14,12 @@ import numpy as np
 from distill.bundle import Bundle
 from distill.generator import Generator
 from distill.generator_parts import CLASS_STEP, statistics_of
+from distill.plan import sampling_rate
 from distill.statistics import PairCounts
 
 MOST_STDDEVS = 8.0  # a fair draw passes that once in 1e15
 PLANNED = 0.01  # relative: by how much the noise of a share may differ from the planned noise over the noisy row count
+PLANNED_TIMES = 2.0  # by how much the rows that training was planned for may differ from those that are claimed
 
 
 def fault_of(bundle: Bundle, generator: object) -> str | None:
@@ -42,6 +44,10 @@ def _faults(bundle: Bundle, generator: Generator) -> Iterator[str]:
     if not np.isclose(noise, planned.get("encode.classes", 0.0), rtol=1e-6):
         yield f"it states a noise of {noise:.1f} on its class counts, and its ledger planned another"
     yield from _count_faults(bundle, generator, rows)
+    expected = sampling_rate(max(round(rows), 1))
+    rates = [e.sampling_rate for e in bundle.manifest.privacy.events if e.mechanism == "poisson_gaussian"]
+    if any(max(rate / expected, expected / rate) > PLANNED_TIMES for rate in rates):
+        yield f"it states {rows:,.0f} rows, and the sampling that its ledger planned is that of another number of rows"
     if "pair_columns" in bundle.tensors["statistics"]:
         _, pairs, _ = statistics_of(bundle)
         if pairs.pairs and not np.isclose(pairs.stddev * rows, planned.get("relate.pairs", 0.0), rtol=PLANNED):

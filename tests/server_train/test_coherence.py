@@ -12,6 +12,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "distill"))
 from private_fakes import EVERY_KIND, statistics_of, toy_generator
 
 from distill.generator_parts import generator_of, parts_of
+from distill.plan import sampling_rate
 from distill.statistics import ClassCounts, PairCounts
 from server_train.coherence import fault_of
 
@@ -29,7 +30,15 @@ def bundle(level="full", rows=4000, seed=0):
         generator, noisy_rows=rows, class_prior=counts.prior, count_noise=NOISE, shares=tuple(counts.shares)
     )
     parts, settings = parts_of(generator, counts, pairs, CLUSTERS, level, rng)
-    events = [SimpleNamespace(name=name, cell_stddev=NOISE) for name in ("encode.classes", "relate.pairs")]
+    events = [
+        SimpleNamespace(name=name, cell_stddev=NOISE, mechanism="gaussian")
+        for name in ("encode.classes", "relate.pairs")
+    ]
+    events.append(
+        SimpleNamespace(
+            name="discriminate", cell_stddev=1.0, mechanism="poisson_gaussian", sampling_rate=sampling_rate(rows)
+        )
+    )
     manifest = SimpleNamespace(
         generator=settings,
         class_prior=generator.class_prior.tolist(),
@@ -63,6 +72,24 @@ def test_a_row_count_that_was_raised_does_not_fit_its_counts():
     sent = bundle("compact")
     sent.manifest.noisy_rows = 4_000_000
     assert "and it states 4,000,000" in fault(sent)
+
+
+def test_a_claim_that_adds_up_but_was_not_planned_for_is_found():
+    """All counts and the row count ten times as high, the noise as planned: only the ledger's sampling rate tells."""
+    sent = bundle("compact")
+    sent.tensors["statistics"]["class_counts"] *= 10
+    sent.manifest.noisy_rows *= 10
+    assert "it states 40,000 rows, and the sampling that its ledger planned" in fault(sent)
+    sent.manifest.privacy.events[-1].sampling_rate = sampling_rate(40_000)
+    assert fault(sent) is None
+
+
+@pytest.mark.parametrize("planned", [2600, 4000, 6100])
+def test_the_rows_of_the_plan_need_not_be_quite_those_that_are_stated(planned):
+    """The plan follows a row count with more noise than the one that is stated in the end."""
+    sent = bundle()
+    sent.manifest.privacy.events[-1].sampling_rate = sampling_rate(planned)
+    assert fault(sent) is None
 
 
 def test_classes_that_were_turned_round_in_one_place_only_do_not_fit():
