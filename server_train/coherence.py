@@ -44,15 +44,20 @@ def _faults(bundle: Bundle, generator: Generator) -> Iterator[str]:
     if not np.isclose(noise, planned.get("encode.classes", 0.0), rtol=1e-6):
         yield f"it states a noise of {noise:.1f} on its class counts, and its ledger planned another"
     yield from _count_faults(bundle, generator, rows)
-    expected = sampling_rate(max(round(rows), 1))
-    rates = [e.sampling_rate for e in bundle.manifest.privacy.events if e.mechanism == "poisson_gaussian"]
-    if any(max(rate / expected, expected / rate) > PLANNED_TIMES for rate in rates):
-        yield f"it states {rows:,.0f} rows, and the sampling that its ledger planned is that of another number of rows"
+    yield from _plan_faults(bundle, rows, MOST_STDDEVS * planned.get("size", 0.0))
     if "pair_columns" in bundle.tensors["statistics"]:
         _, pairs, _ = statistics_of(bundle)
         if pairs.pairs and not np.isclose(pairs.stddev * rows, planned.get("relate.pairs", 0.0), rtol=PLANNED):
             yield f"it states a noise of {pairs.stddev * rows:.1f} on its pair counts, and its ledger planned another"
         yield from _pair_faults(pairs, generator, rows)
+
+
+def _plan_faults(bundle: Bundle, rows: float, chance: float) -> Iterator[str]:
+    """Training was planned for about as many rows: for the first row count, which may be off by `chance` rows."""
+    least, most = (sampling_rate(max(round(n), 1)) for n in (rows + chance, rows - chance))
+    rates = [e.sampling_rate for e in bundle.manifest.privacy.events if e.mechanism == "poisson_gaussian"]
+    if any(not least / PLANNED_TIMES <= rate <= most * PLANNED_TIMES for rate in rates):
+        yield f"it states {rows:,.0f} rows, and the sampling that its ledger planned is that of another number of rows"
 
 
 def _count_faults(bundle: Bundle, generator: Generator, rows: float) -> Iterator[str]:

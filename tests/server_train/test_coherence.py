@@ -84,6 +84,15 @@ def test_a_claim_that_adds_up_but_was_not_planned_for_is_found():
     assert fault(sent) is None
 
 
+def test_a_first_row_count_with_much_noise_excuses_a_plan_for_other_rows():
+    """Where a person may have many rows, the count that a plan starts from may be far off."""
+    sent = bundle()
+    sent.manifest.privacy.events[-1].sampling_rate = sampling_rate(16_000)
+    assert "sampling" in fault(sent)
+    sent.manifest.privacy.events.append(SimpleNamespace(name="size", cell_stddev=1500.0, mechanism="gaussian"))
+    assert fault(sent) is None
+
+
 @pytest.mark.parametrize("planned", [2600, 4000, 6100])
 def test_the_rows_of_the_plan_need_not_be_quite_those_that_are_stated(planned):
     """The plan follows a row count with more noise than the one that is stated in the end."""
