@@ -21,9 +21,7 @@ from server_train.union_head import find_cells
 
 BATCH = 16  # rows that are drawn before the sums are looked at again
 LEVELS = 64  # of a class's chance, in which rows are alike
-PULL = (
-    0.3  # log-odds that a label loses for each row by which its cells have too many; times BATCH below 8, or sums swing
-)
+PULL = 0.3  # log-odds that a label loses for each row its cells have too many of; times BATCH below 8, or sums swing
 
 
 def draw_labels(
