@@ -15,6 +15,7 @@ from distill.accounting import MOST_ROWS_PER_UNIT, Event, RenyiLimit, cost_of, e
 from distill.errors import BudgetError, ConfigError
 from distill.grid import ColumnGrid, base_grids
 from distill.mechanisms import MIN_COUNT_STDDEV
+from distill.sampling import sampling_rate
 from distill.schema import Schema
 
 SIZE_SHARE = 0.01  # of epsilon, for the noisy row count
@@ -27,7 +28,6 @@ SIGNAL_A_BIN = 14.0  # rows * epsilon / columns / bins below which they do
 FEWEST_CLASSES, MOST_CLASSES = 8, 12  # aimed at a number that is the target, see `target_bins`
 HEAD_PORTION = 0.75  # of the discriminator's squared clip norm, where there are classes to tell apart
 TARGET_WEIGHT = 4  # blocks that its base-grid counts stand for: half the noise of a feature's
-MOST_EXPECTED = 20_000  # rows in a step's sample: enough to quiet it, and time no longer grows with rows
 SCOUT_BINS = 3  # bins a column in the first, coarse pass over the pairs of a wide table
 
 
@@ -265,11 +265,6 @@ def three_digits(noisy_size: int) -> int:
     """A row count to three digits. Releases of one table then share a few plans, each of which is recomputed only once."""
     step: int = 10 ** max(0, len(str(noisy_size)) - 3)
     return round(noisy_size / step) * step
-
-
-def sampling_rate(noisy_size: int) -> float:
-    """Chance of a row to join one training step: 2,000 rows are expected, of more than 1e5 rows 2 %, never more than `MOST_EXPECTED`."""
-    return min(1.0, min(max(2000, 0.02 * noisy_size), MOST_EXPECTED) / noisy_size)
 
 
 def _rounded_up(epsilon: float) -> float:

@@ -211,7 +211,7 @@ def contributions(
     judged = [_weight(*of) for of in zip(allowances(counted), reviews, faults, strict=True)]
     weights = np.array([weight for weight, _ in judged])
     if capped:  # the claim of one that is left out raises nobody else's limit
-        counted = np.where(weights > 0, _counted(rows, weights > 0), counted)
+        counted = np.minimum(counted, _counted(rows, weights > 0))
     return _with_shares(
         Contribution(
             institution=name,

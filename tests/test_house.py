@@ -33,6 +33,7 @@ HUB_MAY_IMPORT = {
     "distill.layout",
     "distill.ledger.budget",  # whether a sum of budgets is within another
     "distill.levels",
+    "distill.sampling",  # the rule that a plan follows, as arithmetic on a row count
     "distill.schema",
     "distill.score_table",  # figures from noisy counts: touches neither rows nor the budget
     "distill.simplex",

@@ -196,6 +196,15 @@ def test_the_claim_of_one_that_is_left_out_raises_nobodys_limit():
     assert [m.counted_rows for m in faulty[:4]] == [m.counted_rows for m in without]
 
 
+def test_a_limit_holds_where_too_few_are_left_to_find_one():
+    """Of three, one is left out; what the claim of another was held to among three it is held to among two."""
+    generators = banks(among=3, liar=1, kind=OneRow)
+    generators[0][1].noisy_rows *= 1000
+    members = weighed(generators)
+    assert members[1].weight == 0
+    assert members[0].counted_rows == 12_000
+
+
 def test_one_class_under_the_wrong_name_is_found_out():
     """It holds no second class, so its head says nothing that could be compared; its rows do."""
     generators = banks()
