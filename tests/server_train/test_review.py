@@ -245,9 +245,10 @@ def test_judges_that_cannot_tell_classes_apart_accuse_nobody_of_wrong_labels():
 
     generators = [(n, Faint(BINARY, table(6000, BINARY, i), seed=i)) for i, n in enumerate(NAMES)]
     generators[2] = ("c", Honest(BINARY, skewed(table(9000, BINARY, 2), BINARY, 0.0), seed=2))
-    single = weighed(generators)[2]
-    assert single.mislabelled is None
-    assert single.weight == 1
+    members = weighed(generators)
+    assert members[2].mislabelled is None
+    assert members[2].weight == 1
+    assert [m.effect for m in members] == [None] * 5  # there is next to nothing that another head could explain
 
 
 def test_where_nothing_can_be_predicted_nobody_is_judged_by_direction():
@@ -291,6 +292,11 @@ def test_the_pool_takes_no_row_and_no_label_from_a_liar_and_says_why():
     assert any(note.startswith("b is left out: its class head says the opposite") for note in pool.notes)
     plain = draw_pool(BINARY, banks(liar=1), rows=2000, rng=np.random.default_rng(0), robust=False)
     assert (plain.origin == 1).sum() == 400
+
+
+def test_one_vote_is_nobodys_majority():
+    assert upper_median(np.array([np.nan, 0.3])) is None
+    assert upper_median(np.array([0.3, 0.5])) == 0.5
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=9), st.data())
