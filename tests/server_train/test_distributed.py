@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -92,8 +93,11 @@ def test_a_process_that_dies_or_hangs_stops_the_others_soon(pool, tmp_path, what
     first, last = processes(pool, tmp_path / "out", what)
     try:
         said = first.communicate(timeout=200)[1]
-        assert first.returncode == 2
-        assert "PeerError: lost the other processes of this training" in said
+        assert first.returncode in (2, -signal.SIGABRT), (
+            said
+        )  # gloo's own thread may end the process before Python hears of it
+        if first.returncode == 2:
+            assert "PeerError: lost the other processes of this training" in said
         assert (last.poll() if fate is None else last.wait(10)) == fate
     finally:
         for process in (first, last):
