@@ -13,9 +13,8 @@ from pathlib import Path
 import tracer
 import warm
 
-Begin = Callable[
-    [Path, str | None], int
-]  # starts the command in a folder; with a window, one that `tracer.kill_at` waits for
+# Starts the command in a folder, and gives its process; with a window, one that `tracer.kill_at` waits for.
+Begin = Callable[[Path, str | None], int]
 
 
 def window_kills(begin: Begin, window: str, fresh: Path, home: Path, every: int) -> Iterator[Path]:

@@ -165,7 +165,7 @@ def counted_rows(noisy_rows: Sequence[float]) -> np.ndarray:
     rows = np.maximum(np.asarray(noisy_rows, dtype=float), 1.0)
     if len(rows) < FEWEST:
         return np.asarray(rows)
-    usual = np.array([min(float(n), MOST_TIMES * float(np.median(np.delete(rows, i)))) for i, n in enumerate(rows)])
+    usual = np.minimum(rows, MOST_TIMES * _others_median(rows))
     return np.asarray(np.minimum(usual, usual.sum() - usual))
 
 
@@ -177,8 +177,12 @@ def allowances(counted: np.ndarray) -> np.ndarray:
     """
     if len(counted) < FEWEST:
         return np.ones(len(counted))
-    usual = np.array([float(np.median(np.delete(counted, i))) for i in range(len(counted))])
-    return np.asarray(np.minimum(1.0, LARGE * usual / counted))
+    return np.asarray(np.minimum(1.0, LARGE * _others_median(counted) / counted))
+
+
+def _others_median(rows: np.ndarray) -> np.ndarray:
+    """For each institution the median of all others' rows."""
+    return np.array([np.median(np.delete(rows, i)) for i in range(len(rows))])
 
 
 def counted_matrix(noisy_rows: float, counted: float, class_prior: np.ndarray, head_information: float) -> np.ndarray:

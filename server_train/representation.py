@@ -257,10 +257,8 @@ def _blocks(site: Site, dependent: frozenset[Pair]) -> tuple[list[_Block], float
     signal = [1.0] * len(pairs.pairs) if pairs.signal is None else pairs.signal
     released = dict(zip(pairs.pairs, pairs.released or pairs.shares, strict=True))
     weight = {p: f + FAINT for p, f in zip(pairs.pairs, signal, strict=True) if p in dependent}
-    cells = sum(released[p].size for p in weight)
-    noisy = sum(weight[p] * released[p].size for p in weight)
-    usual = noisy / cells if cells else 1.0
-    total = noisy + usual * (sum(b.size for b in released.values()) - cells)
+    cells, noisy = sum(b.size for b in released.values()), sum(released[p].size for p in weight)
+    usual = sum(weight[p] * released[p].size for p in weight) / noisy if noisy else 1.0
     aims = {p: b if p in weight else np.outer(shares[p[0]], shares[p[1]]) for p, b in released.items()}
     blocks = []
     for first, group in groupby(sorted(released), key=lambda pair: pair[0]):
@@ -268,7 +266,7 @@ def _blocks(site: Site, dependent: frozenset[Pair]) -> tuple[list[_Block], float
         places = np.concatenate([np.arange(starts[s], starts[s] + widths[s]) for s in seconds])
         run = slice(int(places[0]), int(places[-1]) + 1)
         weights = [weight.get((first, s), CERTAIN * usual) for s in seconds]
-        precision = np.repeat(weights, [widths[s] for s in seconds]) / (pairs.spread**2 * total)
+        precision = np.repeat(weights, [widths[s] for s in seconds]) / (pairs.spread**2 * usual * cells)
         blocks.append(
             _Block(
                 rows=slice(int(starts[first]), int(starts[first]) + widths[first]),
@@ -277,7 +275,7 @@ def _blocks(site: Site, dependent: frozenset[Pair]) -> tuple[list[_Block], float
                 precision=torch.from_numpy(precision.astype(np.float32)),
             )
         )
-    return blocks, noisy / total
+    return blocks, noisy / cells
 
 
 class _Aim:
