@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from distill.bins import ColumnBins
+from distill.draws import draw_normal, streams
 from distill.generator import Generator, critic_of
 from distill.global_term import GlobalTerm, global_term
 from distill.layout import Layout
@@ -65,25 +66,25 @@ def _stages(
     table: PrivateTable, plan: Plan, rng: np.random.Generator, progress: Progress, prior: Generator | None
 ) -> Distilled:
     """Stages 1 to 6, in their order."""
-    generator = torch.Generator(torch.get_default_device()).manual_seed(int(rng.integers(2**62)))
+    draws = streams(rng, ("relate", "represent", "cluster", "refine", "select"))
     progress("encode", 0, 2)
     bins = encode.find_bins(table, plan)
     *features, target = _class_last(table)
     table.recode([b.coarse for b in bins], target=target)
     progress("encode", 1, 2)
-    term = None if prior is None else global_term(prior, bins, rng)
+    term = None if prior is None else global_term(prior, bins, draws["relate"])
     counts = encode.count_classes(table, plan, bins, target, term)
     progress("encode", 2, 2)
     pairs = relate.count_pairs(table, plan, bins, features, counts, term)
     progress("relate", 1, 1)
     layout = Layout(tuple(bins[i].n_bins for i in features), len(counts.classes))
-    autoencoder = _represent(table, plan, layout, counts, pairs, generator, progress)
-    candidates, shares = _cluster(table, plan, layout, counts, autoencoder, generator, progress)
+    autoencoder = _represent(table, plan, layout, counts, pairs, draws["represent"], progress)
+    candidates, shares = _cluster(table, plan, layout, counts, autoencoder, draws["cluster"], progress)
     candidates.aim_at(counts, pairs)
-    critic = _refine(table, plan, layout, counts, candidates, term, generator, progress)
+    critic = _refine(table, plan, layout, counts, candidates, term, draws["refine"], progress)
     drawn = _generator(table, bins, counts, candidates, critic)
     progress("select", 0, 1)
-    calibrated = select.calibrate(drawn, counts, pairs, rng)
+    calibrated = select.calibrate(drawn, counts, pairs, draws["select"])
     progress("select", 1, 1)
     return Distilled(calibrated, counts, pairs, shares)
 
@@ -101,12 +102,12 @@ def _represent(
     layout: Layout,
     counts: ClassCounts,
     pairs: PairCounts,
-    generator: torch.Generator,
+    rng: np.random.Generator,
     progress: Progress,
 ) -> represent.Autoencoder:
     """Stage 3: an autoencoder warmed up on samples that fit the statistics, then trained on the rows by DP-SGD."""
     first = refine.Candidates(
-        layout, *refine.start_from_classes(layout, counts, FIRST_CANDIDATES, generator), learning_rate=0.05
+        layout, *refine.start_from_classes(layout, counts, FIRST_CANDIDATES, rng), learning_rate=0.05
     )
     first.aim_at(counts, pairs)
     steps = plan.event(represent.EVENT).count
@@ -114,8 +115,8 @@ def _represent(
         first.step()
         if i % 20 == 0:
             progress("represent", i, FIT_STEPS + steps)
-    autoencoder = represent.Autoencoder(layout, generator)
-    autoencoder.warm_up(first.draw(10_000, generator))
+    autoencoder = represent.Autoencoder(layout, rng)
+    autoencoder.warm_up(first.draw(10_000, rng))
     for i in range(steps):
         autoencoder.step(table, plan, rows=counts.total)
         progress("represent", FIT_STEPS + i + 1, FIT_STEPS + steps)
@@ -128,18 +129,18 @@ def _cluster(
     layout: Layout,
     counts: ClassCounts,
     autoencoder: represent.Autoencoder,
-    generator: torch.Generator,
+    rng: np.random.Generator,
     progress: Progress,
 ) -> tuple[refine.Candidates, np.ndarray]:
     """Stage 4: cluster private samples, weigh the clusters by a noisy histogram, and start candidates from dense cores."""
-    logits = autoencoder.decode(torch.randn(PRIVATE_SAMPLES, represent.LATENT, generator=generator))
-    latents = autoencoder.latent_mean(layout.draw(logits, generator))
+    logits = autoencoder.decode(draw_normal((PRIVATE_SAMPLES, represent.LATENT), rng))
+    latents = autoencoder.latent_mean(layout.draw(logits, rng))
     centres, members, dense = cluster.find_clusters(latents)
     progress("cluster", 1, 2)
-    shares = cluster.count_clusters(table, plan, centres, autoencoder.latent_mean, _class_last(table))
+    shares = cluster.count_clusters(table, plan, centres, autoencoder.encoder(), layout, _class_last(table))
     progress("cluster", 2, 2)
     start = refine.start_from_clusters(
-        layout, counts, autoencoder.decode(latents), members, dense, shares, plan.candidates, generator
+        layout, counts, autoencoder.decode(latents), members, dense, shares, plan.candidates, rng
     )
     return refine.Candidates(layout, *start, learning_rate=0.05), shares
 
@@ -151,19 +152,19 @@ def _refine(
     counts: ClassCounts,
     candidates: refine.Candidates,
     term: GlobalTerm | None,
-    generator: torch.Generator,
+    rng: np.random.Generator,
     progress: Progress,
 ) -> discriminate.Discriminator:
     """Stage 5: discriminator and candidates take turns; then the candidates settle on the statistics."""
     for _ in range(SETTLE_BEFORE):
         candidates.step()
-    start = None if term is None else _head_start(counts, term, candidates.draw(HEAD_TRIAL_ROWS, generator))
-    critic = discriminate.Discriminator(layout, counts, plan, generator, start)
+    start = None if term is None else _head_start(counts, term, candidates.draw(HEAD_TRIAL_ROWS, rng))
+    critic = discriminate.Discriminator(layout, counts, plan, rng, start)
     steps = plan.event(discriminate.EVENT).count
     for i in range(steps):
-        critic.step(table, plan, candidates.draw(ADVERSARIAL_ROWS, generator), rows=counts.total)
+        critic.step(table, plan, candidates.draw(ADVERSARIAL_ROWS, rng), rows=counts.total)
         if i % REFINE_EVERY == 1:
-            rows = candidates.straight_through(ADVERSARIAL_ROWS, generator)
+            rows = candidates.straight_through(ADVERSARIAL_ROWS, rng)
             fooled = torch.nn.functional.softplus(-critic.score(rows)).mean()
             candidates.step(fooled, ADVERSARIAL_STRENGTH)
         progress("refine", i + 1, steps)

@@ -1,78 +1,66 @@
-"""Per-record clipping for networks of linear layers, without per-record gradients in memory.
+"""Per-record clipping for networks of linear layers, without per-record gradients in memory, in whole numbers.
 
 For a linear layer the gradient of one record is an outer product (output gradient x input), so its norm is a product of
-two norms, and the clipped sum is one matrix product. Exact, and tested against the brute force.
+two norms, and the clipped sum is one matrix product. What each record adds is cut towards zero to multiples of a power of
+two, which never makes it longer, and the sum of such multiples is exact: one record more moves the sum by what that
+record adds, not by a rounding of the whole.
+
 Source: arXiv:1510.01799 (the norm trick).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+
+from distill.row_vectors import Dense, OneHot
+
+ROWS_AT_ONCE = 2048
+INSIDE = 1 - 2.0**-40  # of the clip norm: room for the rounding of a norm in float64
+FINEST_BITS, MOST_BITS = 36, 55  # steps of 2**-36 of the clip norm, if noise in such steps fits 64 bits
 
 
-@dataclass
-class Tap:
-    """One use of a linear layer in a forward pass: what went in, what came out (before any activation)."""
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """One linear layer in a pass over records: what goes in, and the gradient of each record's loss in what comes out.
 
-    layer: nn.Linear
-    inputs: Tensor
-    outputs: Tensor
+    Attributes:
+        inputs: (n, in).
+        outputs: (n, out), float64.
+    """
 
-
-class Taps(list[Tap]):
-    """Collects a tap each time a layer is applied; a layer may be applied once a pass."""
-
-    def apply(self, layer: nn.Linear, inputs: Tensor) -> Tensor:
-        """Run `layer` and remember the pass."""
-        outputs: Tensor = layer(inputs)
-        self.append(Tap(layer, inputs.detach(), outputs))
-        return outputs
+    inputs: Dense | OneHot
+    outputs: np.ndarray
 
 
-def clipped_gradient_sum(losses: Tensor, taps: Sequence[Tap], *, clip_norm: float) -> Tensor:
-    """Sum over records of each record's gradient, scaled down to at most `clip_norm` in L2.
+def lattice_bits(stddev: float) -> int:
+    """Steps of the lattice are 2**-bits of the clip norm, where noise of `stddev` clip norms is added. Both are public."""
+    return min(FINEST_BITS, MOST_BITS - int(np.ceil(np.log2(stddev))))
 
-    Guarantee: adding or removing one record moves the result by at most `clip_norm`, up to rounding; each record's loss
-    must depend on that record alone. A record whose gradient is not finite counts as zero.
+
+def clipped_sum(factors: Sequence[Factor], *, clip: float, length: float, bits: int) -> np.ndarray:
+    """Sum over records of each record's clipped gradient, in whole steps of 2**-bits.
+
+    A gradient of `clip` or more in L2 is scaled to `length`, a shorter one by the same factor as one of just `clip`.
+    Guarantee: adding or removing one record moves the result by at most `length`, in exact arithmetic. A record whose
+    gradient is not finite counts as zero.
 
     Args:
-        losses: One loss a record, shape (n,).
-        taps: Every linear layer that took part, each once.
-        clip_norm: Bound on one record's gradient over all taps' weights and biases together.
+        factors: Every linear layer that took part, each once, of at most 2**16 records.
+        clip: Norm of one record's gradient, over all layers' weights and biases together, from which it is scaled down.
+        length: What the clip norm becomes, at most 1.
+        bits: See `lattice_bits`.
 
     Returns:
-        Flat vector: weight then bias of each tap's layer, in the order of `taps`.
+        Flat, int64: weight (out, in) then bias (out,) of each layer, in the order of `factors`.
     """
-    if len({id(t.layer) for t in taps}) < len(taps):
-        raise ValueError("a layer was applied twice in one pass; its per-record norm is not the product of norms")
-    if losses.numel() == 0:
-        return torch.zeros(sum(parameter.numel() for t in taps for parameter in t.layer.parameters()))
-    grads = torch.autograd.grad(losses.sum(), [t.outputs for t in taps])
-    inputs = [t.inputs for t in taps]
-    squares = torch.zeros_like(losses)
-    for tap, grad, rows in zip(taps, grads, inputs, strict=True):
-        squares = squares + grad.square().sum(1) * (rows.square().sum(1) + (tap.layer.bias is not None))
-    usable = squares.isfinite()
-    if not usable.all():  # one infinite record would turn the whole sum into NaN, whatever the noise
-        squares = squares[usable]
-        grads, inputs = tuple(g[usable] for g in grads), [rows[usable] for rows in inputs]
-    scale = clip_norm / squares.sqrt().clamp_min(clip_norm)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found here
+        squares = sum(np.square(f.outputs).sum(axis=1) * (f.inputs.squares + 1) for f in factors)
+    usable = np.isfinite(squares)
+    scale = np.where(usable, INSIDE * length / np.maximum(np.sqrt(np.where(usable, squares, 1.0)), clip), 0.0)[:, None]
     parts = []
-    for tap, grad, rows in zip(taps, grads, inputs, strict=True):
-        scaled = grad * scale.unsqueeze(1)
-        parts.append((scaled.T @ rows).reshape(-1))
-        if tap.layer.bias is not None:
-            parts.append(scaled.sum(0))
-    return torch.cat(parts)
-
-
-def set_gradients(layers: Sequence[nn.Linear], flat: Tensor) -> None:
-    """Write a flat vector (as `clipped_gradient_sum` lays it out) into the layers' `.grad`."""
-    offset = 0
-    for layer in layers:
-        for parameter in (layer.weight, layer.bias):
-            if parameter is not None:
-                parameter.grad = flat[offset : offset + parameter.numel()].reshape(parameter.shape).clone()
-                offset += parameter.numel()
+    for factor in factors:
+        outputs = factor.outputs if usable.all() else np.where(usable[:, None], factor.outputs, 0.0)
+        weight, bias = factor.inputs.summed(outputs * scale, bits)
+        parts += [weight.ravel(), bias]
+    return np.concatenate(parts)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from distill.bins import ColumnBins
 from distill.class_chances import match_prior
+from distill.draws import draw_by_weight
 from distill.grid import encode_table
 from distill.herd import choose_rows
 from distill.labels import balanced_labels
@@ -164,11 +165,8 @@ class Generator:
 
     def _candidates(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` raw rows with labels drawn from the class head."""
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        chosen = torch.multinomial(
-            torch.from_numpy(self.weights.astype(np.float32)), n, replacement=True, generator=generator
-        )
-        codes = self.layout.draw(torch.from_numpy(self.logits.astype(np.float32))[chosen], generator).numpy()
+        chosen = draw_by_weight(torch.from_numpy(self.weights), n, rng)
+        codes = self.layout.draw(torch.from_numpy(self.logits.astype(np.float32))[chosen], rng).numpy()
         chances = np.exp(match_prior(self.class_logits(codes), self.class_prior))
         label = (rng.random((n, 1)) > np.cumsum(chances, axis=1)).sum(axis=1).clip(max=chances.shape[1] - 1)
         return np.concatenate([codes, label[:, None]], axis=1)

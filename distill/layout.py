@@ -54,9 +54,9 @@ class Layout:
         widths = self.widths if logits.shape[1] == self.width else self.features
         return torch.cat([part.log_softmax(1) for part in logits.split(widths, dim=1)], dim=1)
 
-    def draw(self, logits: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, logits: Tensor, rng: np.random.Generator) -> Tensor:
         """Codes drawn from the softmax of each segment, never the argmax; (n, m columns), int64."""
         widths = self.widths if logits.shape[1] == self.width else self.features
-        uniform = torch.rand(logits.shape, generator=generator, device=logits.device).clamp_(1e-10, 1 - 1e-7)
+        uniform = torch.as_tensor(rng.random(logits.shape, dtype=np.float32)).clamp_(1e-10, 1 - 1e-7)
         noisy = logits - (-uniform.log()).log()  # Gumbel-max
         return torch.stack([part.argmax(1) for part in noisy.split(widths, dim=1)], dim=1)

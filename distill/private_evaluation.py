@@ -20,6 +20,7 @@ import pandas as pd
 
 from distill import check
 from distill.accounting import Event, RenyiLimit, cost_of, gaussian_renyi
+from distill.cells import ScoreBins
 from distill.encoded import EncodedTable, encode_frame
 from distill.errors import ConfigError
 from distill.evaluation_file import evaluation_document, write_document
@@ -29,7 +30,7 @@ from distill.ledger import Ledger, Reservation
 from distill.mechanisms import MIN_COUNT_STDDEV, NoiseSource
 from distill.placement import commit_and_place, require_nothing_left
 from distill.plan import ReleasePlan, check_rows_per_unit, size_event, solve_scale
-from distill.private_table import LabelOf, PrivateTable, Rows
+from distill.private_table import PrivateTable
 from distill.release import require_place, reserve_release
 from distill.schema import Schema
 from distill.score_table import Block, Law, NoisyBlock, figures
@@ -222,28 +223,16 @@ def _limit(request: EvaluationRequest, ledger: Ledger) -> RenyiLimit | None:
 
 def count_blocks(table: PrivateTable, blocks: Sequence[Block], event: Event) -> tuple[NoisyBlock, ...]:
     """The one read of the table, whose columns are those of `Scorer.scored`, block by block: holds, score."""
-    labels, sizes = [_label_of(i, block) for i, block in enumerate(blocks)], [b.cells for b in blocks]
+    cells = [ScoreBins(2 * i, 2 * i + 1, np.array(block.edges)) for i, block in enumerate(blocks)]
     law: Law = "laplace" if event.mechanism == "laplace" else "gaussian"
     if law == "laplace":
-        counts = table.laplace_counts(event.name, labels, sizes)
+        counts = table.laplace_counts(event.name, cells)
     else:
-        counts = table.noisy_counts(event.name, labels, sizes, [event.cell_stddev] * len(blocks))
+        counts = table.noisy_counts(event.name, cells, [event.cell_stddev] * len(blocks))
     return tuple(
         NoisyBlock(block, noisy.reshape(2, -1), law, event.cell_stddev)
         for block, noisy in zip(blocks, counts, strict=True)
     )
-
-
-def _label_of(position: int, block: Block) -> LabelOf:
-    """The cell of each row in a block: its bin, after all bins if what the block tells holds of the row."""
-    edges = np.array(block.edges)
-
-    def label(leaves: Rows, coarse: Rows) -> np.ndarray:
-        del coarse
-        holds, score = leaves[2 * position], leaves[2 * position + 1]
-        return np.asarray(holds.astype(np.int64) * (len(edges) + 1) + np.searchsorted(edges, score, side="right"))
-
-    return label
 
 
 def _write(

@@ -1,8 +1,9 @@
 """The one door to private rows.
 
-A `PrivateTable` never hands out a row. It answers in noise: counts of records per cell, and sums of clipped gradients.
-Every answer names the planned event that pays for it; the door checks that the event is reserved in the ledger, has runs
-left, and that the noise is at least what was planned, and only then looks. `reads` lists what was answered.
+A `PrivateTable` never hands out a row, to no code of any stage. It answers in noise: counts of records per cell, and sums of
+clipped gradients. What is counted or learnt is said in public terms (`cells`, `record_gradients`) and computed here. Every
+answer names the planned event that pays for it; the door checks that the event is reserved in the ledger, has runs left,
+and that the noise is at least what was planned, and only then looks. `reads` lists what was answered.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +12,13 @@ from typing import Protocol
 import numpy as np
 
 from distill.accounting import Event
+from distill.cells import Cells
+from distill.dpsgd import ROWS_AT_ONCE, clipped_sum, lattice_bits
 from distill.encoded import EncodedTable
 from distill.errors import ConfigError, UnpaidReadError
 from distill.grid import ColumnGrid, base_grids
 from distill.mechanisms import NoiseSource
+from distill.record_gradients import Gradients, Records
 from distill.schema import Schema
 
 CHUNK_ROWS = (
@@ -29,12 +33,6 @@ class Reserved(Protocol):
     def events(self) -> Sequence[Event]:
         """Events reserved so far."""
         ...
-
-
-Rows = list[np.ndarray]  # one code array a column, in schema order: base-grid leaves, or coarse bins
-# (leaves, coarse) -> one cell a record, -1 where it is not counted. Leaves are there until `recode`, coarse bins from then on.
-LabelOf = Callable[[Rows, Rows], np.ndarray]
-GradientOf = Callable[[np.ndarray], np.ndarray]  # a batch (n, d) -> sum of clipped gradients, flat
 
 
 class PrivateTable:
@@ -59,8 +57,7 @@ class PrivateTable:
             _keep(rows.codes, chosen)
             if rows_per_unit > 1:
                 self._firsts = _starts(rows.units[chosen])
-        self._codes: Rows = rows.codes
-        self._recoded = False
+        self._codes: list[np.ndarray] = rows.codes
         self._features: np.ndarray | None = None
         self._order: list[int] = []
 
@@ -75,11 +72,10 @@ class PrivateTable:
             self._codes[i] = _looked_up(bins.astype(np.min_scalar_type(int(bins.max()))), self._codes[i])
         if target == len(self._codes):
             self._codes.append(np.zeros(self._n, dtype=np.uint8))
-        self._recoded = True
         self._order = [i for i in range(len(self._codes)) if i != target] + [target]
 
     def featurise(self, features: Mapping[int, np.ndarray], *, target: int) -> None:
-        """Let gradients see features, and the class code last, instead of coarse bins; nothing is released.
+        """Let gradients see features, and the class beside them, instead of coarse bins; nothing is released.
 
         A row's features are looked up cell by cell in tables that know no row, so no row can leak into another's.
 
@@ -97,17 +93,15 @@ class PrivateTable:
                     f"for {len(table)}."
                 )
         parts = [np.asarray(table, dtype=np.float32)[self._codes[i]] for i, table in features.items()]
-        self._features = np.hstack([*parts, self._codes[target][:, None].astype(np.float32)])
+        self._features, self._order = np.hstack(parts), [target]
 
     def noisy_size(self, event: str) -> int:
         """The number of rows plus Laplace noise; sensitivity: the most rows of a unit."""
         paid = self._pay(event, "laplace")
         return self._noise.laplace_count(self._n, scale=paid.cell_stddev)
 
-    def noisy_counts(
-        self, event: str, label_of: Sequence[LabelOf], sizes: Sequence[int], stddevs: Sequence[float]
-    ) -> list[np.ndarray]:
-        """One noisy histogram a block; integers, block b of shape (sizes[b],).
+    def noisy_counts(self, event: str, cells: Sequence[Cells], stddevs: Sequence[float]) -> list[np.ndarray]:
+        """One noisy histogram a block; integers, block b of shape (cells[b].size,).
 
         Sensitivity: by construction a row adds one to at most one cell of each block, so the m rows that a unit may have,
         all alike at worst, add m to one cell of each. The release as a whole is a Gaussian mechanism with noise multiplier
@@ -117,10 +111,10 @@ class PrivateTable:
             UnpaidReadError: the event is not reserved, is used up, or was planned with more noise than asked here.
         """
         self._pay(event, "gaussian", precision=sum((self._rows_per_unit / s) ** 2 for s in stddevs))
-        counts = self._counted(label_of, sizes)
+        counts = self._counted(cells)
         return [self._noise.gaussian_counts(c, stddev=stddev) for c, stddev in zip(counts, stddevs, strict=True)]
 
-    def laplace_counts(self, event: str, label_of: Sequence[LabelOf], sizes: Sequence[int]) -> list[np.ndarray]:
+    def laplace_counts(self, event: str, cells: Sequence[Cells]) -> list[np.ndarray]:
         """One noisy histogram a block, as `noisy_counts` gives, with the event's Laplace noise on every cell.
 
         Sensitivity: a row adds one to at most one cell of each block, so the m rows that a unit may have add at most m times
@@ -130,32 +124,52 @@ class PrivateTable:
         Raises:
             UnpaidReadError: the event is not reserved, is used up, or was planned for fewer blocks.
         """
-        paid = self._pay(event, "laplace", blocks=len(label_of))
-        return [self._noise.laplace_counts(c, scale=paid.cell_stddev) for c in self._counted(label_of, sizes)]
+        paid = self._pay(event, "laplace", blocks=len(cells))
+        return [self._noise.laplace_counts(c, scale=paid.cell_stddev) for c in self._counted(cells)]
 
-    def noisy_gradient(self, event: str, gradient_of: GradientOf, *, clip_norm: float) -> np.ndarray:
-        """Sum of clipped per-record gradients over a Poisson sample, plus Gaussian noise; flat float32.
+    def noisy_gradient(self, event: str, gradients: Sequence[Gradients]) -> list[np.ndarray]:
+        """For each network the sum of its clipped per-record gradients over one Poisson sample, plus Gaussian noise.
 
-        `gradient_of` must bound each record's part of the sum by `clip_norm` in L2 (see `distill.dpsgd`). One call is one
-        step of the event, at the event's sampling rate and noise multiplier. Source: arXiv:1607.00133, algorithm 1.
+        Flat float64: weight (out, in) then bias of each layer. One call is one step of the event, at the event's sampling
+        rate and noise multiplier. Source: arXiv:1607.00133, algorithm 1.
+
+        Sensitivity: a record's part for a network is clipped to the network's `clip` and then has the length root of its
+        `share`; shares add up to at most 1, so all parts together have length at most 1 (L2, add or remove one row). Sum and
+        noise are whole steps of one lattice, whose step follows from public numbers, and so is the answer, whoever is in
+        the table.
 
         Where a unit may have m rows, units are sampled, each with all its rows: the event's sampling rate is a unit's
-        chance, and rows that joined one by one would join more often as a unit. A sampled unit then moves the sum by at most m *
-        clip_norm (triangle inequality; reached by m equal rows), and the noise is for that. Clipping the unit's summed
-        gradient at m * clip_norm would need the same noise, and a norm that linear layers do not give for free.
-        """
-        paid = self._pay(event, "poisson_gaussian")
-        total = gradient_of(self._batch(self._sampled(paid.sampling_rate)))
-        return np.asarray(total + self._noise.gaussian(total.size, stddev=paid.cell_stddev * clip_norm))
+        chance, and rows that joined one by one would join more often as a unit. A sampled unit then moves the sum by at
+        most m (triangle inequality; reached by m equal rows), and the noise is for that. Clipping the unit's summed
+        gradient would need the same noise, and a norm that linear layers do not give for free.
 
-    def _counted(self, label_of: Sequence[LabelOf], sizes: Sequence[int]) -> list[np.ndarray]:
+        Raises:
+            ConfigError: the shares add up to more than 1; nothing was counted as read.
+            UnpaidReadError: the event is not reserved, or is used up.
+        """
+        if sum(g.share for g in gradients) > 1 + 1e-12:
+            raise ConfigError("the networks' shares of one clip norm add up to more than 1.")
+        paid = self._pay(event, "poisson_gaussian")
+        lengths, bits = [g.share**0.5 for g in gradients], lattice_bits(paid.cell_stddev)
+        total = self._noise.lattice_gaussian(sum(g.size for g in gradients), stddev=paid.cell_stddev * 2.0**bits)
+        chosen = self._sampled(paid.sampling_rate)
+        for start in range(0, len(chosen), ROWS_AT_ONCE):
+            records = self._records(chosen[start : start + ROWS_AT_ONCE])
+            sums = [
+                clipped_sum(g.factors(records), clip=g.clip, length=length, bits=bits)
+                for g, length in zip(gradients, lengths, strict=True)
+            ]
+            total += np.concatenate(sums)
+        parts = np.split(total * 2.0**-bits, np.cumsum([g.size for g in gradients])[:-1])
+        return [part * (g.clip / length) for part, g, length in zip(parts, gradients, lengths, strict=True)]
+
+    def _counted(self, cells: Sequence[Cells]) -> list[np.ndarray]:
         """The exact histograms, which stay inside."""
-        counts = [np.zeros(size, dtype=np.int64) for size in sizes]
+        counts = [np.zeros(block.size, dtype=np.int64) for block in cells]
         for start in range(0, self._n, CHUNK_ROWS):
             chunk = [codes[start : start + CHUNK_ROWS] for codes in self._codes]
-            leaves, coarse = ([], chunk) if self._recoded else (chunk, [])
-            for count, label in zip(counts, label_of, strict=True):
-                _count_cells(count, label(leaves, coarse))
+            for count, block in zip(counts, cells, strict=True):
+                _count_cells(count, block.of(chunk))
         return counts
 
     @property
@@ -172,12 +186,12 @@ class PrivateTable:
         within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         return np.asarray(np.repeat(firsts, sizes) + within)
 
-    def _batch(self, chosen: np.ndarray) -> np.ndarray:
-        """What gradients see of some rows, (n, columns)."""
+    def _records(self, chosen: np.ndarray) -> Records:
+        """Some rows as gradients see them."""
+        classes = self._codes[self._order[-1]][chosen].astype(np.int64)
         if self._features is not None:
-            return np.asarray(self._features[chosen])
-        assert self._recoded, "recode or featurise comes before any gradient"
-        return np.stack([self._codes[i][chosen] for i in self._order], axis=1)
+            return Records(None, self._features[chosen], classes)
+        return Records(np.stack([self._codes[i][chosen] for i in self._order], axis=1), None, classes)
 
     def _pay(self, name: str, mechanism: str, precision: float = 0.0, blocks: int = 1) -> Event:
         """Find the reserved event and count one run against it; raises before any row is looked at."""
@@ -198,7 +212,7 @@ class PrivateTable:
         return event
 
 
-def _keep(codes: Rows, chosen: np.ndarray) -> None:
+def _keep(codes: list[np.ndarray], chosen: np.ndarray) -> None:
     """Reduce each column to the chosen rows, one column at a time, so that there are never two tables."""
     for i, column in enumerate(codes):
         codes[i] = column[chosen]

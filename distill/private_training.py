@@ -8,7 +8,7 @@ stands and counts as spent.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ import pandas as pd
 from distill import check
 from distill.accounting import Event, RenyiLimit, cost_of
 from distill.bins import ColumnBins
+from distill.cells import Cross
 from distill.encoded import encode_frame
 from distill.errors import BudgetError, ConfigError, UnpaidReadError
 from distill.grid import ColumnGrid, base_grids
@@ -24,7 +25,8 @@ from distill.keys import SigningKey
 from distill.ledger import Ledger, Reservation
 from distill.mechanisms import NoiseSource
 from distill.plan import ReleasePlan, bin_events, gaussian_event, size_event, solve_scale, training_event
-from distill.private_table import PrivateTable, Rows
+from distill.private_table import PrivateTable
+from distill.record_gradients import Network
 from distill.release import plan_or_abandon, reserve_release
 from distill.schema import Schema
 from distill.stages import encode
@@ -34,8 +36,6 @@ CLASSES_PART = 0.2  # of the share for scaling goes to the class counts
 BINS = 64  # aimed at a number: as many as a curve has pieces
 LEAST_ROWS = 20  # and at least two scales of the size's noise: below, the count says nothing
 FINE_RANKS = (np.arange(1024) + 0.5) / 1024  # for means and spreads
-
-SumOf = Callable[[np.ndarray, np.ndarray, float], np.ndarray]  # x, y, clip norm -> clipped gradients, summed, flat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,28 +276,25 @@ class PrivateTraining:
         """Let gradients see features: column position -> what each of its cells becomes, (cells, width), in their order."""
         self._table.featurise(features, target=_target(self.schema))
 
-    def gradient(self, sum_of: SumOf) -> np.ndarray:
-        """One step's estimate of the mean gradient over all rows, flat float32.
+    def gradient(self, layers: Sequence[np.ndarray]) -> np.ndarray:
+        """One step's estimate of the mean gradient of a perceptron's cross-entropy over all rows.
 
         Args:
-            sum_of: From features (n, d), class codes (n,) and the clip norm to the sum of the rows' gradients. It must
-                bound each row's part by the clip norm in L2, and compute it from that row alone.
+            layers: Matrices (in, out) and biases (out,) in turn; hidden layers are rectified, one output a class.
 
         Returns:
-            The noisy sum, divided by what the released row count makes one expect: sampling rate times noisy rows.
+            Flat float64, in the order of `layers`: the noisy sum, divided by what the released row count makes one expect,
+            which is sampling rate times noisy rows.
 
         Raises:
             UnpaidReadError: all planned steps are taken, or the release is finished; no row was looked at.
         """
         self._require_open()
         event, clip_norm = self.plan.event(STEPS), self.plan.settings.clip_norm
-
-        def clipped(batch: np.ndarray) -> np.ndarray:
-            return sum_of(batch[:, :-1], batch[:, -1].astype(np.int64), clip_norm)
-
-        noisy = self._table.noisy_gradient(STEPS, clipped, clip_norm=clip_norm)
+        turned = tuple((weight.T, bias) for weight, bias in zip(layers[::2], layers[1::2], strict=True))
+        (noisy,) = self._table.noisy_gradient(STEPS, [Network(turned, loss="classes", clip=clip_norm)])
         self._answers.update(noisy.tobytes())
-        return np.asarray(noisy / np.float32(event.sampling_rate * self.rows))
+        return _turned_back(noisy, layers) / (event.sampling_rate * self.rows)
 
     def finish(self) -> str:
         """Commit the release to the ledger and answer no more; the digest (SHA-256, hex) of all answers given.
@@ -321,7 +318,7 @@ class PrivateTraining:
             return
         self._bins = encode.find_bins(table, self.plan, _numbers(schema))
         stddev = self.plan.event(CLASSES).cell_stddev
-        (counts,) = table.noisy_counts(CLASSES, [_label_of_class(_target(schema))], [classes], [stddev])
+        (counts,) = table.noisy_counts(CLASSES, [Cross((_target(schema),), (classes,))], [stddev])
         self._classes = np.maximum(counts, 0).astype(np.float64)
         for bins in self._bins:
             self._answers.update(bins.starts.tobytes() + bins.masses.tobytes())
@@ -342,12 +339,11 @@ def _target(schema: Schema) -> int:
     return [c.name for c in schema.columns].index(schema.require_classes("federated training"))
 
 
-def _label_of_class(target: int) -> Callable[[Rows, Rows], np.ndarray]:
-    def label(leaves: Rows, coarse: Rows) -> np.ndarray:
-        del coarse
-        return leaves[target].astype(np.int64)
-
-    return label
+def _turned_back(flat: np.ndarray, layers: Sequence[np.ndarray]) -> np.ndarray:
+    """A flat gradient whose weights are (out, in) as one whose weights are (in, out), like `layers`."""
+    parts = np.split(flat, np.cumsum([part.size for part in layers])[:-1])
+    turned = [p.reshape(layer.T.shape).T if layer.ndim == 2 else p for p, layer in zip(parts, layers, strict=True)]
+    return np.concatenate([part.ravel() for part in turned])
 
 
 def _known_share(bins: ColumnBins) -> float:

@@ -4,22 +4,24 @@ Clustering the encoded real rows would be a new, unbounded access. So rows drawn
 clustered, and the real rows are only counted over the finished clusters: one histogram, sensitivity 1 (add or remove one row).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from distill.cells import Nearest, nearest
+from distill.layout import Layout
 from distill.plan import Plan
-from distill.private_table import PrivateTable, Rows
+from distill.private_table import PrivateTable
+from distill.record_gradients import Layer
 from distill.simplex import project_to_simplex
 
 EVENT = "cluster"
 MIN_PORTION = 0.01  # of the samples, for a region to count as dense
-ENCODED_AT_ONCE = 8192  # rows, as one-hot rows of floats: few enough for the processor's cache
 
 
-def find_clusters(latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def find_clusters(latents: Tensor) -> tuple[np.ndarray, Tensor, Tensor]:
     """Density-cluster the latents (n, latent) of private samples.
 
     Returns:
@@ -36,26 +38,27 @@ def find_clusters(latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if not dense.any():  # one diffuse cloud: the whole of it is one cluster
         labels, dense = np.zeros(len(points), dtype=np.int64), np.ones(len(points), dtype=bool)
     found = np.unique(labels[dense])
-    centres = torch.tensor(np.stack([points[dense & (labels == c)].mean(axis=0) for c in found]), dtype=torch.float32)
-    return centres, nearest(latents, centres), torch.as_tensor(dense)
-
-
-def nearest(latents: Tensor, centres: Tensor) -> Tensor:
-    """Index of the nearest centre of each latent point, (n,)."""
-    return torch.cdist(latents, centres).argmin(1)
+    centres = np.stack([points[dense & (labels == c)].mean(axis=0) for c in found])
+    return centres, torch.as_tensor(nearest(points, centres)), torch.as_tensor(dense)
 
 
 def count_clusters(
-    table: PrivateTable, plan: Plan, centres: Tensor, encode: Callable[[Tensor], Tensor], order: Sequence[int]
+    table: PrivateTable,
+    plan: Plan,
+    centres: np.ndarray,
+    encoder: tuple[Layer, ...],
+    layout: Layout,
+    order: Sequence[int],
 ) -> np.ndarray:
-    """Release how many real rows lie nearest to each centre; noisy shares, (n_clusters,)."""
+    """Release how many real rows lie nearest to each centre; noisy shares, (n_clusters,).
 
-    def label(leaves: Rows, coarse: Rows) -> np.ndarray:
-        del leaves
-        codes = torch.as_tensor(np.stack([coarse[i] for i in order], axis=1).astype(np.int64))
-        parts = [nearest(encode(part), centres) for part in codes.split(ENCODED_AT_ONCE)]
-        return torch.cat(parts).numpy(force=True)
-
+    Args:
+        table, plan: The rows and what was planned (event `cluster`).
+        centres: (n_clusters, latent).
+        encoder: Hidden layer and output of the network that gives a row its latent mean.
+        layout, order: Of a one-hot row, and the position of each of its columns in the table.
+    """
     event = plan.event(EVENT)
-    (counts,) = table.noisy_counts(EVENT, [label], [len(centres)], [event.cell_stddev])
+    cells = Nearest(tuple(order), layout.starts, encoder, centres)
+    (counts,) = table.noisy_counts(EVENT, [cells], [event.cell_stddev])
     return project_to_simplex(counts.astype(np.float64))

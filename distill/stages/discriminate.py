@@ -9,14 +9,15 @@ has the whole norm. The fake half of the critic's gradient reads no row.
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, softplus
+from torch.nn.functional import softplus
 
 from distill.class_chances import log_normalise, match_prior
-from distill.dpsgd import Taps, clipped_gradient_sum, set_gradients
 from distill.layout import Layout
 from distill.plan import Plan
 from distill.private_table import PrivateTable
+from distill.record_gradients import Network
 from distill.statistics import ClassCounts
+from distill.weights import arrays_of, set_gradients, uniform_start
 
 HIDDEN = 64
 HEAD_STEP, HEAD_MOMENTUM = 0.5, 0.9  # the step is an upper bound, see `head_step`
@@ -40,7 +41,7 @@ class Discriminator:
         layout: Layout,
         counts: ClassCounts,
         plan: Plan,
-        generator: torch.Generator,
+        rng: np.random.Generator,
         start: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
         self.layout = layout
@@ -50,10 +51,7 @@ class Discriminator:
             weight, bias = head_start(counts) if start is None else map(torch.from_numpy, start)
             self.head.weight.copy_(weight * len(layout.features) ** 0.5)
             self.head.bias.copy_(bias)
-            for layer in (self.hidden, self.out):
-                bound = layer.in_features**-0.5
-                layer.weight.uniform_(-1, 1, generator=generator).mul_(bound)
-                layer.bias.zero_()
+            uniform_start([self.hidden, self.out], rng)
             self.hidden.weight.mul_((len(layout.widths)) ** 0.5)
         self._head_optimizer = torch.optim.SGD(
             self.head.parameters(), lr=head_step(plan, counts.total), momentum=HEAD_MOMENTUM
@@ -72,25 +70,24 @@ class Discriminator:
             fake: Hard codes of the candidates, (n, features + 1).
             rows: Noisy number of rows; with the sampling rate it is the public normaliser.
         """
-        to_head, to_critic = plan.head_portion**0.5, (1 - plan.head_portion) ** 0.5
-        teach_head = to_head > 0  # without a target there are no classes, and the critic has the whole clip norm
         expected = rows * plan.event(EVENT).sampling_rate
-
-        def gradient(codes: np.ndarray) -> np.ndarray:
-            batch = torch.as_tensor(codes.astype(np.int64))
-            head = [to_head * self._head_gradient(batch)] if teach_head else []
-            return torch.cat([*head, to_critic * self._critic_gradient(batch)]).numpy(force=True)
-
-        noisy = torch.as_tensor(table.noisy_gradient(EVENT, gradient, clip_norm=1.0)) / expected
-        split = sum(p.numel() for p in self.head.parameters()) if teach_head else 0
-        if teach_head:
-            set_gradients([self.head], noisy[:split] / to_head)
+        *to_head, to_critic = table.noisy_gradient(EVENT, self.record_gradients(plan.head_portion))
+        if to_head:  # without a target there are no classes
+            set_gradients([self.head], to_head[0] / expected)
             self._head_optimizer.step()
-        set_gradients([self.hidden, self.out], noisy[split:] / to_critic)
+        set_gradients([self.hidden, self.out], to_critic / expected)
         with torch.enable_grad():
             softplus(self.score(self.layout.one_hot(fake))).mean().backward()
         self._critic_optimizer.step()
         self._average(table.reads[EVENT] > plan.event(EVENT).count // 2)
+
+    def record_gradients(self, head_portion: float) -> list[Network]:
+        """What the door is asked to sum: the class head's gradient, if it has a portion, and the critic's on real rows."""
+        starts = self.layout.starts
+        head = Network(layers=(arrays_of(self.head),), loss="classes", share=head_portion, starts=starts[:-1])
+        layers = (arrays_of(self.hidden), arrays_of(self.out))
+        critic = Network(layers=layers, loss="real", share=1 - head_portion, starts=starts)
+        return [head, critic] if head_portion else [critic]
 
     def score(self, rows: Tensor) -> Tensor:
         """Critic's logit that a one-hot row (n, width) is real, (n,)."""
@@ -101,21 +98,6 @@ class Discriminator:
         """Weights (classes, feature_width) and biases (classes,) for unscaled one-hot rows, averaged over the second half."""
         weight, bias = (a / max(self._averaged_steps, 1) for a in self._averaged)
         return (weight / len(self.layout.features) ** 0.5).numpy(force=True), bias.numpy(force=True)
-
-    def _head_gradient(self, codes: Tensor) -> Tensor:
-        """Clipped gradient sum of the class head; codes (n, features + 1)."""
-        taps = Taps()
-        rows = self.layout.one_hot(codes[:, :-1]) / len(self.layout.features) ** 0.5
-        losses = cross_entropy(taps.apply(self.head, rows), codes[:, -1], reduction="none")
-        return clipped_gradient_sum(losses, taps, clip_norm=1.0)
-
-    def _critic_gradient(self, codes: Tensor) -> Tensor:
-        """Clipped gradient sum of the critic on real rows."""
-        taps = Taps()
-        rows = self.layout.one_hot(codes) / len(self.layout.widths) ** 0.5
-        hidden = taps.apply(self.hidden, rows).relu()
-        losses = softplus(-taps.apply(self.out, hidden).squeeze(1))
-        return clipped_gradient_sum(losses, taps, clip_norm=1.0)
 
     def _average(self, started: bool) -> None:
         if started:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.bins import ColumnBins
+from distill.cells import Cross, Lookup
 from distill.denoise import nearer, shrink_classes, shrink_low_rank, shrink_towards
 from distill.global_term import GlobalTerm, with_margins
 from distill.grid import ColumnGrid
 from distill.plan import Plan, ReleasePlan, bin_weight, binned_columns, measured_depth, target_bins
-from distill.private_table import LabelOf, PrivateTable, Rows
+from distill.private_table import PrivateTable
 from distill.simplex import project_to_simplex
 from distill.statistics import ClassCounts
 
@@ -85,36 +86,29 @@ def _measure_level(
     table: PrivateTable, trees: list[_Tree], active: list[int], level: int, stddevs: list[float], heavy: float
 ) -> None:
     """Release one tree level of the active columns: the children of every node heavier than `heavy` and than its noise."""
-    labels: list[LabelOf] = []
-    sizes: list[int] = []
+    cells: list[Lookup] = []
     for i, stddev in zip(active, stddevs, strict=True):
         tree = trees[i]
         least = max(heavy, 3 * stddev)
         parents = np.zeros(1, dtype=np.int64) if level == 1 else tree.nodes[-1][tree.counts[-1] > least]
         nodes = tree.children(parents)
-        labels.append(_label_of_node(i, nodes, tree.width(level), tree.grid, level))
-        sizes.append(len(nodes) + 1)
+        cells.append(_cells_of_nodes(i, nodes, tree.width(level), tree.grid, level))
         tree.nodes.append(nodes)
-    released = table.noisy_counts(f"encode.bins.{level}", labels, sizes, stddevs)
+    released = table.noisy_counts(f"encode.bins.{level}", cells, stddevs)
     for i, counts in zip(active, released, strict=True):
         trees[i].counts.append(counts[:-1].astype(np.float64))
         if level == 1:
             trees[i].missing = float(counts[-1])
 
 
-def _label_of_node(column: int, nodes: np.ndarray, width: int, grid: ColumnGrid, level: int) -> LabelOf:
-    """Cell of a record: the position of its node among `nodes`; missing is the last cell, on level 1 only."""
-
-    def label(leaves: Rows, coarse: Rows) -> np.ndarray:
-        del coarse
-        node = leaves[column].astype(np.int64) // width
-        position = np.searchsorted(nodes, node)
-        found = position < len(nodes)
-        found[found] = nodes[position[found]] == node[found]
-        cells = np.where(found, position, -1)
-        return np.where(leaves[column] >= grid.leaves, len(nodes) if level == 1 else -1, cells)
-
-    return label
+def _cells_of_nodes(column: int, nodes: np.ndarray, width: int, grid: ColumnGrid, level: int) -> Lookup:
+    """A cell a node, by its position among `nodes` (ascending); missing is the last cell, on level 1 only."""
+    node = np.arange(grid.leaves) // width
+    position = np.searchsorted(nodes, node).clip(max=max(len(nodes) - 1, 0))
+    cells = np.where(nodes[position] == node, position, -1) if len(nodes) else np.full(grid.leaves, -1)
+    if grid.column.nullable:
+        cells = np.append(cells, len(nodes) if level == 1 else -1)
+    return Lookup((column,), (cells.astype(np.int64),), (len(nodes) + 1,))
 
 
 def _consistent(tree: _Tree, stddev: float) -> None:
@@ -252,9 +246,8 @@ def count_classes(
     event = plan.event("encode.classes")
     columns = [i for i in range(len(bins)) if i != target]
     classes = bins[target].n_bins if target < len(bins) else 1
-    labels = [_label_of_class(i, bins[i].n_bins, target) for i in columns]
-    sizes = [classes * bins[i].n_bins for i in columns]
-    released = table.noisy_counts(event.name, labels, sizes, [event.cell_stddev] * len(columns))
+    cells = [Cross((target, i), (classes, bins[i].n_bins)) for i in columns]
+    released = table.noisy_counts(event.name, cells, [event.cell_stddev] * len(columns))
     raw = [r.reshape(classes, -1).astype(np.float64) for r in released]
     widths = np.array([r.shape[1] for r in raw])
     totals = np.average([r.sum(axis=1) for r in raw], axis=0, weights=1 / widths)  # precision-weighted
@@ -301,11 +294,3 @@ def _with_sums(block: np.ndarray, sums: np.ndarray) -> np.ndarray:
     """Nonnegative counts (classes, bins) whose classes have these sums."""
     positive = np.maximum(block, 0.0)
     return np.asarray(positive * (sums / np.maximum(positive.sum(axis=1), 1e-9))[:, None])
-
-
-def _label_of_class(column: int, n_bins: int, target: int) -> LabelOf:
-    def label(leaves: Rows, coarse: Rows) -> np.ndarray:
-        del leaves
-        return coarse[target].astype(np.int64) * n_bins + coarse[column]
-
-    return label

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill.draws import draw_by_weight, draw_normal
 from distill.layout import Layout
 from distill.statistics import ClassCounts, PairCounts
 
@@ -68,24 +69,24 @@ class Candidates:
         for group in self._optimizer.param_groups:
             group["lr"] /= 2
 
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+    def draw(self, n: int, rng: np.random.Generator) -> Tensor:
         """Hard rows: (n, features + 1) codes, the class last."""
-        chosen = torch.multinomial(self.weights, n, replacement=True, generator=generator)
-        codes = self.layout.draw(self.logits.detach()[chosen], generator)
+        chosen = draw_by_weight(self.weights, n, rng)
+        codes = self.layout.draw(self.logits.detach()[chosen], rng)
         return torch.cat([codes, self.classes[chosen].unsqueeze(1)], dim=1)
 
-    def straight_through(self, n: int, generator: torch.Generator) -> Tensor:
+    def straight_through(self, n: int, rng: np.random.Generator) -> Tensor:
         """One-hot rows (n, width) that are hard in value and soft in gradient."""
-        chosen = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        chosen = draw_by_weight(self.weights, n, rng)
         logits = self.logits[chosen]
-        hard = self.layout.one_hot(self.layout.draw(logits.detach(), generator))
+        hard = self.layout.one_hot(self.layout.draw(logits.detach(), rng))
         soft = self.layout.softmax(logits)
         label = torch.nn.functional.one_hot(self.classes[chosen], self.layout.classes).float()
         return torch.cat([hard + soft - soft.detach(), label], dim=1)
 
 
 def start_from_classes(
-    layout: Layout, counts: ClassCounts, n: int, generator: torch.Generator, *, spread: float = 1.0
+    layout: Layout, counts: ClassCounts, n: int, rng: np.random.Generator, *, spread: float = 1.0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Class-pure soft records around the class histograms (naive Bayes), shaken by `spread`.
 
@@ -96,7 +97,7 @@ def start_from_classes(
     naive = torch.tensor(
         np.concatenate([np.log(share_per_class(c)) for c in counts.by_column], axis=1), dtype=torch.float32
     )
-    logits = naive[classes] + spread * torch.randn(n, layout.feature_width, generator=generator)
+    logits = naive[classes] + spread * draw_normal((n, layout.feature_width), rng)
     return logits, classes, class_weights(classes, counts.prior)
 
 
@@ -129,7 +130,7 @@ def start_from_clusters(
     dense: Tensor,
     shares: np.ndarray,
     n: int,
-    generator: torch.Generator,
+    rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Soft records decoded from representatives of each latent cluster, as many a cluster as its noisy share asks.
 
@@ -140,7 +141,7 @@ def start_from_clusters(
         dense: Whether the sample lies in a dense core, (m,); cores are preferred three to one.
         shares: Noisy share of rows in each cluster.
         n: Records wanted.
-        generator: Modelling randomness.
+        rng: Modelling randomness.
 
     Returns:
         Logits (n, feature_width), classes (n,), weights (n,).
@@ -153,7 +154,7 @@ def start_from_clusters(
     for c in range(layout.classes):
         wanted = classes == c
         chance = prefer * log_shares[:, layout.feature_width + c].exp() + 1e-12
-        chosen = torch.multinomial(chance, int(wanted.sum()), replacement=True, generator=generator)
+        chosen = draw_by_weight(chance, int(wanted.sum()), rng)
         logits[wanted] = log_shares[chosen, : layout.feature_width]
-    logits += 0.3 * torch.randn(logits.shape, generator=generator)
+    logits += 0.3 * draw_normal(logits.shape, rng)
     return logits, classes, class_weights(classes, counts.prior)

@@ -13,10 +13,11 @@ from itertools import combinations
 import numpy as np
 
 from distill.bins import ColumnBins
+from distill.cells import Cross, Lookup
 from distill.denoise import denoise_pairs
 from distill.global_term import GlobalTerm
 from distill.plan import SCOUT_BINS, Plan
-from distill.private_table import LabelOf, PrivateTable, Rows
+from distill.private_table import PrivateTable
 from distill.statistics import ClassCounts, PairCounts
 
 
@@ -45,21 +46,11 @@ def count_pairs(
         return PairCounts([], [], 0.0)
     event = plan.event("relate.pairs")
     widths = [bins[f].n_bins for f in features]
-    labels = [_label_of_pair(features[i], features[j], widths[j]) for i, j in pairs]
-    released = table.noisy_counts(
-        event.name, labels, [widths[i] * widths[j] for i, j in pairs], [event.cell_stddev] * len(pairs)
-    )
+    cells = [Cross((features[i], features[j]), (widths[i], widths[j])) for i, j in pairs]
+    released = table.noisy_counts(event.name, cells, [event.cell_stddev] * len(pairs))
     blocks = [r.reshape(widths[i], widths[j]) / counts.total for (i, j), r in zip(pairs, released, strict=True)]
     guesses = None if term is None else [term.pair_guess(i, j, counts.shares) for i, j in pairs]
     return denoise_pairs(pairs, blocks, counts.shares, event.cell_stddev / counts.total, guesses=guesses)
-
-
-def _label_of_pair(first: int, second: int, width: int) -> LabelOf:
-    def label(leaves: Rows, coarse: Rows) -> np.ndarray:
-        del leaves
-        return coarse[first].astype(np.int64) * width + coarse[second]
-
-    return label
 
 
 def _choose_pairs(
@@ -73,8 +64,9 @@ def _choose_pairs(
     """The coarse first pass: the `plan.pairs` pairs that deviate most from independence, given the noise."""
     event = plan.event("relate.scout")
     groups = [_thirds(share) for share in counts.shares]
-    labels = [_label_of_groups(features[i], features[j], groups[i], groups[j]) for i, j in pairs]
-    released = table.noisy_counts(event.name, labels, [SCOUT_BINS**2] * len(pairs), [event.cell_stddev] * len(pairs))
+    both = (SCOUT_BINS, SCOUT_BINS)
+    cells = [Lookup((features[i], features[j]), (groups[i], groups[j]), both) for i, j in pairs]
+    released = table.noisy_counts(event.name, cells, [event.cell_stddev] * len(pairs))
     grouped = [np.bincount(g, s, SCOUT_BINS) for g, s in zip(groups, counts.shares, strict=True)]
     score = [
         np.square(r.reshape(SCOUT_BINS, -1) / counts.total - np.outer(grouped[i], grouped[j])).sum()
@@ -88,11 +80,3 @@ def _thirds(shares: np.ndarray) -> np.ndarray:
     """Group of each bin so that neighbouring bins form groups of about equal mass; shape (n_bins,)."""
     middle = np.cumsum(shares) - shares / 2
     return np.minimum((middle * SCOUT_BINS).astype(np.int64), SCOUT_BINS - 1)
-
-
-def _label_of_groups(first: int, second: int, group_first: np.ndarray, group_second: np.ndarray) -> LabelOf:
-    def label(leaves: Rows, coarse: Rows) -> np.ndarray:
-        del leaves
-        return np.asarray(group_first[coarse[first]] * SCOUT_BINS + group_second[coarse[second]])
-
-    return label

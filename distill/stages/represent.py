@@ -9,30 +9,31 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distill.dpsgd import Taps, clipped_gradient_sum, set_gradients
+from distill.draws import draw_normal
 from distill.layout import Layout
 from distill.plan import Plan
 from distill.private_table import PrivateTable
+from distill.record_gradients import Variational
+from distill.weights import arrays_of, set_gradients, uniform_start
 
 LATENT, ENCODER, DECODER = 16, 96, 96
+LEAST_LOG_VARIANCE, MOST_LOG_VARIANCE = -8.0, 4.0
 EVENT = "represent"
 LEARNING_RATE = 2e-3
 WARM_UP_STEPS = 300
+POOL = 256  # latent noises of a step, from which each record takes one by what it holds
 
 
 class Autoencoder:
     """Encoder (width -> 96 -> latent mean and log-variance), decoder (latent -> 96 -> one softmax a column)."""
 
-    def __init__(self, layout: Layout, generator: torch.Generator) -> None:
-        self.layout, self.generator = layout, generator
+    def __init__(self, layout: Layout, rng: np.random.Generator) -> None:
+        self.layout, self.rng = layout, rng
         self.encode_1, self.encode_2 = nn.Linear(layout.width, ENCODER), nn.Linear(ENCODER, 2 * LATENT)
         self.decode_1, self.decode_2 = nn.Linear(LATENT, DECODER), nn.Linear(DECODER, layout.width)
         self._layers = [self.encode_1, self.encode_2, self.decode_1, self.decode_2]
+        uniform_start(self._layers, rng)
         with torch.no_grad():
-            for layer in self._layers:
-                bound = layer.in_features**-0.5
-                layer.weight.uniform_(-1, 1, generator=generator).mul_(bound)
-                layer.bias.zero_()
             self.encode_1.weight.mul_(layout.width**0.5)
         self._parameters = [p for layer in self._layers for p in layer.parameters()]
         self._optimizer = torch.optim.Adam(self._parameters, lr=LEARNING_RATE)
@@ -41,47 +42,55 @@ class Autoencoder:
         """Train on private samples (codes, (n, columns)): free, for they are post-processing."""
         optimizer = torch.optim.Adam(self._parameters, lr=3e-3)
         for _ in range(steps):
-            chosen = torch.randint(len(samples), (batch,), generator=self.generator)
-            loss = self._losses(samples[chosen], Taps()).mean()
+            chosen = torch.as_tensor(self.rng.integers(len(samples), size=batch))
+            loss = self._losses(samples[chosen]).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
 
     def step(self, table: PrivateTable, plan: Plan, *, rows: float) -> None:
         """One DP-SGD step; `rows` is the noisy number of rows, the public normaliser."""
-
-        def gradient(codes: np.ndarray) -> np.ndarray:
-            taps = Taps()
-            losses = self._losses(torch.as_tensor(codes.astype(np.int64)), taps)
-            return clipped_gradient_sum(losses, taps, clip_norm=1.0).numpy(force=True)
-
-        noisy = torch.as_tensor(table.noisy_gradient(EVENT, gradient, clip_norm=1.0))
+        (noisy,) = table.noisy_gradient(EVENT, [self.record_gradient()])
         set_gradients(self._layers, noisy / (rows * plan.event(EVENT).sampling_rate))
         self._optimizer.step()
+
+    def record_gradient(self) -> Variational:
+        """What the door is asked to sum; its latent noise and its mixing of codes are drawn here, before any record is seen."""
+        return Variational(
+            layers=tuple(map(arrays_of, self._layers)),
+            starts=self.layout.starts,
+            pool=self.rng.standard_normal((POOL, LATENT)),
+            multipliers=2 * self.rng.integers(2**30, size=len(self.layout.widths)) + 1,
+            log_variance=(LEAST_LOG_VARIANCE, MOST_LOG_VARIANCE),
+        )
+
+    def encoder(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+        """Weight and bias of both layers of the encoder; the first `LATENT` outputs are the mean."""
+        return arrays_of(self.encode_1), arrays_of(self.encode_2)
 
     @torch.no_grad()
     def latent_mean(self, codes: Tensor) -> Tensor:
         """Mean of q(z | row), (n, latent)."""
-        return self._encode(codes, Taps())[0]
+        return self._encode(codes)[0]
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Logits of every column's softmax, the class last; (n, latent) -> (n, width)."""
-        return self._decode(latents, Taps())
+        return self._decode(latents)
 
-    def _encode(self, codes: Tensor, taps: Taps) -> tuple[Tensor, Tensor]:
+    def _encode(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         rows = self.layout.one_hot(codes) / len(self.layout.widths) ** 0.5
-        both = taps.apply(self.encode_2, taps.apply(self.encode_1, rows).relu())
-        return both[:, :LATENT], both[:, LATENT:].clamp(-8, 4)
+        both = self.encode_2(self.encode_1(rows).relu())
+        return both[:, :LATENT], both[:, LATENT:].clamp(LEAST_LOG_VARIANCE, MOST_LOG_VARIANCE)
 
-    def _decode(self, latents: Tensor, taps: Taps) -> Tensor:
-        return taps.apply(self.decode_2, taps.apply(self.decode_1, latents).relu())
+    def _decode(self, latents: Tensor) -> Tensor:
+        return torch.as_tensor(self.decode_2(self.decode_1(latents).relu()))
 
-    def _losses(self, codes: Tensor, taps: Taps) -> Tensor:
-        """Negative evidence lower bound of each row, (n,)."""
-        mean, log_variance = self._encode(codes, taps)
-        noise = torch.randn(mean.shape, generator=self.generator)
-        logits = self._decode(mean + noise * (0.5 * log_variance).exp(), taps)
+    def _losses(self, codes: Tensor) -> Tensor:
+        """Negative evidence lower bound of each private sample, (n,)."""
+        mean, log_variance = self._encode(codes)
+        noise = draw_normal(mean.shape, self.rng)
+        logits = self._decode(mean + noise * (0.5 * log_variance).exp())
         picked = self.layout.log_softmax(logits).gather(1, codes + torch.as_tensor(self.layout.starts))
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
         return divergence - picked.sum(1)

@@ -71,32 +71,6 @@ class Mlp:
         deltas = self._deltas(layers, outputs, self._error(outputs[-1], y) / len(y), pull)
         return self._sum(outputs, deltas)
 
-    def clipped_gradient_sum(self, weights: Vector, x: np.ndarray, y: np.ndarray, *, clip_norm: float) -> Vector:
-        """Sum over rows of each row's gradient, scaled down to at most `clip_norm` in L2; flat.
-
-        Guarantee: adding or removing one row moves the result by at most `clip_norm`, up to rounding. A row whose
-        gradient is not finite counts as zero.
-
-        Source: arXiv:1607.00133, algorithm 1; a row's gradient in a linear layer is an outer product, so its norm is a
-        product of two norms (arXiv:1510.01799).
-        """
-        layers = self.layers(weights)
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
-            outputs = self._forward(layers, x)
-            deltas = self._deltas(layers, outputs, self._error(outputs[-1], y), None)
-            squares = np.zeros(len(x))
-            for inputs, delta in zip(outputs, deltas, strict=False):
-                with_bias = np.square(inputs, dtype=np.float64).sum(1) + 1.0
-                squares += np.square(delta, dtype=np.float64).sum(1) * with_bias
-        usable = np.isfinite(squares)
-        scale = np.where(usable, clip_norm / np.maximum(np.sqrt(np.where(usable, squares, 1.0)), clip_norm), 0.0)
-        scaled = [(np.where(usable[:, None], d, 0.0) * scale[:, None]).astype(self.dtype) for d in deltas]
-        for d in scaled:  # a number too small for all its digits may have been rounded up, and to more than clip_norm
-            d[np.abs(d) < np.finfo(self.dtype).tiny] = 0.0
-        if not usable.all():
-            outputs = [np.where(usable[:, None], o, 0.0) for o in outputs]
-        return self._sum(outputs, scaled)
-
     def _forward(self, layers: list[np.ndarray], x: np.ndarray) -> list[np.ndarray]:
         """Input, each hidden layer's output, logits."""
         outputs = [x]

@@ -57,11 +57,11 @@ TUNED = {
 }
 
 
-class ClippingModel(Model, Protocol):
-    """A model whose rows' gradients can be bounded one by one; `mlp.Mlp` is one."""
+class LayeredModel(Model, Protocol):
+    """A perceptron whose layers can be told apart, so that the door to the rows can bound each row's gradient; `mlp.Mlp` is one."""
 
-    def clipped_gradient_sum(self, weights: Vector, x: np.ndarray, y: np.ndarray, *, clip_norm: float) -> Vector:
-        """Sum of the rows' gradients, each scaled down to at most `clip_norm` in L2, shape (size,)."""
+    def layers(self, weights: Vector) -> list[np.ndarray]:
+        """Matrices (in, out) and biases (out,) in turn."""
 
 
 class PrivateClient(Client):
@@ -74,14 +74,14 @@ class PrivateClient(Client):
         training: The paid release behind it.
     """
 
-    model: ClippingModel
+    model: LayeredModel
 
     def __init__(
         self,
         number: int,
         training: PrivateTraining,
         features: Mapping[int, np.ndarray],
-        model: ClippingModel,
+        model: LayeredModel,
         settings: LocalSettings,
     ) -> None:
         """`features` is `cell_features` of the encoder that all clients share; of `settings`, epochs play no part."""
@@ -149,11 +149,7 @@ class PrivateClient(Client):
     def _step(self, weights: Vector) -> Vector:
         """One paid noisy gradient at `weights`, shape (size,)."""
         self.work += round(self.training.plan.settings.rate(self.rows) * self.rows)
-
-        def clipped_sum(x: np.ndarray, y: np.ndarray, clip_norm: float) -> np.ndarray:
-            return self.model.clipped_gradient_sum(weights, x, y, clip_norm=clip_norm)
-
-        return self.training.gradient(clipped_sum).astype(weights.dtype, copy=False)
+        return self.training.gradient(self.model.layers(weights)).astype(weights.dtype, copy=False)
 
     def _require_steps(self) -> None:
         if self.training.steps_left < self.settings.steps:
