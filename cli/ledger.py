@@ -309,7 +309,7 @@ def _table(rows: list[dict[str, Any]]) -> "Table":
     for name in ("epsilon", "so far", "left"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        when = row["time"][:16].replace("T", " ")
+        when = row["time"][:10]
         kind = f"{row['kind']}\n(STANDING)" if row["standing"] else row["kind"]
         why = f"{row['purpose']}\nreads {row['read']}" if row["read"] else row["purpose"]
         epsilon = "" if row["epsilon"] is None else f"{row['epsilon']:.4g}"

@@ -47,7 +47,7 @@ from distill.errors import (
     BundleVersionError,
 )
 from distill.keys import SigningKey
-from distill.ledger.entry import now, require_public_hex, software
+from distill.ledger.entry import require_public_hex, software, today
 from distill.ledger.proof import LedgerProof, Proven
 from distill.levels import Level
 from distill.schema import Schema
@@ -137,7 +137,7 @@ def write_bundle(
         samples: Rows, canonical or in public terms; none: the member is left out.
         tensors: Group -> name -> finite array; the groups are `statistics`, `heads`, `components`; empty ones are left out.
         key: The one that opened the ledger.
-        created: UTC, ISO; None: now.
+        created: UTC, ISO: the day of the release's reservation (`Reservation.day`); None: today.
 
     Raises:
         BundleError: Something does not fit the format or the schema, or the file cannot be written.
@@ -146,7 +146,7 @@ def write_bundle(
         files = _files(schema, samples, tensors)
         manifest = make_manifest(
             software=software(),
-            created=created or now(),
+            created=created or today(),
             institution=institution,
             dataset=dataset,
             schema_=schema,

@@ -60,7 +60,7 @@ class Manifest(_Model):
     Attributes:
         format_version: Of the bundle.
         software: That wrote it.
-        created: UTC, ISO.
+        created: UTC, ISO: the day of the reservation.
         institution: Name, as it wants to be shown.
         dataset: Random id of the data set; ties the bundle to the institution's ledger.
         schema_: The public schema (`schema` in JSON).
@@ -138,6 +138,14 @@ def check_manifest(manifest: Manifest) -> Proven:
     fewest, most = {"classes": (len(schema.classes),) * 2, "number": (1, MAX_TARGET_BINS), None: (1, 1)}[schema.task]
     if not fewest <= len(prior) <= most or abs(math.fsum(prior) - 1) > 1e-6:
         raise ValueError("the class prior is not one share for each class, adding up to 1")
+    if privacy.unit != schema.counted_unit:
+        raise ValueError(
+            f"it states its cost for each {privacy.unit!r}, and its schema counts by {schema.counted_unit!r}"
+        )
+    if len({e.rows_per_unit for e in privacy.events}) > 1 or (schema.unit is None and privacy.rows_per_unit > 1):
+        raise ValueError(
+            "its events do not protect the same number of rows of a unit, or a row that is a unit has several"
+        )
     proof = check_proof(manifest.ledger, manifest.public_key)
     stated = {
         "data set": (manifest.dataset, proof.dataset),

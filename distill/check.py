@@ -5,8 +5,9 @@ import math
 from numbers import Real
 
 from distill.errors import ConfigError
+from distill.recompute import LEAST_DELTA
 
-LEAST_EPSILON, LEAST_DELTA = 0.01, 1e-15
+LEAST_EPSILON = 0.01
 
 
 def positive(**values: float) -> None:
@@ -24,7 +25,7 @@ def at_most(limit: float, **values: float) -> None:
 
 
 def budget(epsilon: float, delta: float) -> None:
-    """A usable (epsilon, delta): finite, epsilon at least 0.01, delta from 1e-15 to below 1e-2."""
+    """A usable (epsilon, delta): finite, epsilon at least 0.01, delta from 1e-10 to below 1e-2."""
     positive(epsilon=epsilon, delta=delta)
     if epsilon < LEAST_EPSILON:
         raise ConfigError(
@@ -32,7 +33,8 @@ def budget(epsilon: float, delta: float) -> None:
         )
     if delta < LEAST_DELTA:
         raise ConfigError(
-            f"delta must be at least {LEAST_DELTA:g}, not {delta:g}: below, accounting in floating point is not reliable."
+            f"delta must be at least {LEAST_DELTA:g}, not {delta:g}: below, the rounding of Fourier transforms in the accountant is as "
+            "large as delta itself, and epsilon would be understated."
         )
     if delta >= 1e-2:
         raise ConfigError(

@@ -13,6 +13,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 from distill.errors import DistillError
@@ -50,6 +51,12 @@ def wrapped(what: str, path: Path, kind: type[DistillError]) -> Iterator[None]:
         yield
     except OSError as error:
         raise kind(f"cannot {what} {problem(error, path)}.") from None
+
+
+def date(path: Path, day: str) -> None:
+    """Date a file by a day (ISO): the moment of writing would travel with a copy, and tell how long its making took."""
+    moment = datetime.fromisoformat(day).timestamp()
+    os.utime(path, (moment, moment))
 
 
 def sync_folder(folder: Path) -> None:

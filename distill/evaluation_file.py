@@ -13,7 +13,7 @@ from distill import durable
 from distill.canonical import canonical
 from distill.errors import BundleError, BundleManifestError, BundleSignatureError
 from distill.keys import SigningKey, verify_signature
-from distill.ledger.entry import RELATION, now, software
+from distill.ledger.entry import RELATION, software
 from distill.score_table import NoisyBlock
 
 FORMAT = "distill dp evaluation 1"
@@ -32,6 +32,7 @@ def evaluation_document(
     *,
     privacy: dict[str, Any],
     rehearsal: bool,
+    created: str,
     key: SigningKey,
     **about: Any,
 ) -> dict[str, Any]:
@@ -42,6 +43,7 @@ def evaluation_document(
         figures: That follow from it.
         privacy: Epsilon, delta, unit and events.
         rehearsal: Whether its noise is repeatable.
+        created: The day of its reservation.
         key: Of an operator of the ledger.
         about: Further fields: institution, data set, release, ledger head, model.
     """
@@ -49,12 +51,12 @@ def evaluation_document(
     document = {
         "format": FORMAT,
         "word": REHEARSED if rehearsal else WORD.format(**privacy),
-        "created": now(),
+        "created": created,
         "software": software(),
         "rehearsal": rehearsal,
         **about,
         "privacy": {**privacy, "relation": RELATION},
-        "noise": {"law": f"discrete {first.law}", "scale": first.scale, "stddev": float(first.stddev)},
+        "noise": {"law": f"rounded {first.law}", "scale": first.scale, "stddev": float(first.stddev)},
         "table": [
             {
                 "of": b.block.name,

@@ -17,7 +17,7 @@ INNER = 1 << 11  # products of two factors added up exactly: 2 * (16 + 5) + 11 =
 
 def on_grid(values: np.ndarray, *, bits: int = GRID_BITS, limit: float = LIMIT) -> np.ndarray:
     """`values` as the nearest multiples of 2**-bits within [-limit, limit]; float64. What is not a number becomes -limit."""
-    whole = np.multiply(values, 2.0**bits, dtype=np.float64)
+    whole: np.ndarray = np.multiply(values, 2.0**bits, dtype=np.float64)
     np.rint(whole, out=whole)
     np.fmax(whole, -limit * 2.0**bits, out=whole)
     np.fmin(whole, limit * 2.0**bits, out=whole)

@@ -48,7 +48,7 @@ from distill.generator_parts import (
 )
 from distill.keys import SigningKey
 from distill.ledger.bodies import Hash, Line, Time, Total, first_problem
-from distill.ledger.entry import now, require_public_hex, software
+from distill.ledger.entry import require_public_hex, software, today
 from distill.schema import MAX_TARGET_BINS, Schema
 
 FORMAT_VERSION = 1
@@ -187,7 +187,7 @@ def write_prior(
         manifest = PriorManifest.model_validate(
             {
                 "software": software(),
-                "created": now(),
+                "created": today(),
                 "schema": generator.schema,
                 "schema_digest": generator.schema.digest(),
                 "rehearsal": rehearsal,

@@ -27,7 +27,7 @@ from distill.mechanisms import NoiseSource
 from distill.placement import commit_and_place, require_nothing_left
 from distill.plan import Plan, Shares, check_rows_per_unit, make_plan
 from distill.private_table import PrivateTable
-from distill.release import plan_or_abandon, require_place, reserve_release
+from distill.release import plan_or_abandon, require_place, require_unit, reserve_release
 from distill.schema import Schema
 
 
@@ -145,11 +145,12 @@ def fit(
     request.schema.require_confirmed()
     if request.prior is not None:
         request.prior.require_for(request.schema, rehearsal=request.rehearsal is not None)
+    require_unit(request.schema, ledger)
     require_nothing_left(request.out, ledger)
     require_place(request.out, protected=(request.data, ledger.path), overwrite=request.overwrite)
     rows = read_encoded(request.data, request.schema)
     noise = NoiseSource(request.rehearsal)
-    rng = np.random.default_rng(request.rehearsal)
+    rng = np.random.default_rng(request.rehearsal)  # modelling only; from the system where no seed is given, 128 bits
     most = request.rows_per_unit
     known = None if noise.rehearsal else request.known_tables
     with remembered(known, rows, request.schema, ledger, request.name):
@@ -206,6 +207,7 @@ def _write(
     def write(place: Path) -> str:
         return write_bundle(
             place,
+            created=reservation.day,
             institution=request.name,
             dataset=request.dataset,
             schema=request.schema,

@@ -60,6 +60,7 @@ def commit_and_place(out: Path, write: Callable[[Path], str], reservation: Reser
     with durable.wrapped("write the bundle", out, BundleError), durable.staged(out) as temporary:
         try:
             digest = write(temporary)
+            durable.date(temporary, reservation.day)
             size = temporary.stat().st_size
             entry = reservation.commit(digest)
             _move(temporary, out, overwrite=overwrite)

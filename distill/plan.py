@@ -28,6 +28,7 @@ SIGNAL_A_BIN = 14.0  # rows * epsilon / columns / bins below which they do
 FEWEST_CLASSES, MOST_CLASSES = 8, 12  # aimed at a number that is the target, see `target_bins`
 HEAD_PORTION = 0.75  # of the discriminator's squared clip norm, where there are classes to tell apart
 TARGET_WEIGHT = 4  # blocks that its base-grid counts stand for: half the noise of a feature's
+REPRESENT_STEPS, DISCRIMINATE_STEPS = 200, 600  # of DP-SGD
 SCOUT_BINS = 3  # bins a column in the first, coarse pass over the pairs of a wide table
 
 
@@ -315,7 +316,7 @@ def _later_events(
             "represent",
             shares.portion("represent"),
             scale,
-            200,
+            REPRESENT_STEPS,
             "DP-SGD steps of the variational autoencoder",
             rate=rate,
         )
@@ -326,7 +327,7 @@ def _later_events(
             "discriminate",
             shares.portion("discriminate"),
             scale,
-            600,
+            DISCRIMINATE_STEPS,
             f"DP-SGD steps of {heads}",
             rate=rate,
         )

@@ -22,7 +22,6 @@ from distill import check
 from distill.accounting import Event, RenyiLimit, cost_of, gaussian_renyi
 from distill.cells import ScoreBins
 from distill.encoded import EncodedTable, encode_frame
-from distill.errors import ConfigError
 from distill.evaluation_file import evaluation_document, write_document
 from distill.keys import SigningKey
 from distill.known_tables import remembered
@@ -31,7 +30,8 @@ from distill.mechanisms import MIN_COUNT_STDDEV, NoiseSource
 from distill.placement import commit_and_place, require_nothing_left
 from distill.plan import ReleasePlan, check_rows_per_unit, size_event, solve_scale
 from distill.private_table import PrivateTable
-from distill.release import require_place, reserve_release
+from distill.recompute import LEAST_DELTA
+from distill.release import require_place, require_unit, reserve_release
 from distill.schema import Schema
 from distill.score_table import Block, Law, NoisyBlock, figures
 from distill.tables import read_table
@@ -60,7 +60,7 @@ class EvaluationRequest:
         model: What the figures are about, in public terms (digests).
         out: Where the result goes.
         epsilon: Budget of this release.
-        delta: The same; `check.LEAST_DELTA` for Laplace noise, which needs none.
+        delta: The same; `recompute.LEAST_DELTA` for Laplace noise, which needs none.
         threshold, costs: Of two classes: see `score_table.figures`.
         purpose: One line for the reader of the ledger.
         rows_per_unit, rehearsal, overwrite, known_tables: As of a fit (`pipeline.Request`).
@@ -148,7 +148,7 @@ def table_event(
         return event(mechanism, max(solve_scale(cost, epsilon), least))
 
     found = [cheapest("laplace", 0.0)]
-    if delta > check.LEAST_DELTA:
+    if delta > LEAST_DELTA:
         found.append(cheapest("gaussian", MIN_COUNT_STDDEV / (np.sqrt(blocks) * rows_per_unit)))
     return min(found, key=lambda e: e.cell_stddev * (np.sqrt(2) if e.mechanism == "laplace" else 1))
 
@@ -207,12 +207,7 @@ def _require_fits(request: EvaluationRequest, ledger: Ledger) -> None:
     check_rows_per_unit(request.schema, request.rows_per_unit)
     request.schema.require_classes("`evaluate --dp-epsilon`")
     request.schema.require_confirmed()
-    unit = request.schema.unit or "row"
-    if unit != ledger.unit:
-        raise ConfigError(
-            f"the model's schema counts privacy by {unit!r} and the ledger {ledger.path} by {ledger.unit!r}: what one of them "
-            "charges says nothing in the other. Evaluate under the project that the model was made for."
-        )
+    require_unit(request.schema, ledger)
 
 
 def _limit(request: EvaluationRequest, ledger: Ledger) -> RenyiLimit | None:
@@ -263,6 +258,7 @@ def _write(
             "events": [e.model_dump(mode="json") for e in plan.events],
         },
         noisy_size=plan.noisy_size,
+        created=reservation.day,
         key=key,
     )
     placed = commit_and_place(

@@ -155,7 +155,7 @@ def create_project(
     folder = folder.resolve()
     _require_free(folder, overwrite=overwrite)
     check_file(data)
-    unit = load_schema(schema).unit or "row"
+    unit = load_schema(schema).counted_unit
     name = name if name is not None else folder.name
     ledger, key, passphrase = folder / LEDGER_FILE, folder / KEY_FILE, passphrase_from_environment()
     brought = load_public_key(officer) if officer is not None else None

@@ -22,6 +22,9 @@ COARSE, FINE = 1e-3, 1e-4  # discretisation of the privacy loss; pessimistic, so
 FINE_BELOW = 0.5  # epsilon under which the coarse grid would waste several percent
 WHOLE_ORDERS = (*range(2, 64), 128, 256, 512, 1024)  # Renyi orders that are tried, and tenths below 11
 GRANT_ORDERS = (1.25, 1.5, 1.75, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 256, 512, 1024, 4096)
+LEAST_DELTA = (
+    1e-10  # below, rounding in the Fourier transforms of PLD is as large as delta, and epsilon comes out too small
+)
 AGREES = 1e-6  # relative: a recomputed epsilon may differ so much between machines
 
 Accountant = Literal["pld", "rdp"]
@@ -33,7 +36,8 @@ def epsilon(events: Iterable[Mapping[str, Any]], delta: float, accountant: Accou
 
     A later round's parameters may follow an earlier round's answers, so rounds add up (basic composition, Dwork & Roth 2014,
     theorem 3.16); within a round they were fixed beforehand and compose jointly (privacy loss distributions, arXiv:2106.08567;
-    or Renyi DP, arXiv:1702.07476). Delta is spent in the one round that holds Gaussian events. Raises ValueError.
+    or Renyi DP, arXiv:1702.07476). Delta is spent in the one round that holds Gaussian events; PLD
+    is then asked at 1e-10 or more.    Raises ValueError.
     """
     if not 0 < delta < 1:
         raise ValueError(f"delta must be within (0, 1), not {delta!r}.")
@@ -43,6 +47,10 @@ def epsilon(events: Iterable[Mapping[str, Any]], delta: float, accountant: Accou
     noisy = [number for number, reads in rounds.items() if any(r[0] != "laplace" for r in reads)]
     if len(noisy) > 1:
         raise ValueError(f"rounds {noisy} all hold Gaussian events; delta can be spent in one round only.")
+    if noisy and accountant == "pld" and delta < LEAST_DELTA:
+        raise ValueError(
+            f"epsilon of Gaussian events cannot be computed reliably at delta {delta:g}, below {LEAST_DELTA:g}."
+        )
     return sum(_joint_epsilon(tuple(reads), delta, accountant) for _, reads in sorted(rounds.items()))
 
 

@@ -12,6 +12,7 @@ from distill.errors import BudgetError, BundleError, ConfigError
 from distill.keys import SigningKey
 from distill.ledger import Ledger, Reservation, acting_user
 from distill.plan import ReleasePlan, size_event
+from distill.schema import Schema
 
 TRIAL_BYTES = 1 << 20  # room for a bundle, looked for before anything is charged
 P = TypeVar("P", bound=ReleasePlan)
@@ -19,6 +20,10 @@ P = TypeVar("P", bound=ReleasePlan)
 
 class Asked(Protocol):
     """What a reservation needs of a request. Every field is public."""
+
+    @property
+    def schema(self) -> Schema:
+        """Of the rows; it says what a unit is."""
 
     @property
     def epsilon(self) -> float:
@@ -57,10 +62,30 @@ def require_place(out: Path, *, protected: Sequence[Path], overwrite: bool) -> N
             trial.unlink()
 
 
+def require_unit(schema: Schema, ledger: Ledger) -> None:
+    """Refuse a release whose noise hides another unit than its ledger promises to hide. Raises ConfigError."""
+    if schema.counted_unit != ledger.unit:
+        raise ConfigError(
+            f"schema {schema.name!r} counts privacy by {schema.counted_unit!r} and the ledger {ledger.path} by {ledger.unit!r}: what "
+            f"one of them charges says nothing in the other. {_unit_mend(ledger.unit)}"
+        )
+
+
+def _unit_mend(unit: str) -> str:
+    named = "Leave out the schema's `unit`" if unit == "row" else f"Name the column {unit!r} as the schema's `unit`"
+    return f"{named}, or open a project of its own for this schema with `distill init`."
+
+
 def reserve_release(
     request: Asked, ledger: Ledger, key: SigningKey, *, rehearsal: bool, rows_per_unit: int = 1
 ) -> Reservation:
-    """Set the whole budget aside, with the noisy row count as the first read. Raises as `Ledger.reserve` does."""
+    """Set the whole budget aside, with the noisy row count as the first read.
+
+    Raises:
+        ConfigError: the ledger counts by another unit than the schema; nothing was recorded.
+        BudgetError, LedgerError, LedgerTamperedError, KeyFileError: as `Ledger.reserve`.
+    """
+    require_unit(request.schema, ledger)
     return ledger.reserve(
         epsilon=request.epsilon,
         delta=request.delta,

@@ -28,7 +28,7 @@ class OneHot:
 
     def times(self, weight: np.ndarray) -> np.ndarray:
         """The rows times a weight (out, width) turned over; a sum of few numbers, row by row in one order; (n, out)."""
-        return np.asarray(self._ones @ np.ascontiguousarray(weight.T, dtype=np.float64)) * self._scale
+        return np.asarray(self._scale * np.asarray(self._ones @ np.ascontiguousarray(weight.T, dtype=np.float64)))
 
     def summed(self, outputs: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
         """Sums over rows of outputs (n, out) times the row, (out, width), and of the outputs, (out,): a layer's gradient.

@@ -111,6 +111,9 @@ class Column(BaseModel):
             )
 
 
+ROW = "row"  # what a ledger says where no column names a unit
+
+
 class Schema(BaseModel):
     """A table's public description; unknown top-level fields (source, licence, row count) are ignored.
 
@@ -143,6 +146,10 @@ class Schema(BaseModel):
             raise ValueError(
                 f"unit column {self.unit!r} must not be in `columns`: it is an identifier and is never released"
             )
+        if self.unit == ROW:
+            raise ValueError(
+                f"the unit column cannot be called {ROW!r}: in a ledger that word says that each row is a unit"
+            )
         if self.target is not None:
             self._check_target(self.column(self.target))
         return self
@@ -165,6 +172,11 @@ class Schema(BaseModel):
     def has(self, name: str) -> bool:
         """Whether it names this column, the unit's among them."""
         return name == self.unit or any(c.name == name for c in self.columns)
+
+    @property
+    def counted_unit(self) -> str:
+        """Whose privacy a release of this table counts, as ledgers and bundles name it: the unit column, or each row."""
+        return self.unit or ROW
 
     @property
     def task(self) -> Task | None:

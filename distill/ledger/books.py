@@ -270,8 +270,13 @@ class Ledger:
         require_dataset(self.path, state, self.dataset)
         return state
 
-    def append(self, kind: Kind, body: Callable[[State], Body], *, actor: str, key: SigningKey) -> Entry:
-        """Add one entry whose body follows from the books as they are under the write lock; a refusal adds nothing."""
+    def append(
+        self, kind: Kind, body: Callable[[State], Body], *, actor: str, key: SigningKey, day: str | None = None
+    ) -> Entry:
+        """Add one entry whose body follows from the books as they are under the write lock; a refusal adds nothing.
+
+        `day` None: today.
+        """
         require_file(self.path)
         with store.writing(self.path) as connection:
             state = replay(self.path, connection)
@@ -279,7 +284,7 @@ class Ledger:
             require_role(self.path, state, kind, key)
             after = state.last
             entry = sign_entry(
-                kind, body(state), after=after, actor=actor, dataset=self.dataset, unit=after.unit, key=key
+                kind, body(state), after=after, actor=actor, dataset=self.dataset, unit=after.unit, key=key, day=day
             )
             seal = sign_head(entry, key)
             try:

@@ -34,7 +34,8 @@ class Entry(BaseModel):
     Attributes:
         sequence: 1, 2, 3 ... without gaps.
         previous: Hash of the entry before; zeros for the first.
-        time: UTC, ISO. For people: the order is that of `sequence`, whatever a clock did.
+        time: UTC, ISO: the day; of all entries of a release that of its reservation, so that nothing tells how long reading
+            took. For people: the order is that of `sequence`, whatever a clock did.
         actor: Who acted.
         kind: What the entry does; `bodies` has one model a kind.
         software: That wrote the entry, with its version.
@@ -114,18 +115,29 @@ def acting_user() -> str:
         return "unknown user"
 
 
-def now() -> str:
-    """The time in UTC, ISO, to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+def today() -> str:
+    """The day in UTC, ISO, as midnight: a finer time would tell how long a release took, which depends on the rows."""
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0).isoformat(timespec="minutes")
 
 
 def sign_entry(
-    kind: Kind, body: Body, *, after: Entry | None, actor: str, dataset: str, unit: str, key: SigningKey
+    kind: Kind,
+    body: Body,
+    *,
+    after: Entry | None,
+    actor: str,
+    dataset: str,
+    unit: str,
+    key: SigningKey,
+    day: str | None = None,
 ) -> Entry:
-    """The next entry after `after`, hashed and signed. Raises ConfigError if a text is not one printable line."""
+    """The next entry after `after`, hashed and signed; `day` None: today.
+
+    Raises ConfigError if a text is not one printable line.
+    """
     fields: dict[str, Any] = {
         "sequence": 1 if after is None else after.sequence + 1,
-        "time": now(),
+        "time": day or today(),
         "actor": actor,
         "kind": kind,
         "software": software(),

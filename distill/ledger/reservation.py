@@ -23,7 +23,9 @@ class Books(Protocol):
     def state(self) -> State:
         """The books, from the file, checked."""
 
-    def append(self, kind: Kind, body: Callable[[State], Body], *, actor: str, key: SigningKey) -> Entry:
+    def append(
+        self, kind: Kind, body: Callable[[State], Body], *, actor: str, key: SigningKey, day: str | None = None
+    ) -> Entry:
         """Add one entry."""
 
 
@@ -37,6 +39,7 @@ class Reservation:
         rehearsal: Whether the noise is repeatable.
         linked: Names of data sets that are declared to hold some of the same units.
         events: What is planned and so paid for, so far.
+        day: Of the reservation; all that leaves of this release is dated by it.
     """
 
     def __init__(self, ledger: Books, release: str, *, actor: str, key: SigningKey) -> None:
@@ -50,6 +53,7 @@ class Reservation:
         self.limit = None if order is None or most is None else RenyiLimit(order, most)
         self.linked = tuple(link.name for link in state.links.values())
         self.events: tuple[Event, ...] = booked.events
+        self.day = booked.time
 
     def plan(self, events: Sequence[Event]) -> Entry:
         """Record the later rounds' events, once, before they are read.
@@ -68,7 +72,7 @@ class Reservation:
             planned = self._moved(lambda: self._booked(state).planned(later, cost, renyi))
             return charge_body(PlanBody, state, planned, events=later)
 
-        entry = self.ledger.append("plan", body, actor=self._actor, key=self._key)
+        entry = self._append("plan", body)
         self.events += later
         return entry
 
@@ -79,7 +83,7 @@ class Reservation:
             committed = self._moved(lambda: self._booked(state).committed(bundle_digest))
             return charge_body(CommitBody, state, committed, bundle=bundle_digest)
 
-        return self.ledger.append("commit", body, actor=self._actor, key=self._key)
+        return self._append("commit", body)
 
     def abandon(self, reason: str) -> Entry:
         """End the release before it is planned, so that only round 0 is charged. Raises LedgerError after `plan`."""
@@ -87,11 +91,14 @@ class Reservation:
         def body(state: State) -> Body:
             return charge_body(AbandonBody, state, self._moved(self._booked(state).abandoned), reason=reason)
 
-        return self.ledger.append("abandon", body, actor=self._actor, key=self._key)
+        return self._append("abandon", body)
 
     def proof(self) -> LedgerProof:
         """What a bundle of this release carries of the ledger as it is now."""
         return prove(self.ledger.state(), self.release)
+
+    def _append(self, kind: Kind, body: Callable[[State], Body]) -> Entry:
+        return self.ledger.append(kind, body, actor=self._actor, key=self._key, day=self.day)
 
     def _booked(self, state: State) -> Release:
         """This release as the ledger has it."""

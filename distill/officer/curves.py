@@ -75,9 +75,13 @@ def _counted(releases: Sequence[Release], order: float | None) -> Curve:
 
 
 def _along(release: Release, share: float = 1.0) -> tuple[float, ...]:
-    """What the release costs at this share of each of `DELTAS`; one composition serves them all."""
+    """What the release costs at this share of each of `DELTAS`; one composition serves them all.
+
+    Where the share is too small for PLD, Renyi accounting stands in, which is never below it.
+    """
     events = _stored(release)
-    return tuple(recompute.epsilon(events, delta * share) for delta in DELTAS)
+    points = [delta * share for delta in DELTAS]
+    return tuple(recompute.epsilon(events, d, "pld" if d >= recompute.LEAST_DELTA else "rdp") for d in points)
 
 
 def _stored(release: Release) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ class Chain:
         entry = self.entries.get(number)
         if entry is None:
             return f"{number}  (not shown by the {self.kind})  {self.hashes[number - 1][:16]}..."
-        return f"{number}  {entry.time[:19].replace('T', ' ')}  {entry.kind} by {entry.actor}  {entry.hash[:16]}..."
+        return f"{number}  {entry.time[:10]}  {entry.kind} by {entry.actor}  {entry.hash[:16]}..."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,6 @@ def _environment() -> Environment:
         most=most_percent,
         least=least_percent,
         day=day_text,
-        minute=minute_text,
         read=read_in_words,
         charge=charge_in_words,
     )
@@ -71,8 +70,3 @@ def day_text(time: str) -> str:
     """The day of an entry: `3 March 2026`."""
     moment = datetime.fromisoformat(time)
     return f"{moment.day} {moment:%B %Y}"
-
-
-def minute_text(time: str) -> str:
-    """An entry's time to the minute, UTC."""
-    return f"{datetime.fromisoformat(time):%Y-%m-%d %H:%M}"

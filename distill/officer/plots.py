@@ -1,7 +1,8 @@
 """The three figures of the audit report, each as an image to put into the page."""
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from distill.figures import INK, MUTED, PALETTE, data_uri, empty_figure
 from distill.officer.curves import Curves
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 TEAL, AMBER = PALETTE[0], PALETTE[1]
 WIDTH = 7.2  # inches; the page's text is as wide
+MOST_DATES = 7  # under the spending
 NAMED = 6  # curves that are told apart by colour; more are one grey bundle
 LEGEND = {"frameon": False, "fontsize": 8.5, "labelcolor": INK}
 
@@ -69,21 +71,17 @@ def curves(found: Curves, *, spent: Meaning | None, granted: Meaning | None) -> 
 
 
 def spending(books: Sequence[Moment]) -> str:
-    """Epsilon spent against the grant, over time."""
-    from matplotlib import dates
-
+    """Epsilon spent against the grant, entry by entry; entries are dated by the day."""
     figure, axes = empty_figure(WIDTH, 2.7)
-    with_dates: Any = dates  # its calls carry no types
-    times = with_dates.date2num([m.moment for m in books])
-    _steps(axes, times, [m.granted_epsilon for m in books], AMBER, "granted")
-    _steps(axes, times, [m.spent_epsilon for m in books], TEAL, "spent")
-    axes.fill_between(times, [m.spent_epsilon for m in books], step="post", color=TEAL, alpha=0.16, lw=0)
-    margin = max(0.03 * (times[-1] - times[0]), 1 / 1440)  # in days: at least a minute, however soon all of it happened
-    axes.set_xlim(times[0] - margin, times[-1] + margin)
-    locator = with_dates.AutoDateLocator(minticks=2, maxticks=7)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(with_dates.ConciseDateFormatter(locator))
-    axes.set_xlabel("time of the entry (UTC)")
+    entries = [m.sequence for m in books]
+    _steps(axes, entries, [m.granted_epsilon for m in books], AMBER, "granted")
+    _steps(axes, entries, [m.spent_epsilon for m in books], TEAL, "spent")
+    axes.fill_between(entries, [m.spent_epsilon for m in books], step="post", color=TEAL, alpha=0.16, lw=0)
+    margin = max(0.03 * (entries[-1] - entries[0]), 0.1)
+    axes.set_xlim(entries[0] - margin, entries[-1] + margin)
+    shown = books[:: math.ceil(len(books) / MOST_DATES)]
+    axes.set_xticks([m.sequence for m in shown], [f"{m.sequence}\n{m.moment:%Y-%m-%d}" for m in shown])
+    axes.set_xlabel("entry of the ledger, and its day (UTC)")
     axes.set_ylabel("ε, all releases together")
     axes.set_ylim(0, max(*(max(m.granted_epsilon, m.spent_epsilon) for m in books), 0.1) * 1.12)
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), **LEGEND)
@@ -100,10 +98,10 @@ def all_figures(audit: Audit) -> dict[str, str]:
     return found
 
 
-def _steps(axes: "Axes", times: Any, values: Sequence[float], colour: str, label: str) -> None:
+def _steps(axes: "Axes", entries: Sequence[int], values: Sequence[float], colour: str, label: str) -> None:
     """A line that stays where it is until the next entry, with a dot at the newest."""
-    axes.step(times, values, where="post", color=colour, lw=2.2, label=f"{label}: {values[-1]:.4g} now")
-    axes.plot([times[-1]], [values[-1]], "o", ms=6, color=colour, mec="white")
+    axes.step(entries, values, where="post", color=colour, lw=2.2, label=f"{label}: {values[-1]:.4g} now")
+    axes.plot([entries[-1]], [values[-1]], "o", ms=6, color=colour, mec="white")
 
 
 def _percents(shares: Sequence[float]) -> list[float]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from distill import durable
 from distill.errors import ConfigError
 from distill.ledger import AuditedRelease, Ledger, LedgerSummary, Release, Verification
-from distill.ledger.entry import Entry, now, software
+from distill.ledger.entry import Entry, software, today
 from distill.officer.curves import Curves, curves_of
 from distill.officer.history import Change, Granted, Moment, Person, changes, grants, moments, people
 from distill.officer.linked import Linked, add_up
@@ -94,7 +94,7 @@ def audit(
     rows = max((e.rows_per_unit for r in summary.releases for e in r.events), default=1)
     return Audit(
         name=name,
-        made=now(),
+        made=today(),
         software=software(),
         verification=found,
         rows_per_unit=rows,
