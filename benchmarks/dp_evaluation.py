@@ -24,12 +24,12 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from distill.accounting import Event
+from distill.check import NO_DELTA
 from distill.encoded import EncodedTable
 from distill.mechanisms import NoiseSource
 from distill.plan import size_event
 from distill.private_evaluation import choose_bins, count_blocks, table_event
 from distill.private_table import PrivateTable
-from distill.recompute import LEAST_DELTA
 from distill.schema import Schema
 from distill.score_table import Block, figures
 from server_train.model import load_model
@@ -103,7 +103,7 @@ def of_model(model: Path, data: Path) -> Source:
 @functools.cache
 def event_of(epsilon: float) -> Event:
     """What pays for the table; solved once."""
-    return table_event(1, epsilon=epsilon, delta=LEAST_DELTA)
+    return table_event(1, epsilon=epsilon, delta=NO_DELTA)
 
 
 def measure(source: Source, rows: int, epsilon: float, seed: int, bins: int | None) -> dict[str, Any]:

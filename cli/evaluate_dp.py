@@ -36,12 +36,12 @@ class Asked:
 def evaluate_privately(model: "Model", asked: Asked, report: Report) -> None:
     """Release the table and print what follows from it; no other figure of the rows is computed."""
     from distill import durable
+    from distill.check import NO_DELTA
     from distill.errors import ConfigError
     from distill.keys import load_signing_key, passphrase_from_environment
     from distill.known_tables import state_folder
     from distill.ledger import open_ledger
     from distill.private_evaluation import EvaluationRequest, release_evaluation
-    from distill.recompute import LEAST_DELTA
     from distill.release import require_place
     from server_train.private_evaluation_report import render_private_evaluation
     from server_train.score_bins import ModelScorer
@@ -54,7 +54,7 @@ def evaluate_privately(model: "Model", asked: Asked, report: Report) -> None:
     settings = project_at(asked.project)
     books = open_ledger(settings.ledger, dataset=settings.dataset)
     # Laplace noise needs no delta; where releases are added up as Renyi DP, the project's lets Gaussian noise fit better.
-    least = LEAST_DELTA if books.summary().order is None else settings.delta
+    least = NO_DELTA if books.summary().order is None else settings.delta
     request = EvaluationRequest(
         data=asked.data,
         schema=model.schema,

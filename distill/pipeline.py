@@ -139,6 +139,7 @@ def fit(
         PriorError: The global prior is of another schema, or a rehearsal's in a private release; nothing was charged.
         BundleError: Also where an earlier run was cut short and its committed bundle was put in place; nothing was charged.
     """
+    check.budget(request.epsilon, request.delta)
     check.positive(institutions=request.institutions)
     check_rows_per_unit(request.schema, request.rows_per_unit)
     device = choose_device(request.device)

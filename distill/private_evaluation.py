@@ -30,7 +30,6 @@ from distill.mechanisms import MIN_COUNT_STDDEV, NoiseSource
 from distill.placement import commit_and_place, require_nothing_left
 from distill.plan import ReleasePlan, check_rows_per_unit, size_event, solve_scale
 from distill.private_table import PrivateTable
-from distill.recompute import LEAST_DELTA
 from distill.release import require_place, require_unit, reserve_release
 from distill.schema import Schema
 from distill.score_table import Block, Law, NoisyBlock, figures
@@ -60,7 +59,7 @@ class EvaluationRequest:
         model: What the figures are about, in public terms (digests).
         out: Where the result goes.
         epsilon: Budget of this release.
-        delta: The same; `recompute.LEAST_DELTA` for Laplace noise, which needs none.
+        delta: The same; `check.NO_DELTA` for Laplace noise, which needs none.
         threshold, costs: Of two classes: see `score_table.figures`.
         purpose: One line for the reader of the ledger.
         rows_per_unit, rehearsal, overwrite, known_tables: As of a fit (`pipeline.Request`).
@@ -148,7 +147,7 @@ def table_event(
         return event(mechanism, max(solve_scale(cost, epsilon), least))
 
     found = [cheapest("laplace", 0.0)]
-    if delta > LEAST_DELTA:
+    if delta > check.NO_DELTA:
         found.append(cheapest("gaussian", MIN_COUNT_STDDEV / (np.sqrt(blocks) * rows_per_unit)))
     return min(found, key=lambda e: e.cell_stddev * (np.sqrt(2) if e.mechanism == "laplace" else 1))
 
@@ -203,7 +202,7 @@ def release_evaluation(
 
 def _require_fits(request: EvaluationRequest, ledger: Ledger) -> None:
     """Everything about the request that can be refused without a look at a row."""
-    check.budget(request.epsilon, request.delta)
+    check.budget(request.epsilon, request.delta, laplace=True)
     check_rows_per_unit(request.schema, request.rows_per_unit)
     request.schema.require_classes("`evaluate --dp-epsilon`")
     request.schema.require_confirmed()

@@ -191,6 +191,7 @@ def begin_training(frame: pd.DataFrame, request: TrainingRequest, ledger: Ledger
         ConfigError: the budget is too small to calibrate any noise for (only the count was charged).
         LedgerError, KeyFileError: as their names say.
     """
+    check.budget(request.epsilon, request.delta)
     request.schema.require_confirmed()
     noise = NoiseSource(request.rehearsal)
     reservation = reserve_release(request, ledger, key, rehearsal=noise.rehearsal)

@@ -16,6 +16,7 @@ from distill.errors import ModelError
 from distill.score_table import Block
 from server_train.features import class_codes
 from server_train.model import Model
+from server_train.row_scores import row_probabilities
 
 KNOTS = 129
 FIXED_REACH = 5.0  # log-odds between which fixed bins lie
@@ -57,8 +58,8 @@ class ModelScorer:
         return blocks_of_knots(self._names, self._knots, bins, self._thresholds)
 
     def scored(self, frame: pd.DataFrame) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each block whether it holds of each row, and the row's score."""
-        probabilities = self.model.predict(frame)
+        """For each block whether it holds of each row, and the row's score; each from its row alone, to the last bit."""
+        probabilities = row_probabilities(self.model, frame)
         labels, scores = class_codes(self.model.schema, frame), block_scores(probabilities)
         if len(scores) == 1:
             return [((labels == 1).astype(np.uint8), scores[0])]
@@ -85,6 +86,7 @@ def _knots(scores: np.ndarray) -> list[float]:
 
 def _block(name: str, inner: np.ndarray, knots: np.ndarray | None, thresholds: Sequence[float]) -> Block:
     """A block with these inner edges and the thresholds."""
+    inner = inner if knots is None else _between_knots(inner, knots)
     near = [e for e in inner if all(abs(e - t) > 1e-9 for t in thresholds)]
     edges = tuple(sorted({float(e) for e in near if 0 < e < 1} | {t for t in thresholds if 0 < t < 1}))
     ends = np.array([0.0, *edges, 1.0])
@@ -105,6 +107,14 @@ def _block(name: str, inner: np.ndarray, knots: np.ndarray | None, thresholds: S
             tuple(float(p @ (1 - s) ** 2) for p, s in zip(positive, inside, strict=True)),
         ),
     )
+
+
+def _between_knots(edges: np.ndarray, knots: np.ndarray) -> np.ndarray:
+    """Each edge half-way between the knots around it: a score that many rows share then lies clear of any edge, and not on it,
+    where its last digit would decide of its bin."""
+    distinct = np.unique(knots)
+    above = np.searchsorted(distinct, edges, side="left").clip(1, max(len(distinct) - 1, 1))
+    return edges if len(distinct) < 2 else np.asarray((distinct[above - 1] + distinct[above]) / 2)
 
 
 def _inside(scores: np.ndarray, mean: float | None) -> tuple[np.ndarray, np.ndarray]:

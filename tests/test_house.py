@@ -24,6 +24,7 @@ HUB_MAY_IMPORT = {
     "distill.demo_tables",
     "distill.durable",
     "distill.errors",
+    "distill.exact",  # products of matrices that are free of rounding, as arithmetic
     "distill.figures",
     "distill.generator",
     "distill.generator_parts",

@@ -95,7 +95,7 @@ class Ledger:
         Raises:
             ConfigError: epsilon, delta or the order is out of range, or the filter cannot change any more.
         """
-        check.budget(epsilon, delta)
+        check.budget(epsilon, delta, laplace=True)
 
         def body(state: State) -> Body:
             wanted = filter or ("basic" if state.grant.order is None else "renyi")
@@ -168,7 +168,7 @@ class Ledger:
         Raises:
             BudgetError: It would exceed the grant; nothing was recorded.
         """
-        check.budget(epsilon, delta)
+        check.budget(epsilon, delta, laplace=True)
         checked_rounds(events, first=True)
         release = uuid.uuid4().hex
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,15 @@ import torch
 from distill import distillation
 from distill.accounting import Event
 from distill.bins import ColumnBins
+from distill.cells import Cross, Rows
+from distill.dpsgd import FINEST_BITS, Factor, clipped_sum
 from distill.encoded import encode_frame
 from distill.generator import Generator
 from distill.grid import base_grids
 from distill.mechanisms import NoiseSource
 from distill.plan import Plan, make_plan
 from distill.private_table import PrivateTable
+from distill.record_gradients import Gradients, Network, Records
 from distill.schema import Schema
 from distill.stages import represent, select
 from distill.statistics import ClassCounts, PairCounts
@@ -30,14 +33,19 @@ from distill.tables import canonical_table
 FALSE_ALARM = 1e-6  # chance that correct code fails a statistical test on one fresh seed
 
 
-def discrete_laplace(scale: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Weights of the law of a noisy row count: arXiv:0811.2841."""
-    return lambda k: np.exp(-np.abs(k) / scale)
+def rounded(law: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """Weights of a continuous law, rounded to whole numbers."""
+    return lambda k: law.cdf(k + 0.5) - law.cdf(k - 0.5)
 
 
-def discrete_gaussian(stddev: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Weights of the law of noise on counts: arXiv:2004.00010, definition 1."""
-    return lambda k: np.exp(-np.square(k) / (2 * stddev**2))
+def rounded_laplace(scale: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Weights of the law of Laplace noise on counts."""
+    return rounded(scipy.stats.laplace(scale=scale))
+
+
+def rounded_gaussian(stddev: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Weights of the law of Gaussian noise on counts."""
+    return rounded(scipy.stats.norm(scale=stddev))
 
 
 def assert_follows(draws: np.ndarray, weight_of: Callable[[np.ndarray], np.ndarray], reach: int) -> None:
@@ -72,11 +80,100 @@ class NoNoise(NoiseSource):
     def gaussian_counts(self, counts: np.ndarray, *, stddev: float) -> np.ndarray:
         return np.asarray(counts, dtype=np.int64)
 
-    def gaussian(self, size: int, *, stddev: float) -> np.ndarray:
-        return np.zeros(size, dtype=np.float32)
+    def lattice_gaussian(self, size: int, *, stddev: float) -> np.ndarray:
+        return np.zeros(size, dtype=np.int64)
 
     def poisson_sample(self, size: int, *, rate: float) -> np.ndarray:
         return np.arange(size)
+
+
+class OneByOne(NoNoise):
+    """Answers exactly; each sample is one record, the next one each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = 0
+
+    def poisson_sample(self, size: int, *, rate: float) -> np.ndarray:
+        self._next += 1
+        return np.array([self._next - 1])
+
+
+class OnlySamples(NoiseSource):
+    """Samples as privately as can be, and adds no noise to their sums: for tests of who is in a sample."""
+
+    def lattice_gaussian(self, size: int, *, stddev: float) -> np.ndarray:
+        return np.zeros(size, dtype=np.int64)
+
+
+class ForbiddenCells(Cross):
+    """Cells that no row may be put into."""
+
+    def of(self, rows: Rows) -> np.ndarray:
+        raise AssertionError("a row was looked at before it was paid for")
+
+
+class ForbiddenNetwork(Network):
+    """A network that no row may be put through."""
+
+    def factors(self, records: Records) -> list[Factor]:
+        raise AssertionError("a row was looked at before it was paid for")
+
+
+FORBIDDEN_CELLS = ForbiddenCells((0,), (4,))
+FORBIDDEN_NETWORK = ForbiddenNetwork(layers=((np.zeros((1, 4)), np.zeros(1)),), loss="real")
+
+
+def counting_network(width: int, *, clip: float = 2.0, starts: np.ndarray | None = None) -> Network:
+    """A critic that is sure of every row: a row's gradient is minus the row, and minus one for the bias.
+
+    The row is (width,): features, or one-hot segments of length 1 together, whose gradient has the length of sqrt(2).
+    """
+    return Network(layers=((np.zeros((1, width)), np.array([-1e4])),), loss="real", clip=clip, starts=starts)
+
+
+def times_seen(answer: np.ndarray, columns: int) -> np.ndarray:
+    """How often each one-hot position was in a sample, then its size, from a counting network's exact answer."""
+    times = np.append(-answer[:-1] * columns**0.5, -answer[-1])
+    np.testing.assert_allclose(times, np.rint(times), atol=1e-6 * max(times[-1], 1))
+    return np.rint(times).astype(np.int64)
+
+
+def codes_seen(table: PrivateTable, event: str, widths: Sequence[int], rows: int) -> np.ndarray:
+    """The first rows of a `OneByOne` table as its gradients see them, (rows, columns): codes below `widths`."""
+    starts = np.cumsum([0, *widths[:-1]])
+    asked = counting_network(sum(widths), starts=starts)
+    seen = []
+    for _ in range(rows):
+        (answer,) = table.noisy_gradient(event, [asked])
+        held = np.flatnonzero(times_seen(answer, len(widths))[:-1])
+        assert len(held) == len(widths)
+        seen.append(held - starts)
+    return np.array(seen)
+
+
+def lattice_sum(gradient: Gradients, records: Records) -> np.ndarray:
+    """What the door adds up for one network, in whole steps of 2**-FINEST_BITS; int64."""
+    factors = gradient.factors(records)
+    return clipped_sum(factors, clip=gradient.clip, length=gradient.share**0.5, bits=FINEST_BITS)
+
+
+class Batch:
+    """A table whose Poisson sample is given; keeps what it was asked for and answers without noise.
+
+    Attributes:
+        reads: As of a table.
+        sums: What was added up for each network, in clip norms of all of them together.
+    """
+
+    def __init__(self, codes: np.ndarray) -> None:
+        self.reads: dict[str, int] = {}
+        self._records = Records(codes, None, codes[:, -1])
+
+    def noisy_gradient(self, event: str, gradients: Sequence[Gradients]) -> list[np.ndarray]:
+        self.event, self.asked = event, gradients
+        self.sums = [lattice_sum(g, self._records) * 2.0**-FINEST_BITS for g in gradients]
+        return [part * g.clip / g.share**0.5 for part, g in zip(self.sums, gradients, strict=True)]
 
 
 def number(name: str, low: float = 0, high: float = 1, **more: Any) -> dict[str, Any]:

@@ -8,10 +8,12 @@ import tracemalloc
 import numpy as np
 import pytest
 import scipy.stats
-from private_fakes import FALSE_ALARM, assert_follows, discrete_gaussian, discrete_laplace
+from private_fakes import FALSE_ALARM, assert_follows, rounded_gaussian, rounded_laplace
 
 from distill.errors import ConfigError
 from distill.mechanisms import MIN_COUNT_STDDEV, NoiseSource
+
+FINE = 2.0**30  # steps of a lattice so fine that a draw over it is as good as continuous
 
 
 @pytest.fixture(params=["private", "rehearsal"])
@@ -42,24 +44,35 @@ def test_noise_on_counts_has_the_stated_spread_and_is_whole(source):
 
 
 @pytest.mark.parametrize(("stddev", "reach"), [(2.0, 6), (2.5, 7), (11.3, 34)])
-def test_private_noise_on_counts_is_the_discrete_gaussian(stddev, reach):
+def test_noise_on_counts_is_the_normal_law_rounded(source, stddev, reach):
     """Every value up to three deviations out, and each tail beyond as a whole."""
-    draws = NoiseSource().gaussian_counts(np.zeros(30_000, dtype=np.int64), stddev=stddev)
-    assert_follows(draws, discrete_gaussian(stddev), reach)
+    draws = source.gaussian_counts(np.zeros(30_000, dtype=np.int64), stddev=stddev)
+    assert_follows(draws, rounded_gaussian(stddev), reach)
 
 
-def test_rehearsed_noise_on_counts_is_the_normal_law_rounded(seed):
-    draws = NoiseSource(seed).gaussian_counts(np.zeros(100_000, dtype=np.int64), stddev=2.5)
-    cdf = scipy.stats.norm(scale=2.5).cdf
-    assert_follows(draws, lambda k: cdf(k + 0.5) - cdf(k - 0.5), reach=8)
+def test_noise_on_counts_is_not_the_discrete_gaussian():
+    """Their variances differ by 1/12: at a stddev of 2 and 400,000 draws by 9 deviations. The rounded one hides more."""
+    draws = NoiseSource(1).gaussian_counts(np.zeros(400_000, dtype=np.int64), stddev=2.0).astype(float)
+    slack = scipy.stats.norm.isf(FALSE_ALARM / 2) * (4 + 1 / 12) * (2 / draws.size) ** 0.5
+    assert abs(draws.var() - 4 - 1 / 12) < slack < 1 / 24
+
+
+@pytest.mark.parametrize(("scale", "reach"), [(0.7, 3), (2.0, 7), (20.0, 40)])
+def test_laplace_noise_on_counts_is_the_laplace_law_rounded(source, scale, reach):
+    counts = np.arange(30_000).reshape(100, 300)
+    noise = source.laplace_counts(counts, scale=scale) - counts
+    assert noise.dtype == np.int64
+    assert_follows(noise.ravel(), rounded_laplace(scale), reach)
+    n, limit = noise.size - 1, scipy.stats.norm.isf(FALSE_ALARM / 2) * noise.astype(float).var()
+    assert abs((noise.ravel()[:-1] * noise.ravel()[1:]).mean()) < limit / np.sqrt(n)
 
 
 @pytest.mark.parametrize("deviations", [2.5, 3.5])
 def test_the_tails_of_gaussian_noise_are_neither_cut_nor_fat(source, deviations):
     """Each tail by itself; a normal law cut at four deviations would still pass, one cut at three would not."""
     whole = source.gaussian_counts(np.zeros(60_000, dtype=np.int64), stddev=10.0)
-    floating = source.gaussian(1_000_000, stddev=10.0)
-    for noise, edge in ((whole, 10 * deviations + 0.5), (floating, 10 * deviations)):
+    fine = source.lattice_gaussian(1_000_000, stddev=10.0 * FINE) / FINE
+    for noise, edge in ((whole, 10 * deviations + 0.5), (fine, 10 * deviations)):
         low, high = binomial_bounds(noise.size, scipy.stats.norm.sf(edge / 10), tests=4)
         assert low <= (noise > edge).sum() <= high
         assert low <= (noise < -edge).sum() <= high
@@ -92,9 +105,9 @@ def test_the_least_noise_survives_the_rounding_of_a_plan(source):
 
 
 @pytest.mark.parametrize(("scale", "reach"), [(0.7, 3), (2.0, 7), (20.0, 20)])
-def test_the_noisy_row_count_is_discrete_laplace(source, scale, reach):
+def test_the_noisy_row_count_is_the_laplace_law_rounded(source, scale, reach):
     draws = np.array([source.laplace_count(1000, scale=scale) for _ in range(2500)]) - 1000
-    assert_follows(draws, discrete_laplace(scale), reach)
+    assert_follows(draws, rounded_laplace(scale), reach)
 
 
 @pytest.mark.parametrize("scale", [0.1, 50.0, 1000.0])
@@ -111,11 +124,11 @@ def test_a_useless_laplace_scale_is_refused(source, scale):
 
 
 def test_gradient_noise_is_normal_with_the_stated_spread(source):
-    noise = source.gaussian(100_000, stddev=2.5)
-    assert noise.dtype == np.float32
-    assert_spread(noise.astype(float), 2.5)
-    assert scipy.stats.kstest(noise.astype(float) / 2.5, "norm").pvalue > FALSE_ALARM
-    again = source.gaussian(100_000, stddev=2.5)
+    drawn, again = (source.lattice_gaussian(100_000, stddev=2.5 * FINE) for _ in range(2))
+    assert drawn.dtype == np.int64
+    noise, again = drawn / FINE, again / FINE
+    assert_spread(noise, 2.5)
+    assert scipy.stats.kstest(noise / 2.5, "norm").pvalue > FALSE_ALARM
     assert abs((noise * again).mean()) < scipy.stats.norm.isf(FALSE_ALARM / 2) * 2.5**2 / np.sqrt(100_000)
 
 
@@ -179,7 +192,8 @@ def draw_everything(source: NoiseSource) -> list[object]:
     return [
         source.laplace_count(0, scale=1e6),
         source.gaussian_counts(np.zeros(20, dtype=np.int64), stddev=1e6).tolist(),
-        source.gaussian(20, stddev=1.0).tolist(),
+        source.laplace_counts(np.zeros(20, dtype=np.int64), scale=1e6).tolist(),
+        source.lattice_gaussian(20, stddev=FINE).tolist(),
         sorted(source.poisson_sample(1000, rate=0.5).tolist()),
         source.choose_per_group(np.arange(1000) // 5).tolist(),
     ]

@@ -14,27 +14,28 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-import torch
 from private_fakes import (
     FALSE_ALARM,
     NoNoise,
     Paid,
     assert_follows,
     category,
-    discrete_gaussian,
-    discrete_laplace,
+    rounded_gaussian,
+    rounded_laplace,
     schema_of,
 )
 
 from distill.accounting import Event, epsilon_of
-from distill.dpsgd import Taps, clipped_gradient_sum
+from distill.cells import Cross
 from distill.encoded import encode_frame
 from distill.mechanisms import NoiseSource
 from distill.private_table import PrivateTable
+from distill.record_gradients import Network
 from distill.tables import canonical_table
 
 SIDE = 90
 CELLS = SIDE**2  # places where a unit may be
+PLACE, STARTS = Cross((0, 1), (SIDE, SIDE)), np.array([0, SIDE, 2 * SIDE])
 SCHEMA = schema_of(category("line", *range(SIDE)), category("seat", *range(SIDE)), unit="customer")
 DELTAS = (1e-6, 1e-2, 0.1, 0.3)  # a guarantee holds at every delta; an attack shows best at one of them
 THRESHOLDS = (-1.0, 0.0, 0.5, 1.0, 2.0)  # in units of what one more unit adds
@@ -72,10 +73,6 @@ def step_event(m: int, count: int) -> Event:
     )
 
 
-def place_of(leaves: list[np.ndarray], coarse: list[np.ndarray]) -> np.ndarray:
-    return coarse[0].astype(np.int64) * SIDE + coarse[1]
-
-
 # ---- the law of whole answers ---------------------------------------------------------------------------------------
 
 
@@ -84,7 +81,7 @@ def test_the_released_size_follows_the_stated_law(m):
     answers, event = 1500, size_event(m, 1500)
     asked = table([0] * 7, event, NoiseSource())
     noise = np.array([asked.noisy_size("read") for _ in range(answers)]) - 7 * m
-    assert_follows(noise, discrete_laplace(0.8 * m), reach=2 * m)
+    assert_follows(noise, rounded_laplace(0.8 * m), reach=2 * m)
 
 
 @pytest.mark.parametrize("m", ROWS_PER_UNIT)
@@ -92,18 +89,21 @@ def test_every_block_of_a_release_follows_the_law_of_its_own_noise(m):
     """Two blocks share the noise unevenly; counts in the blocks are the truth plus it."""
     event = counts_event(m, 2)
     stddevs = [event.cell_stddev * 2, event.cell_stddev * math.sqrt(4 / 7)]  # 1/4 + 7/4 of the precision of a block: 2
-    blocks = table([5] * 9, event, NoiseSource()).noisy_counts("read", [place_of] * 2, [CELLS] * 2, stddevs)
+    blocks = table([5] * 9, event, NoiseSource()).noisy_counts("read", [PLACE] * 2, stddevs)
     for noisy, stddev in zip(blocks, stddevs, strict=True):
         noisy[5] -= 9 * m
-        assert_follows(noisy, discrete_gaussian(stddev), reach=int(2.2 * stddev))
+        assert_follows(noisy, rounded_gaussian(stddev), reach=int(2.2 * stddev))
 
 
 @pytest.mark.parametrize("m", ROWS_PER_UNIT)
 def test_a_gradient_sum_follows_the_stated_law(m):
-    asked = table([0] * 7, step_event(m, 1), NoiseSource())
-    noisy = asked.noisy_gradient("read", lambda codes: np.full(100_000, 3.0, np.float32), clip_norm=0.25)
-    noise = (noisy.astype(float) - 3.0) / (0.8 * 0.25 * m)
-    assert scipy.stats.kstest(noise, "norm").pvalue > FALSE_ALARM
+    """On 100,000 weights; every row is in the sample, and pulls at four of them as hard as it can."""
+    event = step_event(m, 1).model_copy(update={"sampling_rate": 1.0})
+    sure = Network(((np.zeros((1, 99_999)), np.array([-1e4])),), loss="real", clip=0.25, starts=STARTS)
+    (noisy,) = table([0] * 7, event, NoiseSource()).noisy_gradient("read", [sure])
+    noisy[STARTS] += 7 * m * 0.25 / 6**0.5
+    noisy[-1] += 7 * m * 0.25 / 2**0.5
+    assert scipy.stats.kstest(noisy / (0.8 * 0.25 * m), "norm").pvalue > FALSE_ALARM
 
 
 # ---- telling neighbours apart ---------------------------------------------------------------------------------------
@@ -145,28 +145,26 @@ def count_answers(m: int, noise: NoiseSource) -> tuple[Event, np.ndarray, np.nda
     scores = []
     for places in ([0], list(range(CELLS))):
         asked = table(places, event, noise)
-        blocks = asked.noisy_counts("read", [place_of] * 3, [CELLS] * 3, [event.cell_stddev] * 3)
+        blocks = asked.noisy_counts("read", [PLACE] * 3, [event.cell_stddev] * 3)
         scores.append(np.sum(blocks, axis=0)[1:] / (3 * m))
     return event, scores[0], scores[1]
 
 
 def step_answers(m: int, noise: NoiseSource) -> tuple[Event, np.ndarray, np.ndarray]:
-    """One step of DP-SGD on one linear layer; the added unit's rows pull as hard as they can, the others not at all."""
-    answers, clip_norm = 2500, 0.25
+    """One step of DP-SGD on one linear layer; the added unit's rows pull as hard as they can, the others not at all.
+
+    The best score is the sum's length in the direction in which these rows pull.
+    """
+    answers, clip = 2500, 0.25
     event = step_event(m, answers)
-    layer = torch.nn.Linear(1, 1, bias=False)
-
-    def gradient(codes: np.ndarray) -> np.ndarray:
-        taps = Taps()
-        rows = torch.from_numpy(codes[:, :1].astype(np.float32))
-        losses = 1e6 * taps.apply(layer, rows)[:, 0]
-        return np.asarray(clipped_gradient_sum(losses, taps, clip_norm=clip_norm) if len(rows) else np.zeros(1))
-
+    weight = np.zeros((1, 2 * SIDE + 2))
+    weight[0, SIDE - 1] = -4000.0
+    critic = Network(((weight, np.array([1000.0])),), loss="real", clip=clip, starts=STARTS)
+    pull = np.zeros(critic.size)
+    pull[[SIDE - 1, 2 * SIDE - 1, 2 * SIDE, -1]] = -np.sqrt([1 / 6, 1 / 6, 1 / 6, 1 / 2])
     tables = [table(places, event, noise) for places in ([0] * 3, [0] * 3 + [CELLS - 1])]
-    without, joined = (
-        np.array([t.noisy_gradient("read", gradient, clip_norm=clip_norm)[0] for _ in range(answers)]) for t in tables
-    )
-    return event, without / (m * clip_norm), joined / (m * clip_norm)
+    without, joined = (np.array([t.noisy_gradient("read", [critic])[0] @ pull for _ in range(answers)]) for t in tables)
+    return event, without / (m * clip), joined / (m * clip)
 
 
 RELEASES = {"size": size_answers, "counts": count_answers, "step": step_answers}
@@ -188,8 +186,8 @@ class TooQuiet(NoiseSource):
     def gaussian_counts(self, counts: np.ndarray, *, stddev: float) -> np.ndarray:
         return super().gaussian_counts(counts, stddev=stddev / 2)
 
-    def gaussian(self, size: int, *, stddev: float) -> np.ndarray:
-        return super().gaussian(size, stddev=stddev / 2)
+    def lattice_gaussian(self, size: int, *, stddev: float) -> np.ndarray:
+        return super().lattice_gaussian(size, stddev=stddev / 2)
 
 
 class AllJoin(NoiseSource):
@@ -212,8 +210,8 @@ class MeetsTheGroup(NoiseSource):
     def gaussian_counts(self, counts: np.ndarray, *, stddev: float) -> np.ndarray:
         return super().gaussian_counts(counts, stddev=stddev / self._m)
 
-    def gaussian(self, size: int, *, stddev: float) -> np.ndarray:
-        return super().gaussian(size, stddev=stddev / self._m)
+    def lattice_gaussian(self, size: int, *, stddev: float) -> np.ndarray:
+        return super().lattice_gaussian(size, stddev=stddev / self._m)
 
 
 @pytest.mark.parametrize(
@@ -234,3 +232,10 @@ def test_the_audits_own_table_puts_each_unit_where_it_says():
     _, without, joined = count_answers(3, NoNoise())
     assert (without == 0).all()
     assert (joined == 1).all()
+
+
+def test_the_audits_own_step_pulls_as_hard_as_it_may_and_no_other_unit_pulls():
+    for m in ROWS_PER_UNIT:
+        _, without, joined = step_answers(m, NoNoise())
+        np.testing.assert_allclose(without, 0, atol=1e-9)
+        np.testing.assert_allclose(joined, 1, rtol=1e-8)

@@ -1,5 +1,6 @@
 """The one door: unpaid reads see no row, paid ones are counted, and one unit moves an answer by no more than stated."""
 
+import dataclasses
 import tracemalloc
 
 import numpy as np
@@ -8,15 +9,33 @@ import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from private_fakes import FALSE_ALARM, NoNoise, Paid, category, integer, number, schema_of
+from private_fakes import (
+    FALSE_ALARM,
+    FORBIDDEN_CELLS,
+    FORBIDDEN_NETWORK,
+    NoNoise,
+    OneByOne,
+    OnlySamples,
+    Paid,
+    category,
+    codes_seen,
+    counting_network,
+    integer,
+    number,
+    schema_of,
+    times_seen,
+)
 
 from distill import private_table
 from distill.accounting import Event
+from distill.cells import Cross, Lookup
+from distill.dpsgd import lattice_bits
 from distill.encoded import encode_frame
-from distill.errors import UnpaidReadError
+from distill.errors import ConfigError, UnpaidReadError
 from distill.grid import base_grids
 from distill.mechanisms import NoiseSource
 from distill.private_table import PrivateTable
+from distill.record_gradients import Network
 from distill.schema import Schema
 from distill.tables import canonical_table
 
@@ -27,6 +46,7 @@ COUNTS = Event(name="counts", mechanism="gaussian", noise_multiplier=2.0, blocks
 STEPS = Event(name="steps", mechanism="poisson_gaussian", noise_multiplier=1.5, sampling_rate=0.25, count=2)
 TWICE = COUNTS.model_copy(update={"count": 2})
 CELL = COUNTS.cell_stddev
+LEVEL = Cross((0,), (4,))
 
 
 def rows(n: int, seed: int = 0) -> pd.DataFrame:
@@ -36,21 +56,13 @@ def rows(n: int, seed: int = 0) -> pd.DataFrame:
 
 
 def opened(
-    frame: pd.DataFrame, *events: Event, noise: NoiseSource | None = None, schema: Schema = SCHEMA
+    frame: pd.DataFrame, *events: Event, noise: NoiseSource | None = None, schema: Schema = SCHEMA, target: int = 2
 ) -> PrivateTable:
     table = PrivateTable(
         encode_frame(canonical_table(frame, schema), schema), schema, Paid(list(events)), noise or NoNoise()
     )
-    table.recode([lambda leaves: leaves.astype(np.uint16)] * len(schema.columns), target=2)
+    table.recode([lambda leaves: leaves.astype(np.uint16)] * len(schema.columns), target=target)
     return table
-
-
-def forbidden(*rows_seen: object) -> np.ndarray:
-    raise AssertionError("a row was looked at before it was paid for")
-
-
-def column(position: int):
-    return lambda leaves, coarse: (leaves or coarse)[position].astype(np.int64)
 
 
 @pytest.mark.parametrize(
@@ -58,14 +70,17 @@ def column(position: int):
     [
         (lambda t: t.noisy_size("rows"), "no reserved event 'rows'"),
         (lambda t: t.noisy_size("counts"), "pays for a gaussian release, not laplace"),
-        (lambda t: t.noisy_counts("cells", [forbidden], [4], [9.0]), "no reserved event 'cells' pays"),
-        (lambda t: t.noisy_counts("size", [forbidden], [4], [9.0]), "pays for a laplace release, not gaussian"),
-        (lambda t: t.noisy_counts("steps", [forbidden], [4], [9.0]), "pays for a poisson_gaussian release"),
-        (lambda t: t.noisy_counts("counts", [forbidden] * 3, [4] * 3, [CELL * 0.999] * 3), "more noise than this"),
-        (lambda t: t.noisy_counts("counts", [forbidden] * 4, [4] * 4, [CELL] * 4), "more noise than this read"),
-        (lambda t: t.noisy_counts("counts", [forbidden] * 2, [4] * 2, [CELL * 9, 1.9]), "more noise than this read"),
-        (lambda t: t.noisy_gradient("walk", forbidden, clip_norm=1.0), "no reserved event 'walk'"),
-        (lambda t: t.noisy_gradient("counts", forbidden, clip_norm=1.0), "not poisson_gaussian"),
+        (lambda t: t.noisy_counts("cells", [FORBIDDEN_CELLS], [9.0]), "no reserved event 'cells' pays"),
+        (lambda t: t.noisy_counts("size", [FORBIDDEN_CELLS], [9.0]), "pays for a laplace release, not gaussian"),
+        (lambda t: t.noisy_counts("steps", [FORBIDDEN_CELLS], [9.0]), "pays for a poisson_gaussian release"),
+        (lambda t: t.noisy_counts("counts", [FORBIDDEN_CELLS] * 3, [CELL * 0.999] * 3), "more noise than this"),
+        (lambda t: t.noisy_counts("counts", [FORBIDDEN_CELLS] * 4, [CELL] * 4), "more noise than this read"),
+        (lambda t: t.noisy_counts("counts", [FORBIDDEN_CELLS] * 2, [CELL * 9, 1.9]), "more noise than this read"),
+        (lambda t: t.laplace_counts("cells", [FORBIDDEN_CELLS]), "no reserved event 'cells' pays"),
+        (lambda t: t.laplace_counts("counts", [FORBIDDEN_CELLS]), "pays for a gaussian release, not laplace"),
+        (lambda t: t.laplace_counts("size", [FORBIDDEN_CELLS] * 2), "planned for fewer blocks"),
+        (lambda t: t.noisy_gradient("walk", [FORBIDDEN_NETWORK]), "no reserved event 'walk'"),
+        (lambda t: t.noisy_gradient("counts", [FORBIDDEN_NETWORK]), "not poisson_gaussian"),
     ],
 )
 def test_an_unpaid_read_is_refused_before_any_row_is_looked_at(read, message):
@@ -78,14 +93,14 @@ def test_an_unpaid_read_is_refused_before_any_row_is_looked_at(read, message):
 def test_each_event_pays_for_as_many_reads_as_planned_and_they_are_counted():
     table = opened(rows(20), SIZE, COUNTS, STEPS)
     table.noisy_size("size")
-    table.noisy_counts("counts", [column(0)] * 3, [4] * 3, [CELL] * 3)
+    table.noisy_counts("counts", [LEVEL] * 3, [CELL] * 3)
     for _ in range(2):
-        table.noisy_gradient("steps", lambda codes: np.zeros(3, np.float32), clip_norm=1.0)
+        table.noisy_gradient("steps", [counting_network(4, starts=np.array([0]))])
     assert table.reads == {"size": 1, "counts": 1, "steps": 2}
     for read in (
         lambda: table.noisy_size("size"),
-        lambda: table.noisy_counts("counts", [forbidden], [4], [CELL * 2]),
-        lambda: table.noisy_gradient("steps", forbidden, clip_norm=1.0),
+        lambda: table.noisy_counts("counts", [FORBIDDEN_CELLS], [CELL * 2]),
+        lambda: table.noisy_gradient("steps", [FORBIDDEN_NETWORK]),
     ):
         with pytest.raises(UnpaidReadError, match="and all are used"):
             read()
@@ -96,37 +111,41 @@ def test_events_that_are_reserved_later_pay_from_then_on():
     paid = Paid([SIZE])
     table = PrivateTable(encode_frame(canonical_table(rows(20), SCHEMA), SCHEMA), SCHEMA, paid, NoNoise())
     with pytest.raises(UnpaidReadError):
-        table.noisy_counts("counts", [forbidden], [4], [CELL])
+        table.noisy_counts("counts", [FORBIDDEN_CELLS], [CELL])
     paid.events = [SIZE, COUNTS]
-    assert table.noisy_counts("counts", [column(0)], [4], [CELL])[0].sum() == 20
+    assert table.noisy_counts("counts", [LEVEL], [CELL])[0].sum() == 20
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 3, 15, 29, 97, 1001])
 def test_exactly_the_planned_noise_is_accepted_for_any_number_of_blocks(blocks):
     event = Event(name="many", mechanism="gaussian", noise_multiplier=1.2345, blocks=blocks)
     table = opened(rows(5), event)
-    got = table.noisy_counts("many", [column(0)] * blocks, [4] * blocks, [event.cell_stddev] * blocks)
+    got = table.noisy_counts("many", [LEVEL] * blocks, [event.cell_stddev] * blocks)
     assert len(got) == blocks
 
 
 def test_noise_may_be_divided_unevenly_among_blocks():
     stddevs = [CELL * 3, CELL * 0.75, CELL * 3]  # 1/9 + 16/9 + 1/9 of a cell's precision: less than 3
-    assert len(opened(rows(5), COUNTS).noisy_counts("counts", [column(0)] * 3, [4] * 3, stddevs)) == 3
+    assert len(opened(rows(5), COUNTS).noisy_counts("counts", [LEVEL] * 3, stddevs)) == 3
+
+
+NUMBERED = schema_of(category("number", *range(30)))
 
 
 @given(st.lists(st.tuples(st.integers(-2, 7), st.integers(-2, 7)), min_size=1, max_size=30), st.integers(1, 6))
 def test_one_record_moves_each_block_by_at_most_one_in_one_cell(cells, size):
-    """Whatever the labels say, cells outside the block and -1 included."""
+    """Whatever the tables say, cells outside the block and -1 included. Each row is the only one of its number."""
+    labels = np.pad(np.array(cells), ((0, 30 - len(cells)), (0, 0)))
+    asked = [Lookup((0,), (labels[:, j],), (size,)) for j in range(2)]
 
-    def histograms(labels: np.ndarray) -> list[np.ndarray]:
-        table = opened(rows(len(labels)), COUNTS)
-        label_of = [lambda leaves, coarse, j=j: labels[:, j] for j in range(2)]
-        return table.noisy_counts("counts", label_of, [size] * 2, [CELL] * 2)
+    def histograms(first: int) -> list[np.ndarray]:
+        numbers = np.arange(first, len(cells))
+        table = opened(pd.DataFrame({"number": numbers, "label": 0}), COUNTS, schema=NUMBERED, target=1)
+        return table.noisy_counts("counts", asked, [CELL] * 2)
 
-    labels = np.array(cells)
-    for j, counts in enumerate(histograms(labels)):
-        assert counts.tolist() == [int((labels[:, j] == cell).sum()) for cell in range(size)]
-    for more, fewer in zip(histograms(labels), histograms(labels[1:].reshape(-1, 2)), strict=True):
+    for j, counts in enumerate(histograms(0)):
+        assert counts.tolist() == [int((labels[: len(cells), j] == cell).sum()) for cell in range(size)]
+    for more, fewer in zip(histograms(0), histograms(1), strict=True):
         assert more.shape == (size,)
         assert set((more - fewer).tolist()) <= {0, 1}
         assert (more - fewer).sum() <= 1
@@ -136,26 +155,36 @@ def test_counts_are_those_of_the_rows_plus_noise_of_the_stated_spread(seed):
     frame, cells = rows(300, seed), 8000
     event = Event(name="counts", mechanism="gaussian", noise_multiplier=6.0)
     table = opened(frame, event, noise=NoiseSource())
-    (counts,) = table.noisy_counts("counts", [column(0)], [cells], [6.0])
+    (counts,) = table.noisy_counts("counts", [Cross((0,), (cells,))], [6.0])
     truth = np.bincount(frame["level"], minlength=cells)
     low, high = scipy.stats.chi2.ppf([FALSE_ALARM / 2, 1 - FALSE_ALARM / 2], df=cells)
     assert low < np.square((counts - truth) / 6.0).sum() < high
 
 
+def noise_of(table: PrivateTable, width: int, clip: float, seen: np.ndarray) -> np.ndarray:
+    """What is left of a noisy counting gradient of one-hot rows (their numbers of times: `seen`) in units of `clip`."""
+    (got,) = table.noisy_gradient("steps", [counting_network(width, clip=clip, starts=np.array([0, 4]))])
+    assert got.shape == (width + 1,)
+    assert got.dtype == np.float64
+    got[: len(seen)] += seen * 2**-0.5
+    got[-1] += seen.sum() / 2
+    return got / clip
+
+
 def test_a_gradient_sum_gets_noise_of_multiplier_times_clip_norm():
-    size = 60_000
-    table = opened(rows(50), STEPS, noise=NoiseSource())
-    got = table.noisy_gradient("steps", lambda codes: np.full(size, 7.0, np.float32), clip_norm=4.0)
+    """On 60,000 weights, most of which no row has; every row is in the sample."""
+    size, frame = 60_000, rows(50).assign(ratio=0.0)
+    table = opened(frame, STEPS.model_copy(update={"sampling_rate": 1.0}), noise=NoiseSource())
+    noise = noise_of(table, size - 1, 4.0, np.append(np.bincount(frame["level"], minlength=4), 50))
     low, high = scipy.stats.chi2.ppf([FALSE_ALARM / 2, 1 - FALSE_ALARM / 2], df=size)
-    assert low < np.square((got.astype(float) - 7.0) / (1.5 * 4.0)).sum() < high
+    assert low < np.square(noise / 1.5).sum() < high
 
 
 def test_a_gradient_sees_a_poisson_sample_at_the_events_rate():
-    batches = []
     event = STEPS.model_copy(update={"count": 300})
-    table = opened(rows(400), event, noise=NoiseSource())
-    for _ in range(300):
-        table.noisy_gradient("steps", lambda codes: batches.append(len(codes)) or np.zeros(1, np.float32), clip_norm=1)
+    table = opened(rows(400), event, noise=OnlySamples())
+    asked = [counting_network(4, starts=np.array([0]))]
+    batches = [int(times_seen(table.noisy_gradient("steps", asked)[0], 1)[-1]) for _ in range(300)]
     low = scipy.stats.binom.ppf(FALSE_ALARM / 2, 300 * 400, 0.25)
     assert low <= sum(batches) <= scipy.stats.binom.isf(FALSE_ALARM / 2, 300 * 400, 0.25)
     spread = np.var(batches) / (400 * 0.25 * 0.75)  # 0 for batches of fixed size
@@ -165,12 +194,61 @@ def test_a_gradient_sees_a_poisson_sample_at_the_events_rate():
 def test_a_gradient_sees_coarse_codes_with_the_target_last():
     schema = Schema.model_validate({**SCHEMA.model_dump(), "columns": [SCHEMA.columns[2], *SCHEMA.columns[:2]]})
     frame = rows(30)[["label", "level", "ratio"]]
-    table = PrivateTable(encode_frame(canonical_table(frame, schema), schema), schema, Paid([STEPS]), NoNoise())
+    paid = Paid([STEPS.model_copy(update={"count": 30})])
+    table = PrivateTable(encode_frame(canonical_table(frame, schema), schema), schema, paid, OneByOne())
     table.recode([lambda x: x + 10, lambda x: x + 20, lambda x: np.full(len(x), 3)], target=0)
-    seen = []
-    table.noisy_gradient("steps", lambda codes: seen.append(codes) or np.zeros(1, np.float32), clip_norm=1.0)
     expected = np.stack([frame["level"] + 20, np.full(30, 3), frame["label"] + 10], axis=1)
-    np.testing.assert_array_equal(seen[0], expected)
+    np.testing.assert_array_equal(codes_seen(table, "steps", [24, 4, 12], 30), expected)
+
+
+def test_the_class_of_a_loss_is_the_target():
+    """At even chances the bias of a class gets half a one for each row of another class, minus half a one for its own."""
+    frame = rows(40)
+    (got,) = opened(frame, STEPS).noisy_gradient(
+        "steps", [Network(((np.zeros((2, 4)), np.zeros(2)),), loss="classes", clip=4.0, starts=np.array([0]))]
+    )
+    ones = frame["label"].sum()
+    np.testing.assert_allclose(got[-2:], [ones - 20, 20 - ones], atol=1e-6)
+    own = np.bincount(frame["level"], np.where(frame["label"] == 0, -0.5, 0.5), minlength=4)
+    np.testing.assert_allclose(got[:-2], np.concatenate([own, -own]), atol=1e-6)
+
+
+def test_noise_of_a_gradient_is_asked_for_in_steps_of_the_lattice_and_the_answer_is_whole_steps():
+    """The step follows from the planned noise alone, and each network's answer is in its own clip norm."""
+    asked = []
+
+    class Noted(NoNoise):
+        def lattice_gaussian(self, size: int, *, stddev: float) -> np.ndarray:
+            asked.append((size, stddev))
+            return super().lattice_gaussian(size, stddev=stddev) + 3
+
+    networks = [counting_network(4, clip=c, starts=np.array([0])) for c in (2.0, 0.5)]
+    networks = [dataclasses.replace(n, share=share) for n, share in zip(networks, (0.25, 0.75), strict=True)]
+    quiet, loud = (
+        opened(rows(70), STEPS.model_copy(update={"noise_multiplier": m}), noise=Noted()) for m in (1.5, 2.0**30)
+    )
+    for table, multiplier in ((quiet, 1.5), (loud, 2.0**30)):
+        bits = lattice_bits(multiplier)
+        parts = table.noisy_gradient("steps", networks)
+        assert asked.pop() == (10, multiplier * 2.0**bits)
+        for part, network in zip(parts, networks, strict=True):
+            steps = part * network.share**0.5 / network.clip * 2.0**bits
+            np.testing.assert_allclose(steps, np.rint(steps), rtol=1e-14, atol=1e-3)
+            assert steps[-1] == pytest.approx(
+                3 - 70 * network.share**0.5 / max(network.clip, 2**0.5) * 2.0**bits, abs=70 * 2**16
+            )
+    assert (lattice_bits(1.5), lattice_bits(2.0**30)) == (36, 25)
+
+
+def test_networks_whose_shares_add_up_to_more_than_one_are_refused_and_nothing_is_read():
+    table = opened(rows(20), STEPS)
+    half = dataclasses.replace(FORBIDDEN_NETWORK, share=0.5)
+    for wrong in ([FORBIDDEN_NETWORK, dataclasses.replace(FORBIDDEN_NETWORK, share=0.01)], [half] * 3):
+        with pytest.raises(ConfigError, match="shares of one clip norm add up to more than 1"):
+            table.noisy_gradient("steps", wrong)
+    assert table.reads == {}
+    third = dataclasses.replace(counting_network(4, starts=np.array([0])), share=1 / 3)
+    assert len(table.noisy_gradient("steps", [third] * 3)) == 3
 
 
 def with_units(n: int, units: int, seed: int) -> pd.DataFrame:
@@ -186,7 +264,7 @@ def test_a_unit_counts_once_however_many_rows_it_has(seed):
     more = pd.concat([frame, frame[frame["customer"] == "c3"]] * 3, ignore_index=True)
     assert once.noisy_size("size") == 37
     assert opened(more, SIZE, schema=UNITS).noisy_size("size") == 37
-    assert once.noisy_counts("counts", [column(0)], [4], [CELL])[0].sum() == 37
+    assert once.noisy_counts("counts", [LEVEL], [CELL])[0].sum() == 37
 
 
 @settings(max_examples=30)
@@ -195,7 +273,7 @@ def test_every_row_that_stands_for_a_unit_is_one_of_its_own(seed):
     frame = with_units(60, 12, seed % 1000)
     frame["level"] = frame["customer"].str[1:].astype(int) % 4
     table = opened(frame, COUNTS, noise=NoNoise(), schema=UNITS)
-    (counts,) = table.noisy_counts("counts", [column(0)], [4], [CELL])
+    (counts,) = table.noisy_counts("counts", [LEVEL], [CELL])
     np.testing.assert_array_equal(counts, np.bincount(np.arange(12) % 4))
 
 
@@ -210,17 +288,10 @@ def test_the_door_shows_no_rows():
 def test_without_a_target_gradients_see_one_class_behind_the_columns():
     schema = Schema.model_validate({"name": "t", "columns": [category("a", "u", "v"), category("b", "u", "v", "w")]})
     frame = pd.DataFrame({"a": ["u", "v"] * 10, "b": ["w", "u"] * 10})
-    event = Event(name="g", mechanism="poisson_gaussian", noise_multiplier=1.0, sampling_rate=1.0, count=1)
-    table = PrivateTable(encode_frame(canonical_table(frame, schema), schema), schema, Paid([event]), NoNoise())
+    event = Event(name="g", mechanism="poisson_gaussian", noise_multiplier=1.0, sampling_rate=1.0, count=20)
+    table = PrivateTable(encode_frame(canonical_table(frame, schema), schema), schema, Paid([event]), OneByOne())
     table.recode([lambda cells: cells] * 2, target=2)
-    seen = []
-
-    def gradient(batch: np.ndarray) -> np.ndarray:
-        seen.append(batch)
-        return np.zeros(3, dtype=np.float32)
-
-    table.noisy_gradient("g", gradient, clip_norm=1.0)
-    np.testing.assert_array_equal(seen[0], [[0, 2, 0], [1, 0, 0]] * 10)
+    np.testing.assert_array_equal(codes_seen(table, "g", [2, 3, 1], 20), [[0, 2, 0], [1, 0, 0]] * 10)
 
 
 # ---- the fast ways against brute force ------------------------------------------------------------------------------
@@ -234,18 +305,16 @@ def test_counting_and_recoding_in_pieces_is_what_one_pass_over_all_rows_gives(n,
     maps = [rng.integers(0, 300 if i == 1 else 9, g.cells) for i, g in enumerate(grids)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(private_table, "CHUNK_ROWS", piece)
+        patch.setattr(private_table, "ROWS_AT_ONCE", piece)
         table = PrivateTable(
             encode_frame(canonical_table(frame, SCHEMA), SCHEMA), SCHEMA, Paid([TWICE, STEPS]), NoNoise()
         )
         leaves = encode_frame(canonical_table(frame, SCHEMA), SCHEMA).codes
-        (before,) = table.noisy_counts(
-            "counts", [lambda leaves, coarse: leaves[1].astype(np.int64) // 4096 - 2], [9], [CELL]
-        )
+        asked = Lookup((1,), (np.arange(grids[1].cells) // 4096 - 2,), (9,))
+        (before,) = table.noisy_counts("counts", [asked], [CELL])
         table.recode([lambda cells, m=m: m[cells] for m in maps], target=2)
-        together = lambda leaves, coarse: coarse[0].astype(np.int64) * 300 + coarse[1]  # noqa: E731
-        (after,) = table.noisy_counts("counts", [together], [9 * 300], [CELL])
-        batches = []
-        table.noisy_gradient("steps", lambda codes: batches.append(codes) or np.zeros(1, np.float32), clip_norm=1.0)
+        (after,) = table.noisy_counts("counts", [Cross((0, 1), (9, 300))], [CELL])
+        (summed,) = table.noisy_gradient("steps", [counting_network(318, starts=np.array([0, 9, 309]))])
     expected = np.zeros(9, dtype=int)
     for leaf in leaves[1]:
         if 2 <= leaf // 4096 < 11:  # cells outside are not counted
@@ -256,7 +325,8 @@ def test_counting_and_recoding_in_pieces_is_what_one_pass_over_all_rows_gives(n,
     for one, other in zip(coarse[0], coarse[1], strict=True):
         wanted[one * 300 + other] += 1
     assert after.tolist() == wanted.tolist()
-    np.testing.assert_array_equal(batches[0], np.stack(coarse, axis=1))
+    each = [np.bincount(c, minlength=w) for c, w in zip(coarse, (9, 300, 9), strict=True)]
+    np.testing.assert_array_equal(times_seen(summed, 3), np.concatenate([*each, [n]]))
 
 
 def test_after_recoding_a_table_holds_one_byte_a_value_and_no_leaves():
@@ -265,7 +335,7 @@ def test_after_recoding_a_table_holds_one_byte_a_value_and_no_leaves():
     table = PrivateTable(encoded, SCHEMA, Paid([COUNTS]), NoiseSource())
     tracemalloc.start()
     table.recode([lambda cells: cells, lambda cells: cells // 512, lambda cells: cells], target=2)
-    table.noisy_counts("counts", [lambda leaves, coarse: coarse[1].astype(np.int64)], [129], [CELL])
+    table.noisy_counts("counts", [Cross((1,), (129,))], [CELL])
     held, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held < 3 * n + 1e5  # the leaves were there before, and were let go
@@ -279,10 +349,12 @@ def several(event: Event, m: int) -> Event:
     return event.model_copy(update={"rows_per_unit": m})
 
 
-def unit_table(frame: pd.DataFrame, m: int, *events: Event, noise: NoiseSource | None = None) -> PrivateTable:
+def unit_table(
+    frame: pd.DataFrame, m: int, *events: Event, noise: NoiseSource | None = None, schema: Schema = UNITS
+) -> PrivateTable:
     paid = Paid([several(e, m) for e in events])
     table = PrivateTable(
-        encode_frame(canonical_table(frame, UNITS), UNITS), UNITS, paid, noise or NoNoise(), rows_per_unit=m
+        encode_frame(canonical_table(frame, schema), schema), schema, paid, noise or NoNoise(), rows_per_unit=m
     )
     table.recode([lambda cells: cells, lambda cells: np.minimum(cells // 8192, 8), lambda cells: cells], target=2)
     return table
@@ -296,13 +368,11 @@ def test_one_unit_of_equal_rows_moves_every_answer_by_exactly_the_stated_sensiti
     tables = [base, pd.concat([base, *[outlier] * (m + 4)], ignore_index=True)]
     blocks = COUNTS.blocks
     sizes, counts, sums = [], [], []
-    clip_norm = 0.25
-
-    def clipped(codes: np.ndarray) -> np.ndarray:
-        heavy = np.where(
-            (codes[:, 0] == 3) & (codes[:, 1] == 7), 1e6, 1e-9
-        )  # the outlier's rows pull a million times as much
-        return np.array([np.minimum(heavy, clip_norm).sum(), 0.0], dtype=np.float64)
+    clip = 0.25
+    # Rows of level 3 and bin 7, as the outlier's are, pull as hard as they can, and all others not at all.
+    weight = np.zeros((1, 15))
+    weight[0, [3, 4 + 7]] = -4000.0
+    pulled = Network(((weight, np.array([3500.0])),), loss="real", clip=clip, starts=np.array([0, 4, 13]))
 
     for frame in tables:
         # Which rows the other units keep is chosen unit by unit; units of one row make both choices the same.
@@ -314,11 +384,11 @@ def test_one_unit_of_equal_rows_moves_every_answer_by_exactly_the_stated_sensiti
         table = unit_table(single, m, SIZE, COUNTS, STEPS)
         sizes.append(table.noisy_size("size"))
         cell = COUNTS.cell_stddev * m
-        counts.append(np.concatenate(table.noisy_counts("counts", [column(0)] * blocks, [4] * blocks, [cell] * blocks)))
-        sums.append(table.noisy_gradient("steps", clipped, clip_norm=clip_norm))
+        counts.append(np.concatenate(table.noisy_counts("counts", [LEVEL] * blocks, [cell] * blocks)))
+        sums += table.noisy_gradient("steps", [pulled])
     assert sizes[1] - sizes[0] == m  # L1
     assert np.linalg.norm(counts[1] - counts[0]) == pytest.approx(m * blocks**0.5)
-    assert np.linalg.norm(sums[1] - sums[0]) == pytest.approx(m * clip_norm, rel=1e-6)
+    assert np.linalg.norm(sums[1] - sums[0]) == pytest.approx(m * clip, rel=1e-6)
 
 
 @settings(max_examples=40)
@@ -326,9 +396,9 @@ def test_one_unit_of_equal_rows_moves_every_answer_by_exactly_the_stated_sensiti
 def test_no_unit_whatever_its_rows_moves_the_counts_by_more(seed, m, more):
     base = with_units(40, 12, seed % 1000).drop_duplicates("customer")
     other = rows(more, seed + 1).assign(customer="one more")
-    label_of = [column(0), column(1), lambda leaves, coarse: coarse[0].astype(np.int64) * 2 + coarse[2]]
+    asked = [LEVEL, Cross((1,), (9,)), Cross((0, 2), (4, 2))]
     answers = [
-        np.concatenate(unit_table(frame, m, COUNTS).noisy_counts("counts", label_of, [4, 9, 8], [CELL * m] * 3))
+        np.concatenate(unit_table(frame, m, COUNTS).noisy_counts("counts", asked, [CELL * m] * 3))
         for frame in (base, pd.concat([base, other], ignore_index=True))
     ]
     assert np.linalg.norm(answers[1] - answers[0]) <= m * 3**0.5 + 1e-9
@@ -337,11 +407,15 @@ def test_no_unit_whatever_its_rows_moves_the_counts_by_more(seed, m, more):
 
 def test_noise_grows_with_the_rows_of_a_unit():
     size, m = 60_000, 5
-    table = unit_table(with_units(50, 20, 0), m, STEPS, several(COUNTS, 1), noise=NoiseSource())
-    got = table.noisy_gradient("steps", lambda codes: np.full(size, 7.0, np.float32), clip_norm=4.0)
+    frame = with_units(50, 20, 0).assign(level=0, ratio=0.0)
+    table = unit_table(
+        frame, m, STEPS.model_copy(update={"sampling_rate": 1.0}), several(COUNTS, 1), noise=NoiseSource()
+    )
+    kept = frame["customer"].value_counts().clip(upper=m).sum()
+    noise = noise_of(table, size - 1, 4.0, np.array([kept, 0, 0, 0, kept]))
     low, high = scipy.stats.chi2.ppf([FALSE_ALARM / 2, 1 - FALSE_ALARM / 2], df=size)
-    assert low < np.square((got.astype(float) - 7.0) / (1.5 * 4.0 * m)).sum() < high
-    (counts,) = table.noisy_counts("counts", [lambda leaves, coarse: np.zeros(len(coarse[0]), int)], [8000], [2.0 * m])
+    assert low < np.square(noise / (1.5 * m)).sum() < high
+    (counts,) = table.noisy_counts("counts", [Lookup((0,), (np.zeros(4, int),), (8000,))], [2.0 * m])
     low, high = scipy.stats.chi2.ppf([FALSE_ALARM / 2, 1 - FALSE_ALARM / 2], df=7999)
     assert low < np.square(counts[1:] / (2.0 * m)).sum() < high
     one, many = (
@@ -355,18 +429,17 @@ def test_a_sample_holds_whole_units_each_on_its_own():
     """Rows of a unit join together or not at all, and a unit joins at the event's rate however many rows it has."""
     rounds, m = 2000, 3
     sizes = [1, 2, 3, 9, 1, 2]  # the 9 rows are reduced to 3
-    frame = pd.concat([rows(k, 0).assign(customer=f"c{u}", level=u % 4, label=u // 4) for u, k in enumerate(sizes)])
+    schema = schema_of(integer("level", 0, 5), number("ratio", nullable=True), unit="customer")
+    frame = pd.concat([rows(k, 0).assign(customer=f"c{u}", level=u) for u, k in enumerate(sizes)])
     table = unit_table(
-        frame.sample(frac=1, random_state=0), m, STEPS.model_copy(update={"count": rounds}), noise=NoiseSource()
+        frame.sample(frac=1, random_state=0),
+        m,
+        STEPS.model_copy(update={"count": rounds}),
+        noise=OnlySamples(),
+        schema=schema,
     )
-    joined = np.zeros((rounds, len(sizes)), dtype=int)
-    for row in joined:
-
-        def note(codes: np.ndarray, row: np.ndarray = row) -> np.ndarray:
-            row += np.bincount(codes[:, 0].astype(int) + 4 * codes[:, 2].astype(int), minlength=len(sizes))
-            return np.zeros(1, np.float32)
-
-        table.noisy_gradient("steps", note, clip_norm=1.0)
+    asked = [counting_network(len(sizes), starts=np.array([0]))]
+    joined = np.array([times_seen(table.noisy_gradient("steps", asked)[0], 1)[:-1] for _ in range(rounds)])
     kept = np.minimum(sizes, m)
     assert ((joined == 0) | (joined == kept)).all()
     here = joined > 0
@@ -381,8 +454,9 @@ def test_a_sample_holds_whole_units_each_on_its_own():
     "read",
     [
         lambda t: t.noisy_size("size"),
-        lambda t: t.noisy_counts("counts", [forbidden] * 3, [4] * 3, [CELL * 99] * 3),
-        lambda t: t.noisy_gradient("steps", forbidden, clip_norm=1.0),
+        lambda t: t.noisy_counts("counts", [FORBIDDEN_CELLS] * 3, [CELL * 99] * 3),
+        lambda t: t.laplace_counts("size", [FORBIDDEN_CELLS]),
+        lambda t: t.noisy_gradient("steps", [FORBIDDEN_NETWORK]),
     ],
 )
 def test_an_event_for_fewer_rows_a_unit_does_not_pay(read):
@@ -398,4 +472,4 @@ def test_an_event_for_fewer_rows_a_unit_does_not_pay(read):
 def test_counts_need_the_noise_of_all_of_a_units_rows():
     table = unit_table(with_units(20, 9, 0), 3, COUNTS)
     with pytest.raises(UnpaidReadError, match="more noise than this read would add"):
-        table.noisy_counts("counts", [forbidden] * 3, [4] * 3, [CELL * 2.99] * 3)
+        table.noisy_counts("counts", [FORBIDDEN_CELLS] * 3, [CELL * 2.99] * 3)

@@ -41,6 +41,11 @@ def fake_model(schema=SCHEMA):
     return SimpleNamespace(schema=Schema.model_validate(schema), card=card, predict=predict)
 
 
+@pytest.fixture(autouse=True)
+def fakes_are_row_local(monkeypatch):
+    monkeypatch.setattr("server_train.score_bins.row_probabilities", lambda model, frame: model.predict(frame))
+
+
 @pytest.fixture
 def model(monkeypatch, tmp_path):
     monkeypatch.setenv("DISTILL_STATE", str(tmp_path / "state"))
@@ -116,7 +121,7 @@ def test_no_exact_figure_leaves(model, house, tmp_path):
     """A rehearsal, so that no figure is the exact one by bad luck; what is printed, written and booked is searched."""
     from server_train.assessment import Question, assess
 
-    ran = evaluate(house, "--rehearsal", 4, "-o", tmp_path / "page.html", json_too=True)
+    ran = evaluate(house, "--rehearsal", 5, "-o", tmp_path / "page.html", json_too=True)
     exact = assess(fake_model(), house.project.data, Question())
     figures = exact.figures
     secret = [
