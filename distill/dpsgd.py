@@ -17,7 +17,11 @@ from distill.row_vectors import Dense, OneHot
 
 ROWS_AT_ONCE = 2048
 INSIDE = 1 - 2.0**-40  # of the clip norm: room for the rounding of a norm in float64
-FINEST_BITS, MOST_BITS = 36, 55  # steps of 2**-36 of the clip norm, if noise in such steps fits 64 bits
+FINEST_BITS, MOST_BITS = (
+    36,
+    44,
+)  # steps of 2**-36 of the clip norm; coarser ones where there is much noise, see `lattice_bits`
+MOST_ROWS = 1 << 24  # in a sample, times the most rows of a unit: sums of so many in such steps fit 64 bits with room
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +38,10 @@ class Factor:
 
 
 def lattice_bits(stddev: float) -> int:
-    """Steps of the lattice are 2**-bits of the clip norm, where noise of `stddev` clip norms is added. Both are public."""
+    """Steps of the lattice are 2**-bits of the clip norm, where noise of `stddev` clip norms is added. Both are public.
+
+    Noise grows with the most rows of a unit, and so may sums: steps grow with it, so that both fit 64 bits.
+    """
     return min(FINEST_BITS, MOST_BITS - int(np.ceil(np.log2(stddev))))
 
 

@@ -18,6 +18,7 @@ from distill import check
 from distill.accounting import Event, RenyiLimit, cost_of
 from distill.bins import ColumnBins
 from distill.cells import Cross
+from distill.dpsgd import MOST_ROWS
 from distill.encoded import encode_frame
 from distill.errors import BudgetError, ConfigError, UnpaidReadError
 from distill.grid import ColumnGrid, base_grids
@@ -145,6 +146,11 @@ def make_training_plan(
         raise BudgetError(
             f"the noisy row count is below {least}: too few to train under epsilon {epsilon:g}. "
             "Leave this client out, pool more rows into its table, or grant more."
+        )
+
+    if settings.rate(noisy_size) * noisy_size > MOST_ROWS:
+        raise ConfigError(
+            f"a step on all of about {noisy_size} rows is too large; give a batch_size of at most {MOST_ROWS}."
         )
 
     def events_at(scale: float) -> tuple[Event, ...]:

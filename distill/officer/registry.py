@@ -118,7 +118,8 @@ def _implementation(summary: LedgerSummary, committed: list[Release]) -> dict[st
     return {
         "preprocessing_and_hyperparameter_tuning": "Plans follow from the public schema and a noisy row count, which is paid for. No "
         "other look at the rows comes before the release, but for the check that the table fits its schema.",
-        "mechanisms": f"{reads}\n- Counts: exact discrete noise (OpenDP library). Training steps: floating-point Gaussian noise. "
+        "mechanisms": f"{reads}\n- Counts: exact noise on a fine lattice, rounded (OpenDP library). Training steps: discrete "
+        "Gaussian noise on the lattice of an exact sum. "
         f"Software: {software()}.",
         "composition": f"Within a release: privacy loss distributions (dp_accounting), cross-checked by Renyi DP. Across releases: "
         f"{filter}, which holds for releases chosen adaptively.",
