@@ -139,9 +139,7 @@ def check_manifest(manifest: Manifest) -> Proven:
     if not fewest <= len(prior) <= most or abs(math.fsum(prior) - 1) > 1e-6:
         raise ValueError("the class prior is not one share for each class, adding up to 1")
     if privacy.unit != schema.counted_unit:
-        raise ValueError(
-            f"it states its cost for each {privacy.unit!r}, and its schema counts by {schema.counted_unit!r}"
-        )
+        raise ValueError(f"its unit is {privacy.unit!r}, and its schema counts by {schema.counted_unit!r}")
     if len({e.rows_per_unit for e in privacy.events}) > 1 or (schema.unit is None and privacy.rows_per_unit > 1):
         raise ValueError(
             "its events do not protect the same number of rows of a unit, or a row that is a unit has several"

@@ -43,6 +43,7 @@ def _bounded(events: tuple[Event, ...]) -> tuple[Event, ...]:
 Line = Annotated[str, Field(max_length=500), AfterValidator(_printable)]
 Time = Annotated[str, Field(max_length=40), AfterValidator(_utc)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Salt = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Signature = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 ReleaseId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Epsilon = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]  # beyond that nothing is private

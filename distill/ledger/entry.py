@@ -2,22 +2,31 @@
 
 An entry is public: purposes, budgets and noise scales, never a count or a value of the private table. Its *content* is
 everything but its place in the chain; its hash covers the content's digest and the hash of the entry before, and the
-signature is over the hash. So a list of content digests, 32 bytes an entry, proves a whole chain without showing it.
+signature is over the hash. So a list of content digests, 32 bytes an entry, proves a whole chain without showing it; a random
+salt in each content keeps digests from being guessed.
 """
 
 import getpass
 import hashlib
+import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from distill.canonical import canonical
 from distill.errors import ConfigError
 from distill.keys import SigningKey, is_public_hex, verify_signature
-from distill.ledger.bodies import BODIES, Body, Hash, Kind, Line, Signature, Time, first_problem
+from distill.ledger.bodies import BODIES, Body, Hash, Kind, Line, Salt, Signature, Time, first_problem
 
 RELATION = "add or remove one unit"
 NO_HASH = "0" * 64  # `previous` of the first entry
@@ -42,6 +51,8 @@ class Entry(BaseModel):
         dataset: Random id of the data set.
         unit: Whose privacy is counted: a row, or an entity.
         relation: Which tables count as neighbours.
+        salt: Random, 128 bits: the digest of an entry that is not shown tells nothing of it, and a ledger that is written anew
+            with the same words has another chain. None, and not written down, in entries from before there was one.
         body: What this kind of entry says; `details` is the checked form.
         hash: SHA-256 over the hash before and the content's digest (`chained`).
         public_key: Of the signer.
@@ -59,10 +70,18 @@ class Entry(BaseModel):
     dataset: Line
     unit: Line
     relation: Literal["add or remove one unit"]
+    salt: Salt | None = None
     body: dict[str, Any]
     hash: Hash
     public_key: Hash
     signature: Signature
+
+    @model_serializer(mode="wrap")
+    def _without_no_salt(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = serialise(self)
+        if self.salt is None:
+            written.pop("salt", None)
+        return written
 
     @cached_property
     def details(self) -> Body:
@@ -120,6 +139,11 @@ def today() -> str:
     return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0).isoformat(timespec="minutes")
 
 
+def new_salt() -> str:
+    """Salt for an entry, hex."""
+    return secrets.token_hex(16)
+
+
 def sign_entry(
     kind: Kind,
     body: Body,
@@ -144,6 +168,7 @@ def sign_entry(
         "dataset": dataset,
         "unit": unit,
         "relation": RELATION,
+        "salt": new_salt(),
         "body": body.model_dump(mode="json"),
         "public_key": key.public_hex,
     }

@@ -84,10 +84,12 @@ class Discriminator:
     def record_gradients(self, head_portion: float) -> list[Network]:
         """What the door is asked to sum: the class head's gradient, if it has a portion, and the critic's on real rows."""
         starts = self.layout.starts
-        head = Network(layers=(arrays_of(self.head),), loss="classes", share=head_portion, starts=starts[:-1])
         layers = (arrays_of(self.hidden), arrays_of(self.out))
         critic = Network(layers=layers, loss="real", share=1 - head_portion, starts=starts)
-        return [head, critic] if head_portion else [critic]
+        if not head_portion:
+            return [critic]
+        head = Network(layers=(arrays_of(self.head),), loss="classes", share=head_portion, starts=starts[:-1])
+        return [head, critic]
 
     def score(self, rows: Tensor) -> Tensor:
         """Critic's logit that a one-hot row (n, width) is real, (n,)."""

@@ -97,6 +97,7 @@ def freeze(patch: pytest.MonkeyPatch) -> None:
     from_seed = np.random.default_rng
     patch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=7))
     patch.setattr(np.random, "default_rng", lambda seed=None: from_seed(MODELLING_SEED if seed is None else seed))
+    patch.setattr(entry, "new_salt", lambda: "5a" * 16)
     for module in (entry, bundle):
         patch.setattr(module, "today", lambda: "2026-12-01T00:00+00:00")
 

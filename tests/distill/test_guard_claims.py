@@ -78,7 +78,7 @@ def test_a_reader_refuses_a_manifest_whose_claim_is_not_that_of_its_schema(case:
     check_manifest(manifest)
     other = manifest.schema_.model_copy(update={"unit": None if case.schema.unit else "customer"})
     forged = manifest.model_copy(update={"schema_": other, "schema_digest": other.digest()})
-    with pytest.raises(ValueError, match=r"states its cost for each '\w+', and its schema counts by '\w+'"):
+    with pytest.raises(ValueError, match=r"its unit is '\w+', and its schema counts by '\w+'"):
         check_manifest(forged)
     first, *rest = manifest.privacy.events
     mixed = (first.model_copy(update={"rows_per_unit": first.rows_per_unit + 1}), *rest)
