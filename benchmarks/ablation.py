@@ -61,8 +61,8 @@ class SharedLuck(PrivateTable):
         super().__init__(encode_frame(canonical_table(frame, schema), schema), schema, paid_by, NoiseSource(seed))
         self._seed = seed
 
-    def _pay(self, name: str, mechanism: str, precision: float = 0.0) -> Event:
-        event = super()._pay(name, mechanism, precision)
+    def _pay(self, name: str, mechanism: str, *asked: Any, **more: Any) -> Event:
+        event = super()._pay(name, mechanism, *asked, **more)
         digest = hashlib.sha256(f"{self._seed} {name} {self.reads[name]}".encode()).digest()
         self._noise = NoiseSource(int.from_bytes(digest[:16]))
         return event

@@ -19,14 +19,16 @@ from torch import Tensor
 from distill import distillation, generator
 from distill import plan as planning
 from distill.bins import ColumnBins
-from distill.dpsgd import set_gradients
+from distill.draws import draw_by_weight
 from distill.generator import Generator
 from distill.layout import Layout
 from distill.plan import Plan, make_plan
 from distill.private_table import PrivateTable
+from distill.record_gradients import Layer
 from distill.schema import Schema
 from distill.stages import cluster, discriminate, refine, represent, select
 from distill.statistics import ClassCounts
+from distill.weights import set_gradients
 
 Seam = tuple[Any, str, Any]  # owner, name, what stands there instead
 
@@ -91,6 +93,10 @@ class NoAutoencoder:
         """Logits of even chances, (n, width)."""
         return torch.zeros(len(latents), self.layout.width)
 
+    def encoder(self) -> tuple[Layer, ...]:
+        """No layers."""
+        return ()
+
     def latent_mean(self, codes: Tensor) -> Tensor:
         """The origin for every row, (n, latent)."""
         return torch.zeros(len(codes), represent.LATENT)
@@ -107,7 +113,7 @@ def one_cluster(latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return latents[:1], none.long(), none.bool()
 
 
-def uncounted(table: PrivateTable, plan: Plan, centres: Tensor, *rest: Any) -> np.ndarray:
+def uncounted(table: PrivateTable, plan: Plan, centres: Sequence[Any], *rest: Any) -> np.ndarray:
     """For `cluster.count_clusters`: even shares, no row read."""
     return np.full(len(centres), 1 / len(centres))
 
@@ -120,10 +126,10 @@ def from_classes(
     dense: Tensor,
     shares: np.ndarray,
     n: int,
-    generator: torch.Generator,
+    rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """For `refine.start_from_clusters`: the class histograms instead of what was decoded."""
-    return refine.start_from_classes(layout, counts, n, generator)
+    return refine.start_from_classes(layout, counts, n, rng)
 
 
 class HeadAlone(discriminate.Discriminator):
@@ -132,11 +138,7 @@ class HeadAlone(discriminate.Discriminator):
     def step(self, table: PrivateTable, plan: Plan, fake: Tensor, *, rows: float) -> None:
         """One DP-SGD step of the class head."""
         event = plan.event(discriminate.EVENT)
-
-        def gradient(codes: np.ndarray) -> np.ndarray:
-            return self._head_gradient(torch.as_tensor(codes.astype(np.int64))).numpy(force=True)
-
-        noisy = torch.as_tensor(table.noisy_gradient(event.name, gradient, clip_norm=1.0))
+        (noisy,) = table.noisy_gradient(event.name, [self.head_gradient(1.0)])
         set_gradients([self.head], noisy / (rows * event.sampling_rate))
         self._head_optimizer.step()
         self._average(table.reads[event.name] > event.count // 2)
@@ -165,10 +167,8 @@ class OwnClasses(Generator):
 
     def _candidates(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` raw rows with their records' classes."""
-        draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        weights = torch.from_numpy(self.weights.astype(np.float32))
-        chosen = torch.multinomial(weights, n, replacement=True, generator=draws)
-        codes = self.layout.draw(torch.from_numpy(self.logits.astype(np.float32))[chosen], draws).numpy()
+        chosen = draw_by_weight(torch.from_numpy(self.weights), n, rng)
+        codes = self.layout.draw(torch.from_numpy(self.logits.astype(np.float32))[chosen], rng).numpy()
         return np.concatenate([codes, self.classes[chosen.numpy()][:, None]], axis=1)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from distill.row_vectors import Dense, OneHot
 
-ROWS_AT_ONCE = 2048
+ROWS_AT_ONCE = 1024
 INSIDE = 1 - 2.0**-40  # of the clip norm: room for the rounding of a norm in float64
 FINEST_BITS, MOST_BITS = (
     36,

@@ -21,7 +21,7 @@ def draw_by_weight(weights: Tensor, n: int, rng: np.random.Generator) -> Tensor:
     """`n` positions drawn with replacement, each by its weight (k,); int64, (n,)."""
     edges = np.cumsum(weights.numpy(force=True).astype(np.float64))
     chosen = np.searchsorted(edges, rng.random(n) * edges[-1], side="right")
-    return torch.as_tensor(np.minimum(chosen, len(edges) - 1))
+    return torch.as_tensor(np.minimum(chosen, len(edges) - 1), device=weights.device)
 
 
 def draw_normal(shape: Sequence[int], rng: np.random.Generator) -> Tensor:

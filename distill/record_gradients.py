@@ -10,8 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from distill import exact
+from distill import check, exact
 from distill.dpsgd import Factor
+from distill.errors import ConfigError
 from distill.row_vectors import Dense, OneHot
 
 Layer = tuple[np.ndarray, np.ndarray]  # weight (out, in), bias (out,)
@@ -59,11 +60,16 @@ class Network:
     share: float = 1.0
     starts: np.ndarray | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse bounds that bound nothing."""
+        _check_bounds(self.clip, self.share)
+
     @property
     def size(self) -> int:
         """Weights and biases."""
         return _size(self.layers)
 
+    @np.errstate(over="ignore", invalid="ignore")  # else a warning would tell of a record; `clipped_sum` finds it
     def factors(self, records: Records) -> list[Factor]:
         """Inputs and output gradients of every layer."""
         inputs: list[Dense | OneHot] = [records.vectors(self.starts, self.layers[0][0].shape[1])]
@@ -111,11 +117,16 @@ class Variational:
     clip: float = 1.0
     share: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Refuse bounds that bound nothing."""
+        _check_bounds(self.clip, self.share)
+
     @property
     def size(self) -> int:
         """Weights and biases."""
         return _size(self.layers)
 
+    @np.errstate(over="ignore", invalid="ignore")  # else a warning would tell of a record; `clipped_sum` finds it
     def factors(self, records: Records) -> list[Factor]:
         """Inputs and output gradients of every layer. Source: arXiv:1312.6114, equation 10."""
         assert records.codes is not None
@@ -153,6 +164,12 @@ def segment_softmax(scores: np.ndarray, starts: np.ndarray) -> np.ndarray:
     np.exp(chances, out=chances)
     chances /= np.repeat(np.add.reduceat(chances, starts, axis=1), widths, axis=1)
     return np.asarray(chances)
+
+
+def _check_bounds(clip: float, share: float) -> None:
+    check.positive(clip=clip)
+    if not 0 <= share <= 1:
+        raise ConfigError(f"share must be within 0..1, not {share!r}.")
 
 
 def _size(layers: tuple[Layer, ...]) -> int:

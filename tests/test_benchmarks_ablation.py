@@ -17,6 +17,7 @@ from distill.demo_tables import demo_schema, mixed_table
 from distill.generator import Generator
 from distill.layout import Layout
 from distill.plan import Plan, make_plan
+from distill.record_gradients import Network
 from distill.schema import Schema
 from distill.stages import cluster, discriminate, refine, represent, select
 from distill.tables import canonical_table
@@ -143,7 +144,8 @@ def test_a_reads_noise_follows_seed_event_and_run_alone(frame: pd.DataFrame) -> 
     def noise(seed: int, *names: str) -> list[np.ndarray]:
         table = ablation.SharedLuck(frame, demo_schema(), ablation.Paid(tuple(steps)), seed)
         table.recode([np.zeros_like] * len(demo_schema().columns), target=0)
-        return [table.noisy_gradient(n, lambda batch: np.zeros(50), clip_norm=1.0) for n in names]
+        flat = Network(((np.zeros((2, 60)), np.zeros(2)),), loss="classes", starts=np.zeros(1, dtype=int))
+        return [table.noisy_gradient(n, [flat])[0][61:120] for n in names]
 
     first, second = noise(0, "one", "one")
     other, again = noise(0, "other", "one")
@@ -159,9 +161,9 @@ def test_a_reads_noise_follows_seed_event_and_run_alone(frame: pd.DataFrame) -> 
         ("no_vae", cluster, "nearest"),
         ("no_vae", refine, "start_from_clusters"),
         ("no_clusters", cluster, "nearest"),
-        ("no_critic", discriminate.Discriminator, "_critic_gradient"),
+        ("no_critic", discriminate.Discriminator, "critic_gradient"),
         ("no_critic", Generator, "critic_logit"),
-        ("no_head", discriminate.Discriminator, "_head_gradient"),
+        ("no_head", discriminate.Discriminator, "head_gradient"),
         ("no_head", generator, "balanced_labels"),
         ("no_rejection", Generator, "critic_logit"),
     ],
@@ -210,9 +212,7 @@ def test_the_head_alone_steps_as_it_does_beside_the_critic() -> None:
         divided = dataclasses.replace(plan, head_portion=portion)
         table = door(every_kind(400, 0), schema, divided)
         table.recode([lambda cells: cells % 3] * (len(schema.columns) - 1) + [lambda cells: cells], target=7)
-        network = kind(
-            layout, counts, plan, torch.Generator().manual_seed(0)
-        )  # one plan, and so one step size, for both
+        network = kind(layout, counts, plan, np.random.default_rng(0))  # one plan, and so one step size, for both
         start = network.head.weight.detach().clone()
         before = network.hidden.weight.detach().clone()
         for _ in range(3):

@@ -83,13 +83,17 @@ class Discriminator:
 
     def record_gradients(self, head_portion: float) -> list[Network]:
         """What the door is asked to sum: the class head's gradient, if it has a portion, and the critic's on real rows."""
-        starts = self.layout.starts
+        critic = self.critic_gradient(1 - head_portion)
+        return [self.head_gradient(head_portion), critic] if head_portion else [critic]
+
+    def head_gradient(self, share: float) -> Network:
+        """The class head, with this share of the squared clip norm."""
+        return Network((arrays_of(self.head),), loss="classes", share=share, starts=self.layout.starts[:-1])
+
+    def critic_gradient(self, share: float) -> Network:
+        """The critic on real rows, with this share of the squared clip norm."""
         layers = (arrays_of(self.hidden), arrays_of(self.out))
-        critic = Network(layers=layers, loss="real", share=1 - head_portion, starts=starts)
-        if not head_portion:
-            return [critic]
-        head = Network(layers=(arrays_of(self.head),), loss="classes", share=head_portion, starts=starts[:-1])
-        return [head, critic]
+        return Network(layers, loss="real", share=share, starts=self.layout.starts)
 
     def score(self, rows: Tensor) -> Tensor:
         """Critic's logit that a one-hot row (n, width) is real, (n,)."""

@@ -1,7 +1,6 @@
 """The network that clients train: the hub's architecture as one flat vector, with gradients in closed form.
 
-A step on 64 rows of a small network is too short for an autograd engine: written out in numpy it takes a quarter of the
-time, and the norm of a single row's gradient comes for free, as clipping for differential privacy needs it.
+A step on 64 rows of a small network is too short for an autograd engine: written out in numpy it takes a quarter of the time.
 """
 
 import itertools

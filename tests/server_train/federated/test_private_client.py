@@ -17,6 +17,7 @@ from distill.grid import base_grids
 from distill.keys import SigningKey, generate_key
 from distill.ledger import create_ledger
 from distill.mechanisms import NoiseSource
+from distill.private_table import PrivateTable
 from distill.private_training import (
     STEPS,
     PrivateSteps,
@@ -60,8 +61,8 @@ class NoNoise(NoiseSource):
     def laplace_count(self, count: int, *, scale: float) -> int:
         return count
 
-    def gaussian(self, size: int, *, stddev: float) -> np.ndarray:
-        return np.zeros(size, dtype=np.float32)
+    def lattice_gaussian(self, size: int, *, stddev: float) -> np.ndarray:
+        return np.zeros(size, dtype=np.int64)
 
     def poisson_sample(self, size: int, *, rate: float) -> np.ndarray:
         return np.arange(size)
@@ -157,7 +158,7 @@ def test_what_the_plan_fixes_is_taken_from_the_plan(begin):
 
 def test_without_noise_or_clipping_a_step_is_one_of_plain_gradient_descent(begin, exact):
     frame = bank(300, 2)
-    one = client(begin(frame, PrivateSteps(rounds=1, steps=3, clip_norm=1e6, scaling=0)))
+    one = client(begin(frame, PrivateSteps(rounds=1, steps=3, clip_norm=50.0, scaling=0)))
     x, y = one_hot(ENCODER.encode(frame), ENCODER.n_codes), class_codes(SCHEMA, frame)
     weights = START.copy()
     for _ in range(3):
@@ -168,7 +169,7 @@ def test_without_noise_or_clipping_a_step_is_one_of_plain_gradient_descent(begin
 def test_momentum_decay_and_correction_act_as_for_any_client(begin, exact):
     frame = bank(300, 2)
     local = LocalSettings(learning_rate=0.3, momentum=0.5, weight_decay=0.1)
-    one = client(begin(frame, PrivateSteps(rounds=1, steps=2, clip_norm=1e6, scaling=0)), local=local)
+    one = client(begin(frame, PrivateSteps(rounds=1, steps=2, clip_norm=50.0, scaling=0)), local=local)
     x, y = one_hot(ENCODER.encode(frame), ENCODER.n_codes), class_codes(SCHEMA, frame)
     weights, velocity = START.copy(), np.zeros_like(START)
     for _ in range(2):
@@ -200,7 +201,7 @@ def test_a_step_carries_noise_of_the_planned_spread(begin, monkeypatch):
     """Chi-square over all weights and steps: correct code fails once in 1e6 runs."""
     training = begin(bank(300, 0), PrivateSteps(rounds=20, steps=1, clip_norm=0.7, scaling=0))
     one = client(training)
-    monkeypatch.setattr(Mlp, "clipped_gradient_sum", lambda self, w, x, y, *, clip_norm: np.zeros_like(w))
+    monkeypatch.setattr(NoiseSource, "poisson_sample", lambda self, size, *, rate: np.zeros(0, dtype=np.int64))
     moved = np.concatenate([(one.train(START).weights - START).astype(float) for _ in range(20)])
     event = training.plan.event(STEPS)
     noise = moved / 0.5 * event.sampling_rate * training.rows / (event.noise_multiplier * 0.7)
@@ -209,21 +210,22 @@ def test_a_step_carries_noise_of_the_planned_spread(begin, monkeypatch):
     assert noise.size == 20 * MODEL.size
 
 
-def test_a_client_stops_when_its_steps_are_taken_and_reads_no_more(begin):
+def test_a_client_stops_when_its_steps_are_taken_and_reads_no_more(begin, monkeypatch):
     one = client(begin(bank(300, 0)))
     for _ in range(2):
         one.train(START)
     for ask in (one.train, one.gradient):
         with pytest.raises(NotSent, match="client 0 has taken all the steps that its budget pays for"):
             ask(START)
+    monkeypatch.setattr(PrivateTable, "_records", lambda *chosen: pytest.fail("a row was looked at"))
     with pytest.raises(UnpaidReadError, match="all are used"):
-        one.training.gradient(lambda x, y, clip: pytest.fail("a row was looked at"))
+        one.training.gradient(MODEL.layers(START))
     assert one.training.reads == {"size": 1, STEPS: 4}
 
 
 def test_a_full_gradient_is_the_mean_of_a_rounds_noisy_ones(begin, exact):
     frame = bank(300, 2)
-    one = client(begin(frame, PrivateSteps(rounds=1, steps=3, clip_norm=1e6, scaling=0)))
+    one = client(begin(frame, PrivateSteps(rounds=1, steps=3, clip_norm=50.0, scaling=0)))
     x, y = one_hot(ENCODER.encode(frame), ENCODER.n_codes), class_codes(SCHEMA, frame)
     np.testing.assert_allclose(one.gradient(START), MODEL.gradient(START, x, y), atol=2e-4)
     assert one.training.steps_left == 0
