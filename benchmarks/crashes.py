@@ -44,7 +44,7 @@ WINDOWS: dict[str, tuple[Any, str]] = {
 }
 STATES = ("nothing", "reserved", "planned", "committed")
 FAULTS = ("uncommitted bundles", "unpaid reads", "corrupt ledgers", "next fits wrong", "left behind")
-ANSWERS = ("noisy_size", "noisy_counts", "noisy_gradient")
+ANSWERS = ("noisy_size", "noisy_counts", "laplace_counts", "noisy_gradient")
 QUICK_RANDOM, QUICK_EVERY = 2, 1000
 AGAIN = 10  # after one kill in so many, a whole further fit under a raised grant
 

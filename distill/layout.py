@@ -57,6 +57,8 @@ class Layout:
     def draw(self, logits: Tensor, rng: np.random.Generator) -> Tensor:
         """Codes drawn from the softmax of each segment, never the argmax; (n, m columns), int64."""
         widths = self.widths if logits.shape[1] == self.width else self.features
-        uniform = torch.as_tensor(rng.random(logits.shape, dtype=np.float32)).clamp_(1e-10, 1 - 1e-7)
+        uniform = torch.as_tensor(rng.random(tuple(logits.shape), dtype=np.float32), device=logits.device).clamp_(
+            1e-10, 1 - 1e-7
+        )
         noisy = logits - (-uniform.log()).log()  # Gumbel-max
         return torch.stack([part.argmax(1) for part in noisy.split(widths, dim=1)], dim=1)

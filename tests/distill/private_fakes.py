@@ -58,6 +58,30 @@ def assert_follows(draws: np.ndarray, weight_of: Callable[[np.ndarray], np.ndarr
     assert scipy.stats.chisquare(observed, expected * (observed.sum() / expected.sum())).pvalue > FALSE_ALARM
 
 
+def assert_row_local(answer: Callable[[np.ndarray], np.ndarray], rows: int, seed: int = 0) -> None:
+    """What each row gives is the same to the last bit, wherever it stands and whatever others stand beside it.
+
+    Args:
+        answer: Of some rows, by their numbers, (n,) -> (n, ...).
+        rows: How many there are; the first and the last up to 70 are also asked for alone.
+        seed: Of the orders in which all are asked for.
+    """
+    whole = answer(np.arange(rows))
+    rng = np.random.default_rng(seed)
+    few = range(1, min(rows, 70) + 1)
+    chosen = [np.arange(k) for k in few] + [np.arange(rows - k, rows) for k in few]
+    chosen += [rng.permutation(rows), np.arange(rows)[::-1], rng.permutation(rows)[: rows // 2]]
+    for some in chosen:
+        got, expected = answer(some), whole[some]
+        assert got.dtype == expected.dtype
+        np.testing.assert_array_equal(bits_of(got), bits_of(expected))
+
+
+def bits_of(values: np.ndarray) -> np.ndarray:
+    """Floats as their bits, of which zero has one form only; whole numbers as they are."""
+    return np.ascontiguousarray(values + 0.0).view(np.uint64) if values.dtype == np.float64 else values
+
+
 @dataclass
 class Paid:
     """A reservation that holds just these events."""

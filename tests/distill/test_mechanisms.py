@@ -51,8 +51,8 @@ def test_noise_on_counts_is_the_normal_law_rounded(source, stddev, reach):
 
 
 def test_noise_on_counts_is_not_the_discrete_gaussian():
-    """Their variances differ by 1/12: at a stddev of 2 and 400,000 draws by 9 deviations. The rounded one hides more."""
-    draws = NoiseSource(1).gaussian_counts(np.zeros(400_000, dtype=np.int64), stddev=2.0).astype(float)
+    """Their variances differ by 1/12: at a stddev of 2 and a million draws by 14 deviations. The rounded one hides more."""
+    draws = NoiseSource(1).gaussian_counts(np.zeros(1_000_000, dtype=np.int64), stddev=2.0).astype(float)
     slack = scipy.stats.norm.isf(FALSE_ALARM / 2) * (4 + 1 / 12) * (2 / draws.size) ** 0.5
     assert abs(draws.var() - 4 - 1 / 12) < slack < 1 / 24
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from private_fakes import NoNoise, Paid, assert_follows, category, discrete_laplace, number, schema_of
+from private_fakes import NoNoise, Paid, assert_follows, category, number, rounded_laplace, schema_of
 
 from distill import check, recompute
 from distill.accounting import Event, RenyiLimit, gaussian_renyi, renyi_of
@@ -88,13 +88,13 @@ def test_one_unit_with_many_alike_rows_moves_each_block_by_as_many_as_it_may_hav
 
 
 def test_every_cell_of_every_block_gets_the_stated_laplace_noise():
-    """Chi-square against the discrete Laplace law, over 30,000 cells."""
+    """Chi-square against the Laplace law, rounded to whole counts, over 30,000 cells."""
     event = Event(name="evaluate.scores", mechanism="laplace", noise_multiplier=1.2, blocks=2, rows_per_unit=2)
     codes = [np.zeros(3, np.uint8), np.full(3, 0.0)] * 2
     found = count_blocks(opened(codes, event, NoiseSource()), [block("1", 7500), block("2", 7500)], event)
     noise = np.concatenate([b.counts.ravel() for b in found])
     noise[[0, 15_000]] -= 3
-    assert_follows(noise, discrete_laplace(1.2 * 4), reach=20)
+    assert_follows(noise, rounded_laplace(1.2 * 4), reach=20)
 
 
 def test_gaussian_noise_is_drawn_where_it_is_planned():

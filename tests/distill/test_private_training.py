@@ -3,12 +3,24 @@
 import dataclasses
 import functools
 import hashlib
+import itertools
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from private_fakes import EVERY_KIND, FALSE_ALARM, NoNoise, every_kind, integer, number, schema_of
+import torch
+from private_fakes import (
+    EVERY_KIND,
+    FALSE_ALARM,
+    NoNoise,
+    OneByOne,
+    OnlySamples,
+    every_kind,
+    integer,
+    number,
+    schema_of,
+)
 
 from distill import private_training
 from distill.accounting import epsilon_of
@@ -28,6 +40,7 @@ from distill.private_training import (
     begin_training,
     make_training_plan,
 )
+from distill.record_gradients import Network, Records
 from distill.schema import Schema
 from distill.tables import canonical_table
 
@@ -79,14 +92,31 @@ def features(width: int = 1, value: float = 1.0) -> dict[int, np.ndarray]:
     return {0: np.full((GRIDS[0].cells, width), value)}
 
 
-def forbidden(x: np.ndarray, y: np.ndarray, clip_norm: float) -> np.ndarray:
-    raise AssertionError("a row was looked at before it was paid for")
+def layers_for(width: int) -> list[np.ndarray]:
+    """A model that is sure of a third class, which no row has: what a row's gradient is, `means_in` says."""
+    return [np.zeros((width, 3)), np.array([0.0, 0.0, 1e4])]
 
 
-def sum_of_rows(x: np.ndarray, y: np.ndarray, clip_norm: float) -> np.ndarray:
-    """Stands for a model: every row's gradient is its features, clipped."""
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    return (x * np.minimum(1.0, clip_norm / np.maximum(norms, 1e-12))).sum(axis=0)
+def means_in(gradient: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Of a gradient at `layers_for`: means over rows of their features, of their classes and of one.
+
+    That is where no row is clipped: a row's gradient is as long as the root of twice its squared features and one.
+    """
+    weight, bias = gradient[: 3 * width].reshape(width, 3), gradient[3 * width :]
+    return weight[:, 2], -bias[:2], float(bias[2])
+
+
+@pytest.fixture
+def no_row_may_be_seen(monkeypatch):
+    """A function after whose call every look at a row fails the test."""
+
+    def forbid() -> None:
+        def seen(self: Network, records: Records) -> None:
+            raise AssertionError("a row was looked at before it was paid for")
+
+        monkeypatch.setattr(Network, "factors", seen)
+
+    return forbid
 
 
 def status(ledger: Ledger) -> str:
@@ -164,7 +194,7 @@ def test_a_whole_run_reads_as_planned_and_commits_the_digest_of_its_answers(ledg
     training.featurise(features(3))
     for left in (4, 3, 2, 1):
         assert training.steps_left == left
-        training.gradient(sum_of_rows)
+        training.gradient(layers_for(3))
     assert training.reads == {e.name: e.count for e in training.plan.events}
     digest = training.finish()
     (release,) = ledger.summary().releases
@@ -176,47 +206,48 @@ def test_a_whole_run_reads_as_planned_and_commits_the_digest_of_its_answers(ledg
 def test_the_digest_is_of_every_answer_in_turn(ledger, key, monkeypatch):
     answers = []
     answer = PrivateTable.noisy_gradient
-    monkeypatch.setattr(
-        PrivateTable, "noisy_gradient", lambda *args, **more: answers.append(answer(*args, **more)) or answers[-1]
-    )
+    monkeypatch.setattr(PrivateTable, "noisy_gradient", lambda *args: answers.extend(answer(*args)) or answers[-1:])
     training = begin_training(
         FRAME, dataclasses.replace(REQUEST, settings=PrivateSteps(rounds=2, steps=1, scaling=0)), ledger, key
     )
     training.featurise(features(3))
     for _ in range(2):
-        training.gradient(sum_of_rows)
-    told = str(training.rows).encode() + b"".join(a.tobytes() for a in answers)
-    assert training.finish() == hashlib.sha256(told).hexdigest()
+        training.gradient(layers_for(3))
+    said = str(training.rows).encode() + b"".join(a.tobytes() for a in answers)
+    assert training.finish() == hashlib.sha256(said).hexdigest()
 
 
-def test_nothing_is_answered_beyond_the_plan(ledger, key):
+def test_nothing_is_answered_beyond_the_plan(ledger, key, no_row_may_be_seen):
     training = begin_training(FRAME, REQUEST, ledger, key)
     training.featurise(features())
     for _ in range(4):
-        training.gradient(sum_of_rows)
+        training.gradient(layers_for(1))
+    no_row_may_be_seen()
     with pytest.raises(UnpaidReadError, match=r"pays for 4 read\(s\), and all are used"):
-        training.gradient(forbidden)
+        training.gradient(layers_for(1))
     assert training.reads[STEPS] == 4
 
 
-def test_nothing_is_answered_once_the_release_is_finished(ledger, key):
+def test_nothing_is_answered_once_the_release_is_finished(ledger, key, no_row_may_be_seen):
     training = begin_training(FRAME, REQUEST, ledger, key)
     training.featurise(features())
-    training.gradient(sum_of_rows)
+    training.gradient(layers_for(1))
     training.finish()
-    for read in (lambda: training.gradient(forbidden), lambda: training.sketch(RANKS)):
+    no_row_may_be_seen()
+    for read in (lambda: training.gradient(layers_for(1)), lambda: training.sketch(RANKS)):
         with pytest.raises(UnpaidReadError, match="finished: nothing more is answered"):
             read()
     assert training.steps_left == 0
     assert training.reads == {"size": 1, STEPS: 1}
 
 
-def test_no_row_is_read_without_a_planned_event(ledger, key):
+def test_no_row_is_read_without_a_planned_event(ledger, key, no_row_may_be_seen):
     """A door whose reservation holds round 0 only answers nothing of the later rounds."""
     training = begin_training(FRAME, REQUEST, ledger, key)
     training.reservation.events = training.reservation.events[:1]
     training.featurise(features())
-    for read in (lambda: training.gradient(forbidden), lambda: training.sketch(RANKS)):
+    no_row_may_be_seen()
+    for read in (lambda: training.gradient(layers_for(1)), lambda: training.sketch(RANKS)):
         with pytest.raises(UnpaidReadError, match="no reserved event"):
             read()
     assert training.reads == {"size": 1}
@@ -259,9 +290,9 @@ def test_a_process_that_dies_leaves_its_whole_reservation_spent(ledger, key, mon
     else:
         training = begin_training(FRAME, REQUEST, ledger, key)
         training.featurise(features())
-        monkeypatch.setattr(NoiseSource, "gaussian_counts" if at == "sketch" else "gaussian", dies)
+        monkeypatch.setattr(NoiseSource, "gaussian_counts" if at == "sketch" else "lattice_gaussian", dies)
         with pytest.raises(KeyboardInterrupt):
-            training.sketch(RANKS) if at == "sketch" else training.gradient(sum_of_rows)
+            training.sketch(RANKS) if at == "sketch" else training.gradient(layers_for(1))
     books = open_ledger(ledger.path).summary()
     assert books.releases[0].stands
     assert (books.spent_epsilon, books.spent_delta) == (4.0, 1e-5)
@@ -270,30 +301,30 @@ def test_a_process_that_dies_leaves_its_whole_reservation_spent(ledger, key, mon
 
 
 def test_a_rehearsal_repeats_itself_and_says_so(tmp_path, key):
-    told = []
+    said = []
     for name in ("a", "b"):
         ledger = create_ledger(tmp_path / name, dataset="ab" * 16, unit="row", key=key)
         ledger.grant(epsilon=4.0, delta=1e-5, reason="test", actor="officer", key=key)
         training = begin_training(FRAME, dataclasses.replace(REQUEST, rehearsal=7), ledger, key)
         training.sketch(RANKS)
         training.featurise(features(2))
-        told.append((training.rows, training.gradient(sum_of_rows).tolist(), training.finish()))
+        said.append((training.rows, training.gradient(layers_for(2)).tolist(), training.finish()))
         assert training.rehearsal
         assert ledger.summary().releases[0].rehearsal
         assert ledger.summary().spent_epsilon == 0
-    assert told[0] == told[1]
+    assert said[0] == said[1]
 
 
 def test_without_a_rehearsal_no_two_runs_are_alike(tmp_path, key):
-    told = []
+    said = []
     for name in ("a", "b"):
         ledger = create_ledger(tmp_path / name, dataset="ab" * 16, unit="row", key=key)
         ledger.grant(epsilon=4.0, delta=1e-5, reason="test", actor="officer", key=key)
         training = begin_training(FRAME, REQUEST, ledger, key)
         training.featurise(features(2))
-        told.append(training.gradient(sum_of_rows))
+        said.append(training.gradient(layers_for(2)))
         assert not training.rehearsal
-    assert (told[0] != told[1]).all()
+    assert (said[0] != said[1]).all()
 
 
 def with_noise(ledger: Ledger, key: SigningKey, settings: PrivateSteps) -> PrivateTraining:
@@ -302,28 +333,31 @@ def with_noise(ledger: Ledger, key: SigningKey, settings: PrivateSteps) -> Priva
 
 def test_a_step_carries_the_planned_noise_over_the_expected_rows(ledger, key):
     """Chi-square, `size` degrees of freedom: correct code fails once in 1e6 runs; a stddev 3% off passes once in 1e9."""
-    size, clip_norm = 60_000, 0.5
+    hidden, clip_norm = 12_000, 0.5
     training = with_noise(ledger, key, PrivateSteps(rounds=1, steps=1, batch_size=200, clip_norm=clip_norm, scaling=0))
     training.featurise(features())
-    got = training.gradient(lambda x, y, clip: np.full(size, 7.0, np.float32))
+    silent = [np.zeros((1, hidden)), np.zeros(hidden), np.zeros((hidden, 3)), np.zeros(3)]  # only its last biases learn
+    got = training.gradient(silent)
     event = training.plan.event(STEPS)
     expected_rows = event.sampling_rate * training.rows
     assert expected_rows == pytest.approx(200)
-    noise = (got.astype(float) * expected_rows - 7.0) / (event.noise_multiplier * clip_norm)
-    low, high = scipy.stats.chi2.ppf([FALSE_ALARM / 2, 1 - FALSE_ALARM / 2], df=size)
+    assert got.size == 5 * hidden + 3
+    noise = got[:-3] * expected_rows / (event.noise_multiplier * clip_norm)
+    low, high = scipy.stats.chi2.ppf([FALSE_ALARM / 2, 1 - FALSE_ALARM / 2], df=noise.size)
     assert low < np.square(noise).sum() < high
 
 
 def test_sampling_and_normaliser_use_the_noisy_count_not_the_real_one(ledger, key, monkeypatch):
     """The released count is made 1.5 times the real one: the rate falls, the normaliser stays the batch size."""
     monkeypatch.setattr(NoiseSource, "laplace_count", lambda self, count, scale: count + count // 2)
-    seen: list[int] = []
-    training = with_noise(ledger, key, PrivateSteps(rounds=300, steps=1, batch_size=90, scaling=0))
+    monkeypatch.setattr(NoiseSource, "lattice_gaussian", OnlySamples.lattice_gaussian)
+    training = with_noise(ledger, key, PrivateSteps(rounds=300, steps=1, batch_size=90, clip_norm=4.0, scaling=0))
     training.featurise(features())
     assert training.rows == 900
     assert training.plan.event(STEPS).sampling_rate == 0.1
-    for _ in range(300):
-        training.gradient(lambda x, y, clip: seen.append(len(y)) or np.zeros(1, np.float32))
+    shares = np.array([means_in(training.gradient(layers_for(1)), 1)[2] for _ in range(300)])
+    seen = np.rint(90 * shares)
+    np.testing.assert_allclose(90 * shares, seen, atol=1e-3)
     low, high = scipy.stats.binom.ppf([FALSE_ALARM / 2, 1 - FALSE_ALARM / 2], 300 * ROWS, 0.1)
     assert low <= sum(seen) <= high
     assert np.var(seen) > 0  # Poisson samples, not batches of one size
@@ -331,21 +365,22 @@ def test_sampling_and_normaliser_use_the_noisy_count_not_the_real_one(ledger, ke
 
 def test_a_sum_is_divided_by_the_rows_that_the_noisy_count_makes_one_expect(ledger, key, monkeypatch):
     monkeypatch.setattr(NoiseSource, "laplace_count", lambda self, count, scale: count + count // 2)
-    monkeypatch.setattr(NoiseSource, "gaussian", lambda self, size, stddev: np.zeros(size, np.float32))
+    monkeypatch.setattr(NoiseSource, "lattice_gaussian", NoNoise.lattice_gaussian)
+    monkeypatch.setattr(NoiseSource, "poisson_sample", NoNoise.poisson_sample)
     for batch_size, expected_rows in ((90, 90), (0, 900), (5000, 900)):
-        settings = PrivateSteps(rounds=1, steps=1, batch_size=batch_size, scaling=0)
+        settings = PrivateSteps(rounds=1, steps=1, batch_size=batch_size, clip_norm=4.0, scaling=0)
         ledger.grant(epsilon=20.0, delta=1e-4, reason="test", actor="officer", key=key)
         training = with_noise(ledger, key, settings)
         training.featurise(features())
-        got = training.gradient(lambda x, y, clip: np.full(1, 1800.0, np.float32))
-        assert got.item() == pytest.approx(1800 / expected_rows)
+        value, _, one = means_in(training.gradient(layers_for(1)), 1)
+        assert value.item() == pytest.approx(one) == pytest.approx(600 / expected_rows, rel=1e-4)
 
 
 def test_one_outlier_moves_the_sum_by_at_most_the_clip_norm(key, exact, tmp_path):
-    """The same rows, and one more whose features are a million times those of the rest."""
+    """The same rows, and one more whose feature is as large as there may be: of it alone the model is wrong, and sure."""
     schema = schema_of(number("ratio", 0, 1))
     rows = pd.DataFrame({"ratio": np.append(np.linspace(0, 0.5, 500), 1.0), "label": 0})
-    sums = []
+    layers, sums = [np.array([[-4.0, 4.0]]), np.array([6.9, 0.0])], []
     for frame in (rows, rows.head(500)):
         one = create_ledger(tmp_path / f"{len(frame)}.db", dataset="ab" * 16, unit="row", key=key)
         one.grant(epsilon=4.0, delta=1e-5, reason="test", actor="officer", key=key)
@@ -353,26 +388,45 @@ def test_one_outlier_moves_the_sum_by_at_most_the_clip_norm(key, exact, tmp_path
         request = dataclasses.replace(REQUEST, schema=schema, settings=settings)
         training = begin_training(canonical_table(frame, schema), request, one, key)
         cells = 65_536
-        training.featurise({0: np.where(np.arange(cells)[:, None] == cells - 1, 1e6, 1e-3)})
-        sums.append(training.gradient(sum_of_rows).astype(float) * training.rows)
-    moved = abs(sums[0] - sums[1]).item()
-    assert moved == pytest.approx(0.25, rel=1e-3)
-    assert sums[1].item() == pytest.approx(500 * 1e-3, rel=1e-3)
+        training.featurise({0: np.where(np.arange(cells)[:, None] == cells - 1, 1e6, 2.0**-10)})
+        sums.append(training.gradient(layers) * training.rows)
+    assert np.linalg.norm(sums[0] - sums[1]) == pytest.approx(0.25, rel=1e-3)
+    doubt = 1 / (1 + np.exp(6.9 - 8 * 2.0**-10))  # of the class that all rows have: short of the clip norm
+    np.testing.assert_allclose(sums[1][2:], [-500 * doubt, 500 * doubt], rtol=1e-3)
 
 
-def test_gradients_see_features_in_their_order_and_the_class_apart(ledger, key, exact):
-    training = with_noise(ledger, key, dataclasses.replace(QUICK, scaling=0))
+def test_gradients_see_features_in_their_order_and_the_class_apart(ledger, key, monkeypatch):
+    """Row by row."""
+    monkeypatch.setattr(private_training, "NoiseSource", lambda seed: OneByOne())
+    training = with_noise(ledger, key, PrivateSteps(rounds=ROWS, steps=1, clip_norm=64.0, scaling=0))
     late, home = 3, 6
-    tables = {home: np.arange(GRIDS[home].cells)[:, None] * 10.0, late: np.eye(GRIDS[late].cells)}
+    tables = {home: np.arange(GRIDS[home].cells)[:, None] * 1.0, late: np.eye(GRIDS[late].cells)}
     training.featurise(tables)
-    seen = {}
-    training.gradient(lambda x, y, clip: seen.update(x=x, y=y, clip=clip) or np.zeros(1, np.float32))
-    assert seen["x"].shape == (ROWS, 1 + GRIDS[late].cells)
-    np.testing.assert_array_equal(seen["x"][:, 0], FRAME["home"].astype(str).astype(int) * 10.0)
-    missing = FRAME["late"].isna().to_numpy()
-    np.testing.assert_array_equal(seen["x"][:, -1] == 1, missing)
-    np.testing.assert_array_equal(seen["y"], FRAME["label"].astype(str).astype(int))
-    assert seen["clip"] == 1.0
+    width = 1 + GRIDS[late].cells
+    seen = [means_in(ROWS * training.gradient(layers_for(width)), width) for _ in range(ROWS)]
+    x, classes, ones = (np.array(part) for part in zip(*seen, strict=True))
+    np.testing.assert_allclose(ones, 1, atol=1e-3)
+    np.testing.assert_allclose(x[:, 0], FRAME["home"].astype(str).astype(int), atol=1e-2)
+    cells = np.where(FRAME["late"].isna(), GRIDS[late].cells - 1, FRAME["late"].fillna(0)).astype(int)
+    np.testing.assert_allclose(x[:, 1:], np.eye(GRIDS[late].cells)[cells], atol=1e-2)
+    np.testing.assert_allclose(classes, np.eye(2)[FRAME["label"].astype(str).astype(int)], atol=1e-3)
+
+
+def test_a_gradient_is_that_of_the_mean_loss_laid_out_as_the_layers_are(ledger, key, exact):
+    """Two hidden layers, against autograd in float64."""
+    training = with_noise(ledger, key, PrivateSteps(rounds=1, steps=1, clip_norm=64.0, scaling=0))
+    rng = np.random.default_rng(0)
+    table = np.round(rng.normal(size=(GRIDS[6].cells, 3)), 2)
+    training.featurise({6: table})
+    sizes = [3, 5, 4, 2]
+    layers = [part for a, b in itertools.pairwise(sizes) for part in (rng.normal(size=(a, b)), rng.normal(size=b))]
+    x = torch.as_tensor(table[FRAME["home"].astype(str).astype(int)])
+    parameters = [torch.tensor(part, requires_grad=True) for part in layers]
+    for i in (0, 2, 4):
+        x = (x if i == 0 else x.relu()) @ parameters[i] + parameters[i + 1]
+    loss = torch.nn.functional.cross_entropy(x, torch.as_tensor(FRAME["label"].astype(str).astype(int).to_numpy()))
+    expected = np.concatenate([g.numpy().ravel() for g in torch.autograd.grad(loss, parameters)])
+    np.testing.assert_allclose(training.gradient(layers), expected, atol=1e-3)
 
 
 def test_features_for_another_number_of_cells_are_refused(ledger, key):
@@ -428,7 +482,7 @@ def test_a_table_of_one_class_trains_like_any_other(ledger, key, only):
     training = begin_training(FRAME[FRAME["label"].astype(str) == str(only)].head(200), REQUEST, ledger, key)
     training.sketch(RANKS)
     training.featurise(features())
-    assert np.isfinite(training.gradient(sum_of_rows)).all()
+    assert np.isfinite(training.gradient(layers_for(1))).all()
     training.finish()
     assert status(ledger) == "committed"
 
@@ -437,19 +491,24 @@ def test_an_empty_sample_is_answered_with_noise_alone(ledger, key, monkeypatch):
     monkeypatch.setattr(NoiseSource, "poisson_sample", lambda self, size, rate: np.zeros(0, dtype=np.int64))
     training = begin_training(FRAME, REQUEST, ledger, key)
     training.featurise(features(4))
-    assert training.gradient(sum_of_rows).shape == (4,)
+    assert training.gradient(layers_for(4)).shape == (15,)
 
 
-def test_a_unit_counts_once_however_many_rows_it_has(ledger, key, exact):
+def test_a_unit_counts_once_however_many_rows_it_has(tmp_path, key, exact):
+    ledger = create_ledger(tmp_path / "ledger.db", dataset="ab" * 16, unit="customer", key=key)
+    ledger.grant(epsilon=4.0, delta=1e-5, reason="test", actor="officer", key=key)
     schema = schema_of(integer("level", 0, 3), unit="customer")
     frame = pd.DataFrame(
         {"level": np.arange(400) % 4, "label": np.arange(400) % 2, "customer": [f"c{k % 120}" for k in range(400)]}
     )
-    request = dataclasses.replace(REQUEST, schema=schema, settings=PrivateSteps(rounds=1, steps=1, scaling=0))
+    request = dataclasses.replace(
+        REQUEST, schema=schema, settings=PrivateSteps(rounds=1, steps=1, clip_norm=4, scaling=0)
+    )
     training = begin_training(canonical_table(frame, schema), request, ledger, key)
     training.featurise({0: np.ones((4, 1))})
     assert training.rows == 120
-    assert (training.gradient(sum_of_rows) * 120).item() == pytest.approx(120)
+    value, _, one = means_in(training.gradient(layers_for(1)) * 120, 1)
+    assert value.item() == pytest.approx(one) == pytest.approx(120, rel=1e-4)
 
 
 def test_nothing_public_on_a_training_shows_the_rows(ledger, key):

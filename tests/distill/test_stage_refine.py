@@ -24,12 +24,10 @@ def rows_of(n: int, seed: int, layout: Layout = LAYOUT) -> np.ndarray:
     return np.stack([first, second, third, (third + rng.integers(0, 3, n)) % layout.classes], axis=1)
 
 
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def started(counts: ClassCounts, pairs: PairCounts, seed: int, n: int = 200) -> Candidates:
-    candidates = Candidates(LAYOUT, *refine.start_from_classes(LAYOUT, counts, n, generator(seed)), learning_rate=0.05)
+    candidates = Candidates(
+        LAYOUT, *refine.start_from_classes(LAYOUT, counts, n, np.random.default_rng(seed)), learning_rate=0.05
+    )
     candidates.aim_at(counts, pairs)
     return candidates
 
@@ -41,7 +39,7 @@ def test_steps_bring_the_candidates_to_the_statistics(seed):
     for _ in range(300):
         last = candidates.step()
     assert sum(last) < 0.02 * sum(first)
-    drawn = candidates.draw(20_000, generator(seed)).numpy()
+    drawn = candidates.draw(20_000, np.random.default_rng(seed)).numpy()
     again, pairs_again = statistics_of(drawn, LAYOUT.features, 2)
     for wanted, got in zip([*counts.by_column, *pairs.shares], [*again.by_column, *pairs_again.shares], strict=True):
         assert np.abs(wanted / wanted.sum() - got / got.sum()).sum() < 0.08
@@ -94,7 +92,7 @@ def test_an_adversary_moves_the_candidates():
     counts, pairs = dataclasses.replace(counts, stddev=200.0), dataclasses.replace(pairs, stddev=0.1)
     shares = []
     for strength in (0.0, 300.0):
-        candidates, draws = started(counts, pairs, 1), generator(2)
+        candidates, draws = started(counts, pairs, 1), np.random.default_rng(2)
         for _ in range(60):
             disliked = -candidates.straight_through(400, draws)[:, 3].mean()
             candidates.step(disliked, strength)
@@ -105,7 +103,7 @@ def test_an_adversary_moves_the_candidates():
 def test_straight_through_rows_are_hard_in_value_and_soft_in_gradient():
     counts, pairs = statistics_of(rows_of(500, 2), LAYOUT.features, 2)
     candidates = started(counts, pairs, 2)
-    rows = candidates.straight_through(64, generator(0))
+    rows = candidates.straight_through(64, np.random.default_rng(0))
     assert rows.shape == (64, LAYOUT.width)
     segments = rows.detach().split(LAYOUT.widths, dim=1)
     for segment in segments:
@@ -120,7 +118,7 @@ def test_straight_through_rows_are_hard_in_value_and_soft_in_gradient():
 def test_drawn_rows_keep_the_class_of_their_candidate_and_its_weight(seed):
     counts, pairs = statistics_of(rows_of(5000, seed), LAYOUT.features, 2)
     candidates = started(counts, pairs, seed)
-    drawn = candidates.draw(20_000, generator(seed)).numpy()
+    drawn = candidates.draw(20_000, np.random.default_rng(seed)).numpy()
     assert (drawn >= 0).all()
     assert (drawn < np.array(LAYOUT.widths)).all()
     assert np.mean(drawn[:, -1]) == pytest.approx(counts.prior[1], abs=0.02)
@@ -140,9 +138,9 @@ def test_every_class_has_candidates_and_weighs_its_prior(prior):
 
 def test_candidates_start_at_the_class_histograms(seed):
     counts, _ = statistics_of(rows_of(5000, seed), LAYOUT.features, 2)
-    logits, classes, weights = refine.start_from_classes(LAYOUT, counts, 4000, generator(seed), spread=0.1)
+    logits, classes, weights = refine.start_from_classes(LAYOUT, counts, 4000, np.random.default_rng(seed), spread=0.1)
     start = Candidates(LAYOUT, logits, classes, weights, 0.05)
-    drawn, _ = statistics_of(start.draw(20_000, generator(seed)).numpy(), LAYOUT.features, 2)
+    drawn, _ = statistics_of(start.draw(20_000, np.random.default_rng(seed)).numpy(), LAYOUT.features, 2)
     for wanted, got in zip(counts.by_column, drawn.by_column, strict=True):
         assert np.abs(wanted / wanted.sum() - got / got.sum()).sum() < 0.06
 
@@ -153,9 +151,9 @@ def test_candidates_from_clusters_follow_the_clusters_shares(seed):
     decoded = torch.zeros(600, LAYOUT.width)
     members = torch.arange(600) % 2
     decoded[members == 0, 0] = decoded[members == 1, 3] = 12.0
-    dense = torch.rand(600, generator=generator(seed)) < 0.5
+    dense = torch.as_tensor(np.random.default_rng(seed).random(600)) < 0.5
     logits, classes, weights = refine.start_from_clusters(
-        LAYOUT, counts, decoded, members, dense, np.array([0.8, 0.2]), 2000, generator(seed)
+        LAYOUT, counts, decoded, members, dense, np.array([0.8, 0.2]), 2000, np.random.default_rng(seed)
     )
     assert logits.shape == (2000, LAYOUT.feature_width)
     first = LAYOUT.softmax(logits)[:, 0]
@@ -178,7 +176,7 @@ def test_a_class_that_no_cluster_shows_still_gets_candidates():
         torch.ones(50, dtype=torch.bool),
         np.ones(1),
         100,
-        generator(0),
+        np.random.default_rng(0),
     )
     assert int((classes == 1).sum()) >= 4
     assert bool(logits.isfinite().all())

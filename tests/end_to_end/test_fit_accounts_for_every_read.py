@@ -42,7 +42,7 @@ class WatchedTable(PrivateTable):
     bank: Bank
 
     def __getattribute__(self, name: str) -> Any:
-        if name in ("_codes", "_features", "_n", "_records", "_counted"):
+        if name in ("_codes", "_features", "_firsts", "_n", "_records", "_counted", "_sampled"):
             place = sys._getframe(1).f_code.co_filename
             assert Path(place) == DOOR, f"{place} takes {name} from behind the door"
         return super().__getattribute__(name)
@@ -59,9 +59,13 @@ class WatchedTable(PrivateTable):
         self._note(event)
         return super().noisy_counts(event, *arguments)
 
-    def noisy_gradient(self, event: str, *arguments: Any, **named: Any) -> np.ndarray:
+    def laplace_counts(self, event: str, *arguments: Any) -> list[np.ndarray]:
         self._note(event)
-        return super().noisy_gradient(event, *arguments, **named)
+        return super().laplace_counts(event, *arguments)
+
+    def noisy_gradient(self, event: str, *arguments: Any) -> list[np.ndarray]:
+        self._note(event)
+        return super().noisy_gradient(event, *arguments)
 
 
 @dataclass
@@ -271,8 +275,10 @@ HEAD = Network(((np.zeros((2, 9)), np.zeros(2)),), loss="classes", starts=np.zer
 READS: dict[str, Callable[[PrivateTable, str, Any], Any]] = {
     "noisy_size": lambda door, event, see: door.noisy_size(event),
     "noisy_counts": lambda door, event, see: door.noisy_counts(event, [see], [4.0]),
+    "laplace_counts": lambda door, event, see: door.laplace_counts(event, [see]),
     "noisy_gradient": lambda door, event, see: door.noisy_gradient(event, [see]),
 }
+PAYS = {"noisy_size": "size", "noisy_counts": "counts", "laplace_counts": "size", "noisy_gradient": "steps"}
 
 
 @pytest.mark.parametrize("read", READS)
@@ -285,7 +291,7 @@ def test_a_read_without_a_reserved_event_is_refused_before_any_row_is_seen(door,
 @pytest.mark.parametrize("event", [e.name for e in EVENTS])
 @pytest.mark.parametrize("read", READS)
 def test_an_event_of_another_mechanism_does_not_pay(door, read, event):
-    if {"noisy_size": "size", "noisy_counts": "counts", "noisy_gradient": "steps"}[read] == event:
+    if PAYS[read] == event:
         return
     with pytest.raises(UnpaidReadError, match=f"event '{event}' pays for a .* release, not"):
         READS[read](door, event, Blind())
@@ -298,7 +304,7 @@ def test_an_event_pays_as_often_as_it_counts_and_not_once_more(door):
     for _ in range(3):
         door.noisy_gradient("steps", [HEAD])
     assert door.reads == {"size": 1, "counts": 1, "steps": 3}
-    for read, event in zip(READS, ("size", "counts", "steps"), strict=True):
+    for read, event in PAYS.items():
         with pytest.raises(UnpaidReadError, match="all are used"):
             READS[read](door, event, Blind())
     assert door.reads == {"size": 1, "counts": 1, "steps": 3}
