@@ -179,6 +179,20 @@ def test_the_table_gives_every_strip_its_weight(stddev):
     assert not any(found[math.ceil(reach) :])
 
 
+@pytest.mark.parametrize("stddev", STDDEVS)
+def test_columns_lose_nothing_of_the_weights_that_they_are_made_of(stddev):
+    """To the last step of 2**-139: what rounding down leaves over, up to a step a strip, goes to the first."""
+    strips = lattice_noise._strips(stddev)
+    steps = [share * STRIPS * 2**128 for share in shares_of(strips)]
+    assert all(step.denominator == 1 for step in steps)
+    reach = math.ceil(lattice_noise.REACH * stddev / 2.0**strips.width_bits)
+    at = [i * 2.0**strips.width_bits / stddev for i in range(reach)]
+    weights = [int(math.exp(-(a**2) / 2) * 2.0**128) for a in at]
+    rounded = [w * STRIPS * 2**128 // sum(weights) for w in weights]
+    assert steps[1:reach] == rounded[1:]
+    assert 0 <= steps[0] - rounded[0] <= reach
+
+
 @pytest.mark.parametrize("stddev", [LEAST_STDDEV, 300.7])
 def test_strip_sign_and_rejection_together_give_the_exact_law(stddev):
     """Every number that a column can give is asked for; its chance is the strip's, times that of being kept."""
