@@ -21,7 +21,7 @@ FINEST_BITS, MOST_BITS = (
     36,
     44,
 )  # steps of 2**-36 of the clip norm; coarser ones where there is much noise, see `lattice_bits`
-MOST_ROWS = 1 << 24  # in a sample, times the most rows of a unit: sums of so many in such steps fit 64 bits with room
+MOST_ROWS = 1 << 24  # in a sample: sums of so many in such steps fit 64 bits with room
 
 
 @dataclass(frozen=True, eq=False)

@@ -62,7 +62,7 @@ class SystemRandom:
         """
         if rate >= 1:
             return np.arange(size)
-        far = int(FARTHEST / rate) + 1
+        far = int(min(FARTHEST / rate, 2.0**40)) + 1
         found, last = [], -1
         while last < size:
             many = int((size - last) * rate * 1.1) + 64

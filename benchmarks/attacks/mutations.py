@@ -29,6 +29,7 @@ from planted import PLANTS, Plant  # noqa: E402
 
 TREE = ("distill", "server_train", "cli", "tests", "pyproject.toml")
 WATCH = "mutation_watch"
+LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*")  # a copy compiles its own
 LONGEST = 300  # seconds that the tests of one plant may take
 ASSERTIONS = ("AssertionError", "Failed")  # pytest's own `Failed`: what was to be raised was not
 
@@ -77,15 +78,15 @@ class MisfitError(Exception):
     """A plant that no longer fits the code."""
 
 
-def copy_tree(folder: Path) -> None:
-    """What tests need of this tree, anew in `folder`."""
+def copy_tree(folder: Path, source: Path = ROOT) -> None:
+    """What tests need of a tree, anew in `folder`."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name in TREE:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        if (source / name).is_dir():
+            shutil.copytree(source / name, folder / name, ignore=None if source != ROOT else LEFT_OUT)
         else:
-            shutil.copy2(ROOT / name, folder / name)
+            shutil.copy2(source / name, folder / name)
     shutil.copy2(HERE / f"{WATCH}.py", folder)
 
 
@@ -102,7 +103,7 @@ def environment_of(folder: Path) -> dict[str, str]:
     """Of a process that imports the copy, on one thread, with its temporary files beside it."""
     temporary = folder.with_name("tmp")
     temporary.mkdir(exist_ok=True)
-    more = {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary), "PYTHONDONTWRITEBYTECODE": "1"}
+    more = {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)}
     return {**os.environ, **more}
 
 
@@ -125,9 +126,9 @@ def processor_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def tried(plant: Plant, folder: Path) -> Outcome:
-    """Plant one bug into a new copy in `folder` and run its tests there."""
-    copy_tree(folder)
+def tried(plant: Plant, folder: Path, source: Path = ROOT) -> Outcome:
+    """Plant one bug into a new copy of `source` in `folder` and run its tests there."""
+    copy_tree(folder, source)
     start = processor_seconds()
     failures: list[Failure] = []
     try:
@@ -161,16 +162,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start = time.monotonic()
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="mutations-") as made:
-        folder = Path(made) / "copy"
+        folder, whole = Path(made) / "copy", Path(made) / "whole"
         copy_tree(folder)
         named = sorted({test for plant in plants for test in plant.tests})
         code, failures, said = run_tests(folder, named, LONGEST * len(plants))
         if code:
             print(f"on the unchanged copy {len(failures)} of the named tests fail:\n{said[-6000:]}")
             return 2
+        copy_tree(whole, folder)  # with what Python compiled in that very place, which saves a fifth of the time
         print(f"unchanged: all named tests pass ({processor_seconds():.0f} s)", flush=True)
         for plant in plants:
-            outcomes.append(tried(plant, folder))
+            outcomes.append(tried(plant, folder, whole))
             print(f"{outcomes[-1].verdict}: {plant.name} ({outcomes[-1].seconds:.0f} s)", flush=True)
             if options.json:
                 options.json.write_text(json.dumps([asdict(o) for o in outcomes], indent=1), encoding="utf-8")

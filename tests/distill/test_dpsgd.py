@@ -167,6 +167,16 @@ def test_a_coarser_lattice_keeps_the_bound(bits, seed):
     assert 0 < whole_square(steps) <= 4**bits
 
 
+@pytest.mark.parametrize("output", [1e3, 0.7, 1e-3, 3e140])
+def test_a_gradient_of_two_numbers_of_which_cutting_takes_next_to_nothing_is_within_the_bound_too(output):
+    """Its length is short of the bound by a few steps of 2**-36: there is no other room for rounding up."""
+    factor = Factor(OneHot(np.zeros((1, 1), dtype=int), np.zeros(1, dtype=int), 1), np.array([[output]]))
+    for share in (1.0, 0.75, 0.1):
+        steps = clipped_sum([factor], clip=1e-3, length=share**0.5, bits=FINEST_BITS)
+        assert whole_square(steps) <= share * 4.0**FINEST_BITS
+        assert whole_square(steps) > share * 4.0**FINEST_BITS * (1 - 2.0**-31)
+
+
 @pytest.mark.parametrize("scale", [1e3, 1e25, 1e140])
 def test_the_bound_is_reached_so_no_gradient_is_shortened_in_vain(scale, seed):
     """However long it was: a scale that no float32 holds neither vanishes nor is rounded up."""

@@ -84,7 +84,7 @@ def test_every_bit_of_a_word_is_a_fair_coin_of_its_own(source):
 @pytest.mark.parametrize("rate", [0.02, 0.3])
 def test_gaps_between_those_who_join_are_geometric_also_where_they_are_longer_than_one_draw_may_span(rate):
     """Chi-square of the gaps, up to a quarter further than a single draw reaches and beyond."""
-    size = int(400_000 / rate)
+    size = int(3_000_000 / rate)
     gaps = np.diff(SOURCE.poisson_sample(size, rate))
     edges = np.append(np.floor(np.linspace(0, 1.25, 12) * FARTHEST / rate), np.inf)
     chances = np.diff(scipy.stats.geom(rate).cdf(edges))
