@@ -110,7 +110,9 @@ def staged_folder(path: Path) -> Iterator[Path]:
     while True:
         temporary = temporary_beside(path)
         temporary.mkdir()
-        with locked(temporary):
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(FileNotFoundError):  # taken for left behind before it was opened
+                held.enter_context(locked(temporary))
             if temporary.exists():  # else it was taken for left behind before it had its lock
                 try:
                     yield temporary
