@@ -26,6 +26,7 @@ import utility
 from variants import VARIANTS, WHOLE, Variant
 
 from distill.accounting import Event
+from distill.common.threads import single_thread
 from distill.distillation import distil
 from distill.encoded import encode_frame
 from distill.generator import Generator
@@ -34,7 +35,6 @@ from distill.plan import Plan, size_event
 from distill.private_table import PrivateTable
 from distill.schema import Schema
 from distill.tables import canonical_table
-from distill.threads import single_thread
 
 RUN = ["table", "epsilon", "seed", "variant"]  # what tells results apart
 SCORES = ("auc", "head_auc", "tvd2")

@@ -21,7 +21,7 @@ from typing import Any
 
 import pandas as pd
 
-from distill.keys import load_signing_key
+from distill.common.keys import load_signing_key
 from distill.ledger import open_ledger
 from distill.project import load_project
 

@@ -24,7 +24,7 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from distill.accounting import Event
-from distill.check import NO_DELTA
+from distill.common.checks import NO_DELTA
 from distill.encoded import EncodedTable
 from distill.mechanisms import NoiseSource
 from distill.plan import size_event

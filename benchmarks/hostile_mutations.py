@@ -32,7 +32,7 @@ from forge import (
 )
 
 from distill.bundle import SAMPLES
-from distill.canonical import canonical
+from distill.common.canonical_json import canonical
 
 Rng = np.random.Generator
 Mutation = Callable[[Rng, House], bytes]

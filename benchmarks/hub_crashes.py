@@ -28,8 +28,8 @@ import pandas as pd
 import tracer
 from kills import output_of, random_kills, window_kills
 
+from distill.common.keys import load_signing_key
 from distill.errors import DistillError, ModelError
-from distill.keys import load_signing_key
 from distill.project import load_project
 from server_train import hub, publishing
 from server_train.hub_store import HUB_FILE, HubStore

@@ -19,7 +19,7 @@ import numpy as np
 
 from distill import recompute
 from distill.accounting import epsilon_of
-from distill.keys import SigningKey, generate_key
+from distill.common.keys import SigningKey, generate_key
 from distill.ledger import Ledger, create_ledger, store
 from distill.ledger.bodies import Body, CommitBody, PlanBody, ReserveBody
 from distill.ledger.entry import Entry, sign_entry, sign_head

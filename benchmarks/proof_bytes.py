@@ -20,10 +20,10 @@ import numpy as np
 from processes import distill
 
 from distill.bundle import MANIFEST
-from distill.bundle_zip import open_container, pack
-from distill.canonical import canonical
+from distill.common.canonical_json import canonical
+from distill.common.keys import SigningKey, load_signing_key
+from distill.common.signed_zip import open_container, pack
 from distill.demo_tables import demo_tables
-from distill.keys import SigningKey, load_signing_key
 from distill.tables import write_table
 
 LENGTHS = (4, 40, 400)

@@ -149,7 +149,7 @@ def fit(folder: Path, epsilon: float, delta: float, device: Any) -> dict[str, fl
     """Fit the table in `folder` in this process; processor seconds a stage."""
     sys.path.insert(0, str(ROOT))
     from distill import pipeline
-    from distill.keys import generate_key
+    from distill.common.keys import generate_key
     from distill.ledger import create_ledger
     from distill.schema import load_schema
 

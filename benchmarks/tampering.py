@@ -33,8 +33,8 @@ import pandas as pd
 from sqlite_regions import in_order, regions_of
 
 from distill.accounting import Event
+from distill.common.keys import SigningKey, generate_key
 from distill.errors import LedgerError
-from distill.keys import SigningKey, generate_key
 from distill.ledger import Ledger, Reservation, Verification, create_ledger, open_ledger
 from distill.ledger import store as ledger_store
 

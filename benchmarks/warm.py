@@ -26,7 +26,7 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
 from distill import distillation, plan  # noqa: E402
-from distill.keys import load_signing_key  # noqa: E402
+from distill.common.keys import load_signing_key  # noqa: E402
 from distill.ledger import open_ledger  # noqa: E402
 from distill.project import create_project, load_project  # noqa: E402
 from distill.stages import represent  # noqa: E402

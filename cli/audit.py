@@ -42,7 +42,7 @@ def report(
 ) -> None:
     """Verify the ledger and write the audit report to sign: one HTML file, to read in a browser or print."""
     with reporting(as_json) as say:
-        from distill import durable
+        from distill.common import files
         from distill.errors import ConfigError
         from distill.officer import audit
         from distill.officer.page import render
@@ -50,8 +50,8 @@ def report(
         opened = opened_ledger(ledger, project)
         keys = keys_from_outside(public_key, ledger, project)
         found = audit(opened, *keys, name=_name(ledger, project), others=other or (), utility=utility)
-        with durable.wrapped("write the report", out, ConfigError):
-            durable.write_whole(out, render(found).encode("utf-8"))
+        with files.wrapped("write the report", out, ConfigError):
+            files.write_whole(out, render(found).encode("utf-8"))
         say(_figures(found, out), _told(found, out))
 
 
@@ -70,7 +70,7 @@ def export(
 ) -> None:
     """Write the ledger as JSON: whole, to recompute (`python -m distill.recompute FILE`), or as a registry entry."""
     with reporting(as_json) as say:
-        from distill import durable
+        from distill.common import files
         from distill.errors import ConfigError
         from distill.officer import export_ledger, registry_entry
         from distill.officer.export import export_bytes
@@ -88,8 +88,8 @@ def export(
         if out is None:
             say(written, data.decode().rstrip("\n"))
             return
-        with durable.wrapped("write the export", out, ConfigError):
-            durable.write_whole(out, data)
+        with files.wrapped("write the export", out, ConfigError):
+            files.write_whole(out, data)
         say({"out": out, "format": format, "bytes": len(data)}, f"wrote {out}: {told}")
 
 

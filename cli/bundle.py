@@ -115,7 +115,7 @@ def shrink(
 ) -> None:
     """Make a smaller bundle of the same release. Reads no row and costs no budget; needs the project that made it."""
     with reporting(as_json) as report:
-        from distill.keys import load_signing_key, passphrase_from_environment
+        from distill.common.keys import load_signing_key, passphrase_from_environment
         from distill.ledger import open_ledger
         from distill.shrink import shrink_bundle
 
@@ -164,7 +164,7 @@ def recover(
 def _checked(file: Path, key: Path | None, folder: Path) -> "Bundle":
     """The bundle, verified; a FILE that is not there is looked for in the project's folder too."""
     from distill.bundle import read_bundle
-    from distill.keys import load_public_key
+    from distill.common.keys import load_public_key
 
     if not file.is_absolute() and not file.exists() and folder != Path():
         file = project_at(folder).folder / file

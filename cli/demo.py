@@ -45,9 +45,9 @@ def demo(
 ) -> None:
     """Run everything on three generated banks: init, grant, fit, hub trust, train-global, verify, and one table of results."""
     with reporting(as_json, interrupted=f"What was made so far is in {out}.") as report:
-        from distill import check
+        from distill.common import checks
 
-        check.budget(epsilon, DELTA)
+        checks.budget(epsilon, DELTA)
         started = time.monotonic()
         result = run_demo(out, epsilon=epsilon, rows=rows, console=progress_console(quiet=as_json))
         result["seconds"] = round(time.monotonic() - started, 1)
@@ -126,8 +126,8 @@ def _write_tables(tables: "DemoTables", out: Path) -> None:
 
 def _fit_bank(folder: Path, name: str, epsilon: float) -> "tuple[str, Receipt, float]":
     """What one bank does: init, grant, fit; then its officer verifies the ledger and recomputes epsilon."""
+    from distill.common.keys import load_signing_key
     from distill.demo_tables import BANKS
-    from distill.keys import load_signing_key
     from distill.ledger import open_ledger
     from distill.pipeline import Request, fit
     from distill.project import create_project

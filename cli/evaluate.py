@@ -113,7 +113,7 @@ def evaluate(
 
 def _evaluate_here(model: "Model", data: Path, question: "Question", page: Path | None, report: Report) -> None:
     """All figures without noise, for the eyes of this house."""
-    from distill import durable
+    from distill.common import files
     from distill.errors import ConfigError
     from server_train.assessment import assess
     from server_train.evaluation_report import render_evaluation
@@ -122,8 +122,8 @@ def _evaluate_here(model: "Model", data: Path, question: "Question", page: Path 
         raise ConfigError(f"{page} is the table itself; name another file for the report.")
     found = assess(model, data, question)
     if page is not None:
-        with durable.wrapped("write the report", page, ConfigError):
-            durable.write_whole(page, render_evaluation(found, model.card).encode("utf-8"))
+        with files.wrapped("write the report", page, ConfigError):
+            files.write_whole(page, render_evaluation(found, model.card).encode("utf-8"))
     report(found.as_dict() | ({} if page is None else {"report": str(page)}), _shown(found, page))
 
 

@@ -35,10 +35,10 @@ class Asked:
 
 def evaluate_privately(model: "Model", asked: Asked, report: Report) -> None:
     """Release the table and print what follows from it; no other figure of the rows is computed."""
-    from distill import durable
-    from distill.check import NO_DELTA
+    from distill.common import files
+    from distill.common.checks import NO_DELTA
+    from distill.common.keys import load_signing_key, passphrase_from_environment
     from distill.errors import ConfigError
-    from distill.keys import load_signing_key, passphrase_from_environment
     from distill.known_tables import state_folder
     from distill.ledger import open_ledger
     from distill.private_evaluation import EvaluationRequest, release_evaluation
@@ -78,9 +78,9 @@ def evaluate_privately(model: "Model", asked: Asked, report: Report) -> None:
     key = load_signing_key(settings.key, passphrase=passphrase_from_environment())
     receipt = release_evaluation(request, scorer, books, key)
     if asked.page is not None:
-        with durable.wrapped("write the report", asked.page, ConfigError):
+        with files.wrapped("write the report", asked.page, ConfigError):
             page = render_private_evaluation(receipt.document)
-            durable.write_whole(asked.page, page.encode("utf-8"))
+            files.write_whole(asked.page, page.encode("utf-8"))
     report(_payload(receipt), _shown(receipt))
 
 

@@ -86,14 +86,14 @@ def fit(
 ) -> None:
     """Distil the private table into one signed bundle under a differential-privacy budget."""
     with reporting(as_json, interrupted=INTERRUPTED) as report:
-        from distill import check
+        from distill.common import checks
 
         settings = project_at(project)
         epsilon = settings.epsilon if epsilon is None else epsilon
         delta = settings.delta if delta is None else delta
-        check.budget(epsilon, delta)  # before the heavy libraries are loaded
+        checks.budget(epsilon, delta)  # before the heavy libraries are loaded
         from cli.budget import plan_table, read_shares
-        from distill.keys import load_signing_key, passphrase_from_environment
+        from distill.common.keys import load_signing_key, passphrase_from_environment
         from distill.known_tables import state_folder
         from distill.ledger import open_ledger
         from distill.pipeline import Request
@@ -133,9 +133,9 @@ def fit(
 
 def _prior(path: Path | None, hub_key: Path | None, schema: "Schema", *, rehearsal: bool) -> "GlobalPrior | None":
     """The global prior that was named, verified against the hub's key, which must be known from elsewhere."""
+    from distill.common.keys import load_public_key
     from distill.errors import ConfigError
     from distill.global_prior import read_prior
-    from distill.keys import load_public_key
 
     if path is None:
         return None

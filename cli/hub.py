@@ -55,7 +55,7 @@ def add(
 ) -> None:
     """Trust a public key from now on. It must have come by another way than the bundles."""
     with reporting(as_json) as report:
-        from distill.keys import load_public_key
+        from distill.common.keys import load_public_key
         from distill.ledger import acting_user
 
         store = hub_store(hub, project)
@@ -149,7 +149,7 @@ def registry_at(registry: Path | None, project: Path) -> "Registry":
 
 def public_keys(files: list[Path] | None) -> frozenset[str]:
     """The keys (hex) in public key files."""
-    from distill.keys import load_public_key
+    from distill.common.keys import load_public_key
 
     return frozenset(load_public_key(path) for path in files or ())
 

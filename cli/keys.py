@@ -30,7 +30,7 @@ def new(
     Without --passphrase, the environment variable DISTILL_KEY_PASSPHRASE protects the key if it is set.
     """
     with reporting(as_json) as report:
-        from distill.keys import generate_key, passphrase_from_environment, public_path_of
+        from distill.common.keys import generate_key, passphrase_from_environment, public_path_of
 
         path = key if key is not None else project_at(project).key
         secret = _asked() if passphrase else passphrase_from_environment()

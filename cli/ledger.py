@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-    from distill.keys import SigningKey
+    from distill.common.keys import SigningKey
     from distill.ledger import Entry, Ledger, LedgerSummary, Release, Verification
 
 STANDING = (
@@ -172,7 +172,7 @@ def opened_ledger(ledger: Path | None, folder: Path) -> "Ledger":
 
 def keys_from_outside(given: list[Path] | None, ledger: Path | None, folder: Path) -> list[str]:
     """The public keys (hex) that a ledger is checked against: as given, else the project's officer's and operator's."""
-    from distill.keys import load_public_key, public_path_of
+    from distill.common.keys import load_public_key, public_path_of
 
     paths = list(given or ())
     if not paths and ledger is None:
@@ -185,8 +185,8 @@ def officer_of(
     ledger: Path | None, folder: Path, key: Path | None, actor: str | None
 ) -> "tuple[Ledger, str, SigningKey]":
     """The ledger, who acts, and the officer's key: the one that was named, or the project's."""
+    from distill.common.keys import load_signing_key, passphrase_from_environment
     from distill.errors import KeyFileError
-    from distill.keys import load_signing_key, passphrase_from_environment
     from distill.ledger import acting_user
 
     opened = opened_ledger(ledger, folder)

@@ -28,7 +28,7 @@ def enrol(
 ) -> None:
     """Let a further officer or operator sign in this ledger, by an officer's signature."""
     with reporting(as_json) as report:
-        from distill.keys import load_public_key
+        from distill.common.keys import load_public_key
         from distill.ledger import Member
 
         opened, who, signer = officer_of(ledger, project, key, actor)
@@ -52,7 +52,7 @@ def retire(
 ) -> None:
     """Take a role from a key, by an officer's signature. What it signed stays."""
     with reporting(as_json) as report:
-        from distill.keys import load_public_key
+        from distill.common.keys import load_public_key
 
         opened, who, signer = officer_of(ledger, project, key, actor)
         gone = load_public_key(public_key)
@@ -77,8 +77,8 @@ def rotate(
     the same command goes on where it stopped. A passphrase in DISTILL_KEY_PASSPHRASE opens the old key and protects the new one.
     """
     with reporting(as_json) as report:
+        from distill.common.keys import passphrase_from_environment
         from distill.key_rotation import rotate_key
-        from distill.keys import passphrase_from_environment
         from distill.ledger import acting_user
 
         opened = opened_ledger(ledger, project)

@@ -139,8 +139,8 @@ def train_global(
 
 def _prior_place(path: Path | None, key: Path | None) -> "PriorPlace | None":
     """Where the global prior goes, with the hub's key, which must be closed to others."""
+    from distill.common.keys import load_signing_key, passphrase_from_environment
     from distill.errors import ConfigError
-    from distill.keys import load_signing_key, passphrase_from_environment
     from server_train.prior import PriorPlace
 
     if path is None:

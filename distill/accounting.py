@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-from distill import check, recompute
+from distill import recompute
+from distill.common import checks
 from distill.errors import ConfigError
 from distill.recompute import Accountant
 
@@ -87,7 +88,7 @@ def epsilon_of(events: Sequence[Event], delta: float, *, accountant: Accountant 
     Raises:
         ConfigError: delta is not in (0, 1), or two rounds hold Gaussian events.
     """
-    check.positive(delta=delta)
+    checks.positive(delta=delta)
     try:
         return recompute.epsilon([e.model_dump(mode="json") for e in events], delta, accountant)
     except ValueError as error:

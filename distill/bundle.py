@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill import durable
 from distill.bundle_manifest import (
     Manifest,
     Privacy,
@@ -33,7 +32,9 @@ from distill.bundle_manifest import (
     make_manifest,
     read_manifest,
 )
-from distill.bundle_zip import Container, open_container, pack
+from distill.common import files as durable
+from distill.common.keys import SigningKey
+from distill.common.signed_zip import Container, open_container, pack
 from distill.errors import (
     BundleClaimError,
     BundleDigestError,
@@ -46,7 +47,6 @@ from distill.errors import (
     BundleTensorError,
     BundleVersionError,
 )
-from distill.keys import SigningKey
 from distill.ledger.entry import require_public_hex, software, today
 from distill.ledger.proof import LedgerProof, Proven
 from distill.levels import Level

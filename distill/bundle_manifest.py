@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from distill.canonical import canonical, parse_canonical
+from distill.common.canonical_json import canonical, parse_canonical
 from distill.errors import BundleVersionError
 from distill.ledger.audit import audited_epsilon
 from distill.ledger.bodies import Delta, Epsilon, Events, Hash, Line, Time, first_problem

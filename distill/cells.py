@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distill import exact
+from distill.common import exact
 from distill.row_vectors import OneHot
 
 ROWS_AT_ONCE = 2048  # put through a network: few enough for the processor's cache

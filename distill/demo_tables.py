@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from distill import check
+from distill.common import checks
 from distill.schema import Column, Schema
 
 Floats = NDArray[np.float64]
@@ -179,7 +179,7 @@ def demo_tables(
 
 def mixed_table(*, rows: int, rng: np.random.Generator) -> pd.DataFrame:
     """Fresh rows of the three populations in proportion to the banks' usual sizes, in random order."""
-    check.positive(rows=rows)
+    checks.positive(rows=rows)
     shares = np.array([bank.rows for bank in BANKS], dtype=float)
     counts = rng.multinomial(rows, shares / shares.sum())
     parts = [bank_table(bank, rows=int(n), rng=rng) for bank, n in zip(BANKS, counts, strict=True) if n]
@@ -192,7 +192,7 @@ def bank_table(bank: Bank, *, rows: int, rng: np.random.Generator) -> pd.DataFra
     Categories are strings (`term` and the target integers), numbers int64 or float64, `years_employed` the nullable
     Int64; what is missing is None, NA or NaN.
     """
-    check.positive(rows=rows)
+    checks.positive(rows=rows)
     thrift, stability = rng.normal(size=(2, rows))  # hidden traits: they tie the columns together and are in no table
     age = np.clip(np.rint(rng.normal(*bank.age, size=rows)), 18, 92)
     employment = _employment(bank, age, rng)

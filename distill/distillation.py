@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from distill.bins import ColumnBins
+from distill.common.threads import single_thread
 from distill.draws import draw_normal, streams
 from distill.generator import Generator, critic_of
 from distill.global_term import GlobalTerm, global_term
@@ -15,7 +16,6 @@ from distill.plan import Plan
 from distill.private_table import PrivateTable
 from distill.stages import cluster, discriminate, encode, refine, relate, represent, select
 from distill.statistics import ClassCounts, PairCounts
-from distill.threads import single_thread
 
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
 
@@ -49,7 +49,7 @@ def distil(
     progress: Progress = silent,
     prior: Generator | None = None,
 ) -> Distilled:
-    """Run stages 1 to 6 on a private table, within a reserved plan, on torch's default device (see `distill.device`).
+    """Run stages 1 to 6 on a private table, within a reserved plan, on torch's default device (see `distill.common.compute`).
 
     Args:
         table: The door to the rows; its reservation must hold the plan's events.

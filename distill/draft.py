@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from distill import durable
+from distill.common import files
 from distill.errors import DataError, SchemaError
 from distill.schema import MAX_CLASSES, parse_schema
 from distill.table_columns import MISSING, as_numbers, listed, plain_array, whole_text
@@ -138,8 +138,8 @@ def write_draft(draft: Draft, path: Path, *, overwrite: bool = False) -> None:
     """Write a draft to a schema file; an existing one, perhaps already confirmed, stays unless `overwrite`."""
     if path.exists() and not overwrite:
         raise SchemaError(f"{path} is there already and is kept; `distill schema draft --force` replaces it.")
-    with durable.wrapped("write", path, SchemaError):
-        durable.write_whole(path, draft.text().encode("utf-8"), overwrite=overwrite)
+    with files.wrapped("write", path, SchemaError):
+        files.write_whole(path, draft.text().encode("utf-8"), overwrite=overwrite)
 
 
 def _look(path: Path) -> list[_Seen]:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distill import durable
-from distill.canonical import canonical
+from distill.common import files
+from distill.common.canonical_json import canonical
+from distill.common.keys import SigningKey, verify_signature
 from distill.errors import BundleError, BundleManifestError, BundleSignatureError
-from distill.keys import SigningKey, verify_signature
 from distill.ledger.entry import RELATION, software
 from distill.score_table import NoisyBlock
 
@@ -78,7 +78,7 @@ def evaluation_document(
 def write_document(place: Path, document: dict[str, Any]) -> str:
     """Write a document and return the SHA-256 of its bytes. Raises OSError."""
     data = (json.dumps(document, indent=1, ensure_ascii=True, allow_nan=False) + "\n").encode("ascii")
-    durable.write_exactly(place, data)
+    files.write_exactly(place, data)
     return hashlib.sha256(data).hexdigest()
 
 
@@ -102,7 +102,7 @@ def read_document(path: Path, *, public_hex: str | None = None) -> tuple[dict[st
         BundleManifestError: It is no released evaluation.
         BundleSignatureError: It was changed, or another key signed it.
     """
-    with durable.wrapped("read", path, BundleError), path.open("rb") as file:
+    with files.wrapped("read", path, BundleError), path.open("rb") as file:
         data = file.read(MOST_BYTES + 1)
     try:
         if len(data) > MOST_BYTES:

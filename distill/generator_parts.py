@@ -12,7 +12,7 @@ import numpy as np
 
 from distill.bins import ColumnBins
 from distill.bundle import Bundle
-from distill.check import require
+from distill.common.checks import require
 from distill.denoise import denoise_pairs
 from distill.errors import BundleError
 from distill.generator import Critic, Generator

@@ -22,11 +22,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from distill import durable
 from distill.bundle_parts import decode_tensors, encode_tensors
-from distill.bundle_zip import Container, open_container, pack
-from distill.canonical import canonical, parse_canonical
-from distill.check import require
+from distill.common import files
+from distill.common.canonical_json import canonical, parse_canonical
+from distill.common.checks import require
+from distill.common.keys import SigningKey
+from distill.common.signed_zip import Container, open_container, pack
 from distill.errors import (
     BundleTamperedError,
     PriorError,
@@ -46,7 +47,6 @@ from distill.generator_parts import (
     record_probabilities,
     shaped,
 )
-from distill.keys import SigningKey
 from distill.ledger.bodies import Hash, Line, Time, Total, first_problem
 from distill.ledger.entry import require_public_hex, software, today
 from distill.schema import MAX_TARGET_BINS, Schema
@@ -204,8 +204,8 @@ def write_prior(
         raise PriorError(f"cannot make a global prior ({first_problem(error)}).") from None
     data = pack({MANIFEST: manifest.to_bytes(), TENSORS: tensors}, key)
     parse_prior(data, path=path, hub_key=key.public_hex, schema=generator.schema, rehearsal=rehearsal)
-    with durable.wrapped("write the global prior", path, PriorError):
-        durable.write_whole(path, data)
+    with files.wrapped("write the global prior", path, PriorError):
+        files.write_whole(path, data)
     return hashlib.sha256(data).hexdigest()
 
 
@@ -354,7 +354,7 @@ def _generator(manifest: PriorManifest, tensors: dict[str, np.ndarray]) -> Gener
 
 def _read_file(path: Path) -> bytes:
     """The bytes of an ordinary file of a prior's size. Raises PriorError."""
-    with durable.wrapped("read the global prior", path, PriorError):
+    with files.wrapped("read the global prior", path, PriorError):
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe in its place must not hang us
         with os.fdopen(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

@@ -7,9 +7,9 @@ do the files change places, the private key last. A run that was cut short is ta
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill import durable
+from distill.common import files
+from distill.common.keys import SigningKey, generate_key, load_signing_key, public_path_of, write_public_key
 from distill.errors import KeyFileError
-from distill.keys import SigningKey, generate_key, load_signing_key, public_path_of, write_public_key
 from distill.ledger import Ledger
 
 
@@ -51,11 +51,11 @@ def rotate_key(ledger: Ledger, path: Path, *, reason: str, actor: str, passphras
     if not _handed_over(ledger, old, new):
         ledger.rotate(new, reason=reason, actor=actor, key=old)
     kept = path.with_name(f"{path.stem}.retired-{old.public_hex[:8]}{path.suffix}")
-    with durable.wrapped("put the new key in place", path, KeyFileError):
-        durable.write_whole(kept, path.read_bytes(), mode=0o600)
+    with files.wrapped("put the new key in place", path, KeyFileError):
+        files.write_whole(kept, path.read_bytes(), mode=0o600)
         write_public_key(public_path_of(kept), old.public_hex, overwrite=True)
         write_public_key(public_path_of(path), new.public_hex, overwrite=True)
-        durable.put_in_place(following, path, overwrite=True)
+        files.put_in_place(following, path, overwrite=True)
         public_path_of(following).unlink(missing_ok=True)
     return Rotation(public_hex=new.public_hex, replaced=old.public_hex, kept=kept)
 

@@ -24,7 +24,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from distill import durable
+from distill.common import files
 from distill.encoded import EncodedTable
 from distill.errors import ConfigError, CopiedTableError, StateError
 from distill.fingerprint import SIZES, Fingerprint, Sketch, fingerprint
@@ -114,7 +114,7 @@ def remembered(folder: Path | None, rows: EncodedTable, schema: Schema, ledger: 
     if folder is None:
         yield
         return
-    with durable.wrapped("make the folder of known tables", folder, StateError):
+    with files.wrapped("make the folder of known tables", folder, StateError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = _secret(folder / "tables.key")
     mine = fingerprint(rows, schema, key)
@@ -128,8 +128,8 @@ def remembered(folder: Path | None, rows: EncodedTable, schema: Schema, ledger: 
         same = [k for k in known.tables if k.dataset == ledger.dataset and k.sketches != new.sketches]
         others = [k for k in known.tables if k.dataset != ledger.dataset]
         data = known.model_copy(update={"tables": (*others, *same[1 - KEPT :], new)}).model_dump_json()
-        with durable.wrapped("write", path, StateError):
-            durable.write_whole(path, data.encode("utf-8"), mode=0o600)
+        with files.wrapped("write", path, StateError):
+            files.write_whole(path, data.encode("utf-8"), mode=0o600)
 
 
 def _refuse_copy(mine: Fingerprint, known: Sequence[KnownTable], prints: Sequence[Fingerprint], ledger: Ledger) -> None:
@@ -190,10 +190,10 @@ def _read(path: Path, key: str) -> _Tables:
 
 def _secret(path: Path) -> bytes:
     """The secret at `path`, drawn now if there is none."""
-    with durable.wrapped("write", path, StateError):
+    with files.wrapped("write", path, StateError):
         try:
             if not path.exists():
-                durable.write_whole(path, secrets.token_bytes(_KEY_BYTES), mode=0o600, overwrite=False)
+                files.write_whole(path, secrets.token_bytes(_KEY_BYTES), mode=0o600, overwrite=False)
         except FileExistsError:
             pass  # another process was quicker
     key = _private(path)
@@ -204,7 +204,7 @@ def _secret(path: Path) -> bytes:
 
 def _private(path: Path) -> bytes:
     """The bytes of a file that only its owner may read. Raises StateError."""
-    with durable.wrapped("read", path, StateError), open(path, "rb") as file:
+    with files.wrapped("read", path, StateError), open(path, "rb") as file:
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         if os.name == "posix" and mode & 0o077:
             raise StateError(
@@ -217,7 +217,7 @@ def _private(path: Path) -> bytes:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock at `path`; the system lets go of it if this process dies."""
-    with durable.wrapped("lock", path, StateError):
+    with files.wrapped("lock", path, StateError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     with closing(sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)) as lock:
         try:

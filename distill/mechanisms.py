@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from distill import check
+from distill.common import checks
 from distill.errors import ConfigError
 from distill.system_random import Draws, SeededRandom, SystemRandom
 
@@ -39,7 +39,7 @@ class NoiseSource:
 
         Source: the discrete Laplace on a fine lattice, arXiv:0811.2841; sampled exactly by OpenDP.
         """
-        check.positive(scale=scale)
+        checks.positive(scale=scale)
         fine = scale * 2.0**FINE_BITS
         if self.rehearsal:
             p = -math.expm1(-1.0 / fine)
@@ -55,7 +55,7 @@ class NoiseSource:
 
         Source: the discrete Gaussian on a fine lattice, arXiv:2004.00010; sampled exactly by OpenDP.
         """
-        check.positive(stddev=stddev)
+        checks.positive(stddev=stddev)
         if stddev < MIN_COUNT_STDDEV * (1 - 1e-9):  # a plan divides and multiplies by sqrt(blocks): allow its rounding
             raise ConfigError(
                 f"noise of {stddev:.2f} on a count is below {MIN_COUNT_STDDEV:g}; lower epsilon or this stage's share."

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from distill import check
 from distill.accounting import RenyiLimit
 from distill.bundle import write_bundle
-from distill.device import Device, choose_device, used
+from distill.common import checks
+from distill.common.compute import Device, choose_device, used
+from distill.common.keys import SigningKey
 from distill.distillation import Distilled, Progress, distil, silent
 from distill.encoded import read_encoded
 from distill.generator_parts import parts_of
 from distill.global_prior import USE, GlobalPrior
-from distill.keys import SigningKey
 from distill.known_tables import remembered
 from distill.ledger import Ledger, Reservation
 from distill.levels import LEVELS, Level
@@ -139,8 +139,8 @@ def fit(
         PriorError: The global prior is of another schema, or a rehearsal's in a private release; nothing was charged.
         BundleError: Also where an earlier run was cut short and its committed bundle was put in place; nothing was charged.
     """
-    check.budget(request.epsilon, request.delta)
-    check.positive(institutions=request.institutions)
+    checks.budget(request.epsilon, request.delta)
+    checks.positive(institutions=request.institutions)
     check_rows_per_unit(request.schema, request.rows_per_unit)
     device = choose_device(request.device)
     request.schema.require_confirmed()

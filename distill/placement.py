@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill import durable
 from distill.bundle import MAX_FILE, read_bundle
+from distill.common import files
 from distill.errors import BundleError, LedgerError
 from distill.ledger import Ledger, Release, Reservation
 from distill.ledger.reservation import Books
@@ -57,17 +57,17 @@ def commit_and_place(out: Path, write: Callable[[Path], str], reservation: Reser
             the message says).
     """
     digest = ""
-    with durable.wrapped("write the bundle", out, BundleError), durable.staged(out) as temporary:
+    with files.wrapped("write the bundle", out, BundleError), files.staged(out) as temporary:
         try:
             digest = write(temporary)
-            durable.date(temporary, reservation.day)
+            files.date(temporary, reservation.day)
             size = temporary.stat().st_size
             entry = reservation.commit(digest)
             _move(temporary, out, overwrite=overwrite)
         except BaseException:
             with contextlib.suppress(LedgerError, OSError):  # the first error is the one to tell
                 if digest and _release_of(digest, reservation.ledger):
-                    durable.put_in_place(temporary, out, overwrite=overwrite)
+                    files.put_in_place(temporary, out, overwrite=overwrite)
                 else:
                     temporary.unlink(missing_ok=True)
             raise
@@ -85,10 +85,10 @@ def recover(out: Path, ledger: Ledger) -> Recovered:
         LedgerError, LedgerTamperedError: The ledger cannot be read.
     """
     placed, removed = [], []
-    with durable.wrapped("recover the bundle", out, BundleError):
+    with files.wrapped("recover the bundle", out, BundleError):
         for temporary in sorted(out.parent.glob(".*.tmp")):
-            place = durable.place_of(temporary)
-            with durable.left_behind(temporary) as dead, contextlib.suppress(FileNotFoundError):
+            place = files.place_of(temporary)
+            with files.left_behind(temporary) as dead, contextlib.suppress(FileNotFoundError):
                 if place is None or not dead or temporary.stat().st_size > MAX_FILE:
                     continue
                 # The ledger is asked after the lock was had: its run may have committed until then.
@@ -120,10 +120,10 @@ def require_nothing_left(out: Path, ledger: Ledger) -> None:
 def _move(temporary: Path, out: Path, *, overwrite: bool) -> None:
     """Put a committed bundle in place. Raises BundleError that says where it is otherwise."""
     try:
-        durable.put_in_place(temporary, out, overwrite=overwrite)
+        files.put_in_place(temporary, out, overwrite=overwrite)
     except OSError as error:
         raise BundleError(
-            f"the release is committed, but {durable.problem(error, out)}; the bundle is at {temporary}. "
+            f"the release is committed, but {files.problem(error, out)}; the bundle is at {temporary}. "
             f"`distill bundle recover --out {out}` puts it in place."
         ) from None
 
@@ -140,9 +140,9 @@ def _placed(temporary: Path, place: Path, release: Release) -> list[tuple[Path, 
         return []
     beside = place.with_name(f"{place.stem}-{release.release[:8]}{place.suffix}")
     with contextlib.suppress(FileExistsError):
-        durable.put_in_place(temporary, place, overwrite=False)
+        files.put_in_place(temporary, place, overwrite=False)
         return [(place, release)]
-    durable.put_in_place(temporary, beside, overwrite=False)
+    files.put_in_place(temporary, beside, overwrite=False)
     return [(beside, release)]
 
 

@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
-from distill import check
 from distill.accounting import MOST_ROWS_PER_UNIT, Event, RenyiLimit, cost_of, epsilon_of
+from distill.common import checks
 from distill.errors import BudgetError, ConfigError
 from distill.grid import ColumnGrid, base_grids
 from distill.mechanisms import MIN_COUNT_STDDEV
@@ -44,7 +44,7 @@ class Shares:
     discriminate: float = 0.34
 
     def __post_init__(self) -> None:
-        check.positive(**vars(self))
+        checks.positive(**vars(self))
 
     def portion(self, name: str) -> float:
         """The share called `name` as a portion of all shares."""
@@ -218,8 +218,8 @@ def make_plan(
         ConfigError: units of this schema cannot have `rows_per_unit` rows.
         BudgetError: fewer than about 200 rows, or a budget too small to calibrate any noise for.
     """
-    check.budget(epsilon, delta)
-    check.positive(institutions=institutions)
+    checks.budget(epsilon, delta)
+    checks.positive(institutions=institutions)
     check_rows_per_unit(schema, rows_per_unit)
     if noisy_size < MIN_ROWS:
         enough = _rounded_up(epsilon * MIN_ROWS / max(noisy_size, 20))

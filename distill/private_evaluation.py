@@ -18,12 +18,12 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from distill import check
 from distill.accounting import Event, RenyiLimit, cost_of, gaussian_renyi
 from distill.cells import ScoreBins
+from distill.common import checks
+from distill.common.keys import SigningKey
 from distill.encoded import EncodedTable, encode_frame
 from distill.evaluation_file import evaluation_document, write_document
-from distill.keys import SigningKey
 from distill.known_tables import remembered
 from distill.ledger import Ledger, Reservation
 from distill.mechanisms import MIN_COUNT_STDDEV, NoiseSource
@@ -147,7 +147,7 @@ def table_event(
         return event(mechanism, max(solve_scale(cost, epsilon), least))
 
     found = [cheapest("laplace", 0.0)]
-    if delta > check.NO_DELTA:
+    if delta > checks.NO_DELTA:
         found.append(cheapest("gaussian", MIN_COUNT_STDDEV / (np.sqrt(blocks) * rows_per_unit)))
     return min(found, key=lambda e: e.cell_stddev * (np.sqrt(2) if e.mechanism == "laplace" else 1))
 
@@ -202,7 +202,7 @@ def release_evaluation(
 
 def _require_fits(request: EvaluationRequest, ledger: Ledger) -> None:
     """Everything about the request that can be refused without a look at a row."""
-    check.budget(request.epsilon, request.delta, laplace=True)
+    checks.budget(request.epsilon, request.delta, laplace=True)
     check_rows_per_unit(request.schema, request.rows_per_unit)
     request.schema.require_classes("`evaluate --dp-epsilon`")
     request.schema.require_confirmed()

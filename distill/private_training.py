@@ -14,15 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from distill import check
 from distill.accounting import Event, RenyiLimit, cost_of
 from distill.bins import ColumnBins
 from distill.cells import Cross
+from distill.common import checks
+from distill.common.keys import SigningKey
 from distill.dpsgd import MOST_ROWS
 from distill.encoded import encode_frame
 from distill.errors import BudgetError, ConfigError, UnpaidReadError
 from distill.grid import ColumnGrid, base_grids
-from distill.keys import SigningKey
 from distill.ledger import Ledger, Reservation
 from distill.mechanisms import NoiseSource
 from distill.plan import ReleasePlan, bin_events, gaussian_event, size_event, solve_scale, training_event
@@ -62,7 +62,7 @@ class PrivateSteps:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
-        check.positive(rounds=self.rounds, steps=self.steps, clip_norm=self.clip_norm)
+        checks.positive(rounds=self.rounds, steps=self.steps, clip_norm=self.clip_norm)
         if self.batch_size < 0:
             raise ConfigError(f"batch_size must be at least 0, not {self.batch_size}.")
         if not 0 <= self.scaling < 1:
@@ -138,7 +138,7 @@ def make_training_plan(
         ConfigError: the budget is too small to calibrate any noise for.
         SchemaError: the target has no classes.
     """
-    check.budget(epsilon, delta)
+    checks.budget(epsilon, delta)
     schema.require_classes("federated training")
     size = size_event(epsilon)
     least = max(LEAST_ROWS, round(2 * size.noise_multiplier))
@@ -197,7 +197,7 @@ def begin_training(frame: pd.DataFrame, request: TrainingRequest, ledger: Ledger
         ConfigError: the budget is too small to calibrate any noise for (only the count was charged).
         LedgerError, KeyFileError: as their names say.
     """
-    check.budget(request.epsilon, request.delta)
+    checks.budget(request.epsilon, request.delta)
     request.schema.require_confirmed()
     noise = NoiseSource(request.rehearsal)
     reservation = reserve_release(request, ledger, key, rehearsal=noise.rehearsal)

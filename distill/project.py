@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill import check, durable
+from distill.common import checks, files
 from distill.errors import ConfigError
 
 if TYPE_CHECKING:
-    from distill.keys import SigningKey
+    from distill.common.keys import SigningKey
 
 PROJECT_FILE = "distill.toml"
 DEFAULT_EPSILON = 2.0
@@ -74,7 +74,7 @@ class Project:
             raise ConfigError(
                 f"dataset must be 32 lower-case hex digits, as `distill init` draws, not {self.dataset!r}."
             )
-        check.budget(self.epsilon, self.delta)
+        checks.budget(self.epsilon, self.delta)
 
 
 def new_dataset_id() -> str:
@@ -116,8 +116,8 @@ def write_project(project: Project, *, overwrite: bool = False) -> Path:
         content = _toml(project).encode("utf-8")
     except UnicodeEncodeError:
         raise ConfigError("a path of this project is not valid UTF-8, so TOML cannot hold it; rename it.") from None
-    with durable.wrapped("write", path, ConfigError):
-        durable.write_whole(path, content, overwrite=overwrite)
+    with files.wrapped("write", path, ConfigError):
+        files.write_whole(path, content, overwrite=overwrite)
     return path
 
 
@@ -147,7 +147,7 @@ def create_project(
         ConfigError: distill.toml is there already, or a setting is wrong.
         DataError, SchemaError, KeyFileError, LedgerError: The table, schema, key or ledger cannot be used.
     """
-    from distill.keys import load_public_key, passphrase_from_environment
+    from distill.common.keys import load_public_key, passphrase_from_environment
     from distill.ledger import Member, acting_user, create_ledger, open_ledger
     from distill.schema import load_schema
     from distill.table_files import check_file
@@ -171,7 +171,7 @@ def create_project(
         officer=folder / OFFICER_FILE,
         out=folder / f"{name}.distill",
     )
-    with durable.wrapped("make the folder", folder, ConfigError):
+    with files.wrapped("make the folder", folder, ConfigError):
         folder.mkdir(parents=True, exist_ok=True)
     signing = _pair_at(key, passphrase)
     public = _officer(project.officer, brought, passphrase)
@@ -187,7 +187,7 @@ def create_project(
 
 def _pair_at(path: Path, passphrase: bytes | None) -> "SigningKey":
     """The key at `path`, made if absent."""
-    from distill.keys import generate_key, load_signing_key
+    from distill.common.keys import generate_key, load_signing_key
 
     make = load_signing_key if path.exists() else generate_key
     return make(path, passphrase=passphrase)
@@ -195,7 +195,7 @@ def _pair_at(path: Path, passphrase: bytes | None) -> "SigningKey":
 
 def _officer(path: Path, brought: str | None, passphrase: bytes | None) -> str:
     """The officer's public key: the one that was brought, put beside the place of the private one, or a new pair's."""
-    from distill.keys import load_public_key, public_path_of, write_public_key
+    from distill.common.keys import load_public_key, public_path_of, write_public_key
 
     beside = public_path_of(path)
     if brought is None and (path.exists() or not beside.exists()):

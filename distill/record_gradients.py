@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from distill import check, exact
+from distill.common import checks, exact
 from distill.dpsgd import Factor
 from distill.errors import ConfigError
 from distill.row_vectors import Dense, OneHot
@@ -167,7 +167,7 @@ def segment_softmax(scores: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 
 def _check_bounds(clip: float, share: float) -> None:
-    check.positive(clip=clip)
+    checks.positive(clip=clip)
     if not 0 <= share <= 1:
         raise ConfigError(f"share must be within 0..1, not {share!r}.")
 

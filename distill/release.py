@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from distill import durable
+from distill.common import files
+from distill.common.keys import SigningKey
 from distill.errors import BudgetError, BundleError, ConfigError
-from distill.keys import SigningKey
 from distill.ledger import Ledger, Reservation, acting_user
 from distill.plan import ReleasePlan, size_event
 from distill.schema import Schema
@@ -55,10 +55,10 @@ def require_place(out: Path, *, protected: Sequence[Path], overwrite: bool) -> N
         raise BundleError(f"{out} is the table or the ledger itself; name another file for the bundle.")
     if out.exists() and not overwrite:
         raise BundleError(f"{out} exists already; name another file with --out or allow replacing it with --overwrite.")
-    with durable.wrapped("write the bundle", out, BundleError):
+    with files.wrapped("write the bundle", out, BundleError):
         out.parent.mkdir(parents=True, exist_ok=True)
-        with durable.staged(out) as trial:
-            durable.write_exactly(trial, bytes(TRIAL_BYTES))
+        with files.staged(out) as trial:
+            files.write_exactly(trial, bytes(TRIAL_BYTES))
             trial.unlink()
 
 

@@ -5,7 +5,7 @@ What a layer makes of a row, and what the row adds to a sum, follows from that r
 
 import numpy as np
 
-from distill import exact
+from distill.common import exact
 
 
 class OneHot:

@@ -5,12 +5,12 @@ from typing import get_args
 
 import numpy as np
 
-from distill import durable
 from distill.bundle import Bundle, write_bundle
+from distill.common import files
+from distill.common.keys import SigningKey
 from distill.errors import BundleError, KeyFileError
 from distill.generator_parts import generator_of, parts_of, statistics_of
 from distill.global_prior import USE
-from distill.keys import SigningKey
 from distill.ledger import Ledger
 from distill.levels import Level
 from distill.release import require_place
@@ -50,7 +50,7 @@ def shrink_bundle(
     tensors, settings = parts_of(generator_of(bundle), *statistics_of(bundle), level, rng)
     if USE in manifest.generator:
         settings[USE] = manifest.generator[USE]  # the smaller bundle depends on the same prior
-    with durable.wrapped("write the bundle", out, BundleError), durable.staged(out) as temporary:
+    with files.wrapped("write the bundle", out, BundleError), files.staged(out) as temporary:
         try:
             digest = write_bundle(
                 temporary,
@@ -70,7 +70,7 @@ def shrink_bundle(
                 derived_from=bundle.digest,
                 created=manifest.created,
             )
-            durable.put_in_place(temporary, out, overwrite=overwrite)
+            files.put_in_place(temporary, out, overwrite=overwrite)
         finally:
             temporary.unlink(missing_ok=True)
     return digest

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from distill import durable
+from distill.common import files
 from distill.errors import DataError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def open_table(path: Path) -> Iterator[Batches]:
     """
     suffix = check_file(path)
     reader = _open_csv(path) if suffix in CSV_SUFFIXES else _open_parquet(path)
-    with durable.wrapped("read", path, DataError), reader as batches:
+    with files.wrapped("read", path, DataError), reader as batches:
         yield batches
 
 
@@ -72,7 +72,7 @@ def check_file(path: Path) -> str:
         raise DataError(f"{path} is a directory; name one CSV or Parquet file.")
     if not path.exists():
         raise DataError(f"no table at {path}. Check the path.")
-    with durable.wrapped("read", path, DataError):
+    with files.wrapped("read", path, DataError):
         if path.stat().st_size == 0:
             raise DataError(f"{path} is empty (0 bytes); export the table again, with a header line.")
     return suffix
@@ -97,7 +97,7 @@ def write_table(frame: "pd.DataFrame", path: Path) -> None:
 def write_parts(parts: "Iterable[pd.DataFrame]", path: Path, types: "pa.Schema | None" = None) -> None:
     """Write a table that comes in parts of the same columns, as `write_table` does; `types`: of the columns in Parquet."""
     suffix = check_suffix(path)
-    with durable.wrapped("write", path, DataError), durable.staged(path) as temporary:
+    with files.wrapped("write", path, DataError), files.staged(path) as temporary:
         try:
             with temporary.open("wb") as file:
                 if suffix in CSV_SUFFIXES:
@@ -106,7 +106,7 @@ def write_parts(parts: "Iterable[pd.DataFrame]", path: Path, types: "pa.Schema |
                     _write_parquet(parts, file, types)
                 file.flush()
                 os.fsync(file.fileno())
-            durable.put_in_place(temporary, path, overwrite=True)
+            files.put_in_place(temporary, path, overwrite=True)
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill.common.threads import single_thread
 from distill.generator import Generator
-from distill.threads import single_thread
 
 SETTLE_STEPS = 300
 LEARNING_RATE = 0.03

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from distill import check
+from distill.common import checks
 from distill.errors import ConfigError, DistillError
 from server_train.card import model_of
 from server_train.class_weights import read_class_weights
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = parser().parse_args(arguments)
     try:
-        check.positive(timeout=options.timeout)
+        checks.positive(timeout=options.timeout)
         with joined(device=options.device, timeout=options.timeout) as group:
             result = run(options, group)
     except PeerError as error:

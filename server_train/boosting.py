@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from distill import check
+from distill.common import checks
 from distill.schema import Schema
 from server_train.hard_labels import hard_labels
 from server_train.trees import LEAF, TreeInputs, Trees, TreeScorer, category_places
@@ -41,7 +41,7 @@ class BoostingSettings:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
-        check.positive(**{name: value for name, value in vars(self).items() if name != "l2"})
+        checks.positive(**{name: value for name, value in vars(self).items() if name != "l2"})
 
 
 @dataclass(frozen=True)

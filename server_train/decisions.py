@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from distill import check
+from distill.common import checks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Costs:
     false_negative: float
 
     def __post_init__(self) -> None:
-        check.positive(false_positive=self.false_positive, false_negative=self.false_negative)
+        checks.positive(false_positive=self.false_positive, false_negative=self.false_negative)
 
     @property
     def threshold(self) -> float:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distill.figures import INK, MUTED, PALETTE, data_uri, empty_figure
+from distill.common.report_style import INK, MUTED, PALETTE, data_uri, empty_figure
 from server_train.assessment import Assessment
 from server_train.decisions import cost_curve
 from server_train.fairness import Slice

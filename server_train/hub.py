@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from distill import check, durable
+from distill.common import checks
+from distill.common import files as durable
 from distill.errors import ConfigError
 from distill.table_files import PARQUET_SUFFIXES, check_suffix
 from distill.tables import write_table
@@ -137,8 +138,8 @@ class Targets:
     def check(self, rows: int | None) -> None:
         """Refuse, before any work, what cannot be written or drawn; clear away what killed runs left."""
         if rows is not None:
-            check.positive(rows=rows)
-            check.at_most(LARGEST_POOL, rows=rows)
+            checks.positive(rows=rows)
+            checks.at_most(LARGEST_POOL, rows=rows)
         if self.onnx:
             onnx_packages()
         if self.out.exists() and not self.out.is_dir():

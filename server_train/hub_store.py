@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distill import sqlite_file
 from distill.bundle import Bundle
+from distill.common import sqlite
 from distill.errors import ConfigError, HubFileError
 from server_train.hub_heads import SeenLedger, SeenRelease, after_all
 from server_train.hub_trust import TrustedKey
@@ -29,7 +29,7 @@ _TABLES = {
     "rehearsal INTEGER NOT NULL, origin TEXT NOT NULL, digest TEXT NOT NULL, file TEXT NOT NULL, institution TEXT NOT NULL, "
     "public_key TEXT NOT NULL, seen TEXT NOT NULL, PRIMARY KEY (dataset, release)) STRICT, WITHOUT ROWID",
 }
-_SHAPE = sqlite_file.Shape(
+_SHAPE = sqlite.Shape(
     what="hub's memory",
     application_id=0x44485542,  # "DHUB"
     version=1,
@@ -127,12 +127,12 @@ class HubStore:
     def _read(self, what: Callable[[sqlite3.Connection], tuple[T, ...]]) -> tuple[T, ...]:
         if not self.exists:
             return ()
-        with sqlite_file.reading(self.path, _SHAPE) as connection:
+        with sqlite.reading(self.path, _SHAPE) as connection:
             connection.text_factory = str
             return what(connection)
 
     def _write(self, what: Callable[[sqlite3.Connection], T]) -> T:
-        return sqlite_file.kept(self.path, _SHAPE, what)
+        return sqlite.kept(self.path, _SHAPE, what)
 
 
 def _keys(connection: sqlite3.Connection) -> tuple[TrustedKey, ...]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distill.bundle_parts import decode_tensors, encode_tensors
-from distill.check import require
+from distill.common.checks import require
 from distill.errors import ModelError
 from distill.schema import Column, Schema
 from server_train.calibration import Calibration, class_probabilities

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
-from distill.canonical import canonical
+from distill.common.canonical_json import canonical
 from distill.errors import RegistryError
 from server_train.model import ModelCard
 

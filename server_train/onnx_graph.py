@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from distill import durable
+from distill.common import files as durable
 from distill.errors import ConfigError, ModelError
 from distill.schema import Column, Schema
 from server_train.calibration import Calibration

@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from distill import durable
 from distill.bins import ColumnBins
+from distill.common import files
 from distill.errors import DataError
 from distill.schema import Column, Schema
 from distill.table_files import write_parts
@@ -101,7 +101,7 @@ class PoolWriter:
 @contextmanager
 def writing_pool(path: Path, card: PoolCard) -> Iterator[PoolWriter]:
     """A writer of a pool that is there in full when the block ends, or not at all. Raises DataError."""
-    with durable.wrapped("write", path, DataError), durable.staged(path) as temporary:
+    with files.wrapped("write", path, DataError), files.staged(path) as temporary:
         try:
             with temporary.open("wb") as file:
                 writer = PoolWriter(file, card)
@@ -111,7 +111,7 @@ def writing_pool(path: Path, card: PoolCard) -> Iterator[PoolWriter]:
                     writer.close()
                 file.flush()
                 os.fsync(file.fileno())
-            durable.put_in_place(temporary, path, overwrite=True)
+            files.put_in_place(temporary, path, overwrite=True)
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)

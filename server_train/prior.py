@@ -14,10 +14,10 @@ from typing import cast
 import numpy as np
 
 from distill.bins import ColumnBins
+from distill.common.keys import SigningKey
 from distill.errors import ConfigError
 from distill.generator import Generator, encode_rows
 from distill.global_prior import write_prior
-from distill.keys import SigningKey
 from distill.layout import Layout
 from distill.soft_head import fit_head
 from server_train.common_bins import common_bins, records_on

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.figures import INK, MUTED, PALETTE, data_uri, empty_figure
+from distill.common.report_style import INK, MUTED, PALETTE, data_uri, empty_figure
 from distill.score_table import Block, Law, NoisyBlock, roc_points
 from server_train.report import templates
 

@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from distill import durable
+from distill.common import files as durable
 from distill.errors import ConfigError
 from server_train.model import CARD, WEIGHTS
 

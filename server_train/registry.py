@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from distill import sqlite_file
-from distill.canonical import parse_canonical
+from distill.common import sqlite
+from distill.common.canonical_json import parse_canonical
 from distill.errors import ConfigError, RegistryError, RegistryTamperedError
 from server_train.hub_store import now
 from server_train.model import ModelCard
@@ -26,7 +26,7 @@ from server_train.model_version import LARGEST_FILE, Mark, Version, entries_of, 
 REGISTRY_FILE = "models.db"
 RESTORE = "Restore it from a backup."
 _KEPT = ("versions", "files", "marks")
-_SHAPE = sqlite_file.Shape(
+_SHAPE = sqlite.Shape(
     what="registry of models",
     application_id=0x444D4F44,  # "DMOD"
     version=1,
@@ -210,12 +210,12 @@ class Registry:
     @contextlib.contextmanager
     def _existing(self) -> Iterator[sqlite3.Connection]:
         self._require()
-        with sqlite_file.reading(self.path, _SHAPE) as connection:
+        with sqlite.reading(self.path, _SHAPE) as connection:
             connection.text_factory = str
             yield connection
 
     def _write(self, what: Callable[[sqlite3.Connection], T]) -> T:
-        return sqlite_file.kept(self.path, _SHAPE, what)
+        return sqlite.kept(self.path, _SHAPE, what)
 
 
 def chosen_schema(history: History, which: str | None) -> str:

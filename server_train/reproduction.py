@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill import durable
+from distill.common import files as durable
 from distill.errors import ConfigError
 from server_train.card import versions
 from server_train.hub import Progress, silent, train_global

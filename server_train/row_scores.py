@@ -2,7 +2,7 @@
 
 `Model.predict` adds up floating-point numbers in an order that a library picks by the number of rows, so a row more may move
 another row's score by a last bit, and with it that row's bin: then one row changes two cells, and the noise was for one. Here
-a row's sums are exact in any order (see `distill.exact`), or made in one order. The rest is computed number by number.
+a row's sums are exact in any order (see `distill.common.exact`), or made in one order. The rest is computed number by number.
 Scores differ from those of `Model.predict` by about what float32 rounds away there.
 """
 
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from distill import exact
-from distill.check import require
+from distill.common import exact
+from distill.common.checks import require
 from server_train.calibration import Calibration
 from server_train.features import Inputs
 from server_train.model import Model, NetworkScorer, Scorer

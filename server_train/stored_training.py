@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from distill.threads import single_thread
+from distill.common.threads import single_thread
 from server_train.distributed import ALONE, Group
 from server_train.features import Encoder, fit_encoder
 from server_train.pool_file import GROUP_ROWS, StoredPool

@@ -21,10 +21,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from distill import check
+from distill.common import checks
+from distill.common.threads import single_thread
 from distill.errors import ConfigError, ModelError
 from distill.schema import Schema
-from distill.threads import single_thread
 from server_train.distributed import ALONE, Group
 from server_train.features import Encoder, fit_encoder
 from server_train.model import Network, network_for
@@ -65,7 +65,7 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
-        check.positive(
+        checks.positive(
             learning_rate=self.learning_rate,
             batch_size=self.batch_size,
             steps=self.steps,
@@ -73,7 +73,7 @@ class TrainingSettings:
             patience=self.patience,
             validation_share=self.validation_share,
         )
-        check.at_most(0.5, validation_share=self.validation_share)
+        checks.at_most(0.5, validation_share=self.validation_share)
         if not self.hidden or min(self.hidden) < 1:
             raise ConfigError(f"hidden must hold widths of at least 1, not {self.hidden!r}.")
         if not 0 <= self.dropout < 1 or self.weight_decay < 0:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import pandas as pd
 
-from distill.check import require
+from distill.common.checks import require
 from distill.schema import Schema
 from server_train.calibration import Calibration, class_probabilities
 from server_train.features import category_codes, levels, number_values

@@ -18,19 +18,19 @@ HUB_MAY_IMPORT = {
     "distill.bins",  # coarse bins as bundles hold them
     "distill.bundle",
     "distill.bundle_parts",  # one codec for tensors, bundles' and federated messages'
-    "distill.canonical",
-    "distill.check",
+    "distill.common.canonical_json",
+    "distill.common.checks",
     "distill.class_chances",
     "distill.demo_tables",
-    "distill.durable",
+    "distill.common.files",
     "distill.errors",
-    "distill.exact",  # products of matrices that are free of rounding, as arithmetic
-    "distill.figures",
+    "distill.common.exact",  # products of matrices that are free of rounding, as arithmetic
+    "distill.common.report_style",
     "distill.generator",
     "distill.generator_parts",
     "distill.global_prior",  # what the hub writes and institutions read
     "distill.grid",  # base grids, from the public schema alone
-    "distill.keys",  # the hub signs its global prior
+    "distill.common.keys",  # the hub signs its global prior
     "distill.layout",
     "distill.ledger.budget",  # whether a sum of budgets is within another
     "distill.levels",
@@ -39,17 +39,17 @@ HUB_MAY_IMPORT = {
     "distill.score_table",  # figures from noisy counts: touches neither rows nor the budget
     "distill.simplex",
     "distill.soft_head",
-    "distill.sqlite_file",
+    "distill.common.sqlite",
     "distill.statistics",  # released statistics as bundles hold them
     "distill.table_files",
     "distill.tables",
-    "distill.threads",
+    "distill.common.threads",
 }
 COMPARISON = "server_train.comparison"
 # A comparison simulates both sides on public data, so it may also run an institution's release from end to end.
 COMPARISON_MAY_IMPORT = HUB_MAY_IMPORT | {
     "distill.accounting",
-    "distill.keys",
+    "distill.common.keys",
     "distill.ledger",
     "distill.pipeline",
     "distill.plan",
@@ -112,7 +112,7 @@ def inside(module: str, package: str) -> bool:
 
 def test_the_tree_holds_what_these_rules_are_about() -> None:
     assert {"distill.errors", "distill.schema", "distill.stages", "server_train"} <= SOURCES.keys()
-    assert imports_of("distill.check") >= {"distill.errors"}
+    assert imports_of("distill.common.checks") >= {"distill.errors"}
 
 
 @pytest.mark.parametrize("module", SOURCES)
@@ -159,7 +159,7 @@ def test_no_stage_knows_another_stage(module: str) -> None:
 
 @pytest.mark.parametrize("module", [m for m in SOURCES if inside(m, STAGES)])
 def test_no_stage_reaches_for_the_ledger_or_the_pipeline(module: str) -> None:
-    wrong = sorted(imports_of(module) & {"distill.ledger", "distill.pipeline", "distill.bundle", "distill.keys"})
+    wrong = sorted(imports_of(module) & {"distill.ledger", "distill.pipeline", "distill.bundle", "distill.common.keys"})
     assert not wrong, f"{module} imports {wrong}: a stage gets values and returns values"
 
 

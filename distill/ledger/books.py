@@ -8,10 +8,10 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from distill import check
 from distill.accounting import Event, RenyiLimit, gaussian_renyi, renyi_of
+from distill.common import checks
+from distill.common.keys import SigningKey
 from distill.errors import ConfigError, LedgerError
-from distill.keys import SigningKey
 from distill.ledger import store
 from distill.ledger.audit import (
     LedgerSummary,
@@ -95,7 +95,7 @@ class Ledger:
         Raises:
             ConfigError: epsilon, delta or the order is out of range, or the filter cannot change any more.
         """
-        check.budget(epsilon, delta, laplace=True)
+        checks.budget(epsilon, delta, laplace=True)
 
         def body(state: State) -> Body:
             wanted = filter or ("basic" if state.grant.order is None else "renyi")
@@ -168,7 +168,7 @@ class Ledger:
         Raises:
             BudgetError: It would exceed the grant; nothing was recorded.
         """
-        check.budget(epsilon, delta, laplace=True)
+        checks.budget(epsilon, delta, laplace=True)
         checked_rounds(events, first=True)
         release = uuid.uuid4().hex
 

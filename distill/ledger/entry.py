@@ -23,9 +23,9 @@ from pydantic import (
     model_serializer,
 )
 
-from distill.canonical import canonical
+from distill.common.canonical_json import canonical
+from distill.common.keys import SigningKey, is_public_hex, verify_signature
 from distill.errors import ConfigError
-from distill.keys import SigningKey, is_public_hex, verify_signature
 from distill.ledger.bodies import BODIES, Body, Hash, Kind, Line, Salt, Signature, Time, first_problem
 
 RELATION = "add or remove one unit"

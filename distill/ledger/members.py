@@ -4,8 +4,8 @@ The first entry names the first members. The rules here are those of the ledger 
 it whole, and of the hub, which sees a part of it. A broken rule raises ValueError with the problem in a few words.
 """
 
-from distill.canonical import canonical
-from distill.keys import SigningKey, verify_signature
+from distill.common.canonical_json import canonical
+from distill.common.keys import SigningKey, verify_signature
 from distill.ledger.bodies import EnrolBody, Member, OpenBody, RetireBody, Role, RotateBody
 from distill.ledger.entry import Entry
 

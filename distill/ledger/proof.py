@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from distill.accounting import Event
-from distill.canonical import canonical
-from distill.check import require
+from distill.common.canonical_json import canonical
+from distill.common.checks import require
 from distill.ledger.bodies import EnrolBody, GrantBody, Hash, OpenBody, PlanBody, ReserveBody, RetireBody, RotateBody
 from distill.ledger.budget import Grant, within
 from distill.ledger.entry import Entry, chain_of, read_entry

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from distill.common.keys import SigningKey
 from distill.errors import BudgetError, ConfigError, KeyFileError, LedgerError
-from distill.keys import SigningKey
 from distill.ledger.bodies import Filter, Kind
 from distill.ledger.budget import Charge, Grant, left_of
 from distill.ledger.members import SIGNED_BY

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from distill.accounting import Event
-from distill.check import require
+from distill.common.checks import require
 from distill.ledger.bodies import REHEARSAL, ReserveBody, check_rounds
 from distill.ledger.budget import Charge
 from distill.ledger.entry import Entry

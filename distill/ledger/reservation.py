@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from distill.accounting import Event, RenyiLimit, epsilon_of, renyi_of
+from distill.common.keys import SigningKey
 from distill.errors import BudgetError, ConfigError, LedgerError
-from distill.keys import SigningKey
 from distill.ledger.bodies import AbandonBody, B, Body, CommitBody, Kind, PlanBody, check_rounds, make_body
 from distill.ledger.budget import within
 from distill.ledger.entry import Entry

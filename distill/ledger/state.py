@@ -4,7 +4,7 @@ Writing and verifying share this one set of rules: the ledger applies them to an
 to every entry that was. A broken rule raises ValueError with the problem in a few words; the caller adds the place.
 """
 
-from distill.check import require
+from distill.common.checks import require
 from distill.ledger.bodies import (
     AbandonBody,
     CommitBody,

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from distill import sqlite_file
+from distill.common import sqlite
 from distill.errors import LedgerError, LedgerTamperedError
 from distill.ledger.entry import MAX_ENTRY_BYTES, Entry
 
@@ -31,7 +31,7 @@ _TRIGGERS = {
     f"WHEN NEW.one IS NOT OLD.one OR NEW.sequence IS NOT OLD.sequence + 1 {_APPEND_ONLY}",
     "head_delete": f"CREATE TRIGGER head_delete BEFORE DELETE ON head {_APPEND_ONLY}",
 }
-_LEDGER = sqlite_file.Shape(
+_LEDGER = sqlite.Shape(
     what="ledger",
     application_id=APPLICATION_ID,
     version=STORE_FORMAT,
@@ -56,17 +56,17 @@ def create(path: Path, first: Entry, seal: str) -> None:
         connection.execute("INSERT INTO entries VALUES (?, ?)", (first.sequence, first.to_bytes().decode()))
         connection.execute("INSERT INTO head VALUES (1, ?, ?)", (first.sequence, seal))
 
-    sqlite_file.create(path, _LEDGER, fill)
+    sqlite.create(path, _LEDGER, fill)
 
 
 def reading(path: Path) -> contextlib.AbstractContextManager[sqlite3.Connection]:
     """A connection that cannot write, on one consistent snapshot. Raises LedgerError."""
-    return sqlite_file.reading(path, _LEDGER)
+    return sqlite.reading(path, _LEDGER)
 
 
 def writing(path: Path) -> contextlib.AbstractContextManager[sqlite3.Connection]:
     """A connection that holds the write lock; leaving the block commits, an exception undoes. Raises LedgerError."""
-    return sqlite_file.writing(path, _LEDGER)
+    return sqlite.writing(path, _LEDGER)
 
 
 def rows(connection: sqlite3.Connection) -> Iterator[tuple[int, bytes]]:

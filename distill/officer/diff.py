@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from distill import durable
+from distill.common import files
 from distill.errors import LedgerError
 from distill.ledger import Entry, open_ledger
 from distill.ledger.state import State
@@ -86,7 +86,7 @@ def compare(first: Chain, second: Chain) -> Comparison:
 
 def read_chain(path: Path) -> Chain:
     """Read a ledger, an export or a bundle, each by its first bytes, and check it. Raises LedgerError, BundleError."""
-    with durable.wrapped("read", path, LedgerError), path.open("rb") as file:
+    with files.wrapped("read", path, LedgerError), path.open("rb") as file:
         start = file.read(16)
     if start.startswith(b"PK\x03\x04"):
         return _from_bundle(path)

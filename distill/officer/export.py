@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distill import durable
-from distill.canonical import canonical
+from distill.common import files
+from distill.common.canonical_json import canonical
 from distill.errors import LedgerError, LedgerTamperedError
 from distill.ledger import Ledger, store
 from distill.ledger.audit import admit, replay
@@ -46,7 +46,7 @@ def export_bytes(exported: dict[str, Any]) -> bytes:
 
 def read_export(path: Path) -> State:
     """The books of an exported ledger, every entry checked. Raises LedgerError, LedgerTamperedError naming the entry."""
-    with durable.wrapped("read", path, LedgerError), path.open("rb") as file:
+    with files.wrapped("read", path, LedgerError), path.open("rb") as file:
         data = file.read(MOST_BYTES + 1)
     try:
         if len(data) > MOST_BYTES:

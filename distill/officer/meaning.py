@@ -7,7 +7,7 @@ promise: how far any output may move a belief, and how well the two worlds can b
 import math
 from dataclasses import dataclass
 
-from distill import check
+from distill.common import checks
 
 PRIORS = (0.01, 0.10, 0.50)
 ALARMS = (0.01, 0.05)  # false positive rates
@@ -67,8 +67,8 @@ def bounded_posterior(prior: float, epsilon: float) -> float:
     an (epsilon, delta) output differs from one with that ratio by delta / (1 + exp(epsilon)) in total variation at most
     (Dwork & Roth 2014, lemma 3.17). Raises ConfigError unless `prior` is within (0, 1].
     """
-    check.positive(prior=prior)
-    check.at_most(1.0, prior=prior)
+    checks.positive(prior=prior)
+    checks.at_most(1.0, prior=prior)
     return 1 / (1 + (1 - prior) / prior * _exp(-epsilon))
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from jinja2 import Environment
 
-from distill.figures import templates_of
+from distill.common.report_style import templates_of
 from distill.ledger.budget import within
 from distill.officer.plots import all_figures
 from distill.officer.report import Audit

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from distill.figures import INK, MUTED, PALETTE, data_uri, empty_figure
+from distill.common.report_style import INK, MUTED, PALETTE, data_uri, empty_figure
 from distill.officer.curves import Curves
 from distill.officer.history import Moment
 from distill.officer.meaning import Meaning, bounded_posterior

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill import durable
+from distill.common import files
 from distill.errors import ConfigError
 from distill.ledger import AuditedRelease, Ledger, LedgerSummary, Release, Verification
 from distill.ledger.entry import Entry, software, today
@@ -115,7 +115,7 @@ def audit(
 
 def read_utility(path: Path) -> Utility:
     """The officer's file about usefulness. Raises ConfigError."""
-    with durable.wrapped("read", path, ConfigError), path.open("rb") as file:
+    with files.wrapped("read", path, ConfigError), path.open("rb") as file:
         data = file.read(MOST_UTILITY_BYTES + 1)
     if len(data) > MOST_UTILITY_BYTES:
         raise ConfigError(f"{path} is larger than {MOST_UTILITY_BYTES:,} bytes: attach a short text or evaluation.")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import grid
 import tables
 
-from distill.figures import GRID, INK, MUTED, dress
+from distill.common.report_style import GRID, INK, MUTED, dress
 from server_train.comparison.figures import BASELINES, SHADES
 from server_train.comparison.results import Point, Run
 from server_train.comparison.summary import Line

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from distill import durable
+from distill.common import files
 from server_train.comparison.results import Comparison
 from server_train.comparison.summary import Line, ReachLine, lines, reach_lines
 from server_train.comparison.write import JSON
@@ -100,7 +100,7 @@ def keep(outcome: Outcome, out: Path) -> None:
     folder = out / outcome.setting.folder
     folder.mkdir(parents=True, exist_ok=True)
     content = {**asdict(outcome.setting), "refused": outcome.refused}
-    durable.write_whole(folder / OUTCOME, (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())
+    files.write_whole(folder / OUTCOME, (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())
 
 
 def read(out: Path) -> list[Outcome]:

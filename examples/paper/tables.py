@@ -11,7 +11,7 @@ from pathlib import Path
 
 import grid
 
-from distill import durable
+from distill.common import files
 from server_train.comparison.figures import readable_ratio
 from server_train.comparison.summary import Figure, Line, ReachLine
 from server_train.report import readable_bytes
@@ -52,9 +52,9 @@ Row = Sequence[object]
 
 def write_all(outcomes: Sequence[grid.Outcome], out: Path) -> None:
     """All tables."""
-    durable.write_whole(out / CSV, csv_bytes(HEAD, result_rows(outcomes)))
-    durable.write_whole(out / ROUNDS, csv_bytes(ROUNDS_HEAD, round_rows(outcomes)))
-    durable.write_whole(out / MARKDOWN, markdown(outcomes).encode())
+    files.write_whole(out / CSV, csv_bytes(HEAD, result_rows(outcomes)))
+    files.write_whole(out / ROUNDS, csv_bytes(ROUNDS_HEAD, round_rows(outcomes)))
+    files.write_whole(out / MARKDOWN, markdown(outcomes).encode())
 
 
 def csv_bytes(head: Row, rows: Iterable[Row]) -> bytes:

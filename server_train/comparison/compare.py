@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from distill import check, durable
+from distill.common import checks, files
 from distill.errors import ConfigError
 from distill.levels import Level
 from server_train.card import versions
@@ -67,7 +67,7 @@ class Request:
 
     def __post_init__(self) -> None:
         """Refuse, before any work, what cannot work."""
-        check.budget(self.budget.epsilon, self.budget.delta)
+        checks.budget(self.budget.epsilon, self.budget.delta)
         if self.out.exists() and not self.out.is_dir():
             raise ConfigError(f"{self.out} is a file; name a folder.")
         if not self.levels or len(set(self.levels)) < len(self.levels):
@@ -100,7 +100,7 @@ def compare(request: Request, progress: Progress = silent) -> Comparison:
     """
     tables = read_tables(request.source)
     repetitions = {seed: deal(tables, seed) for seed in request.seeds}
-    with durable.wrapped("make the folder", request.out, ConfigError):
+    with files.wrapped("make the folder", request.out, ConfigError):
         request.out.mkdir(parents=True, exist_ok=True)
     for seed, dealt in repetitions.items():
         if dealt.partition is not None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distill.figures import INK, MUTED, PALETTE, dress, empty_figure
+from distill.common.report_style import INK, MUTED, PALETTE, dress, empty_figure
 from server_train.comparison.results import PRIVATE, Comparison, Point, Run
 from server_train.comparison.summary import Line, lines, reach_lines
 from server_train.report import readable_bytes

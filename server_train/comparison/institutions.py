@@ -7,7 +7,7 @@ cut short stays spent, and runs that are compared add up there although only one
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.keys import SigningKey, load_signing_key
+from distill.common.keys import SigningKey, load_signing_key
 from distill.ledger import Ledger, open_ledger
 from distill.project import PROJECT_FILE, Project, create_project, load_project
 from distill.tables import to_public, write_table

@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from distill import check
-from distill.canonical import canonical
+from distill.common import checks
+from distill.common.canonical_json import canonical
 from distill.errors import ConfigError
 
 Kind = Literal["iid", "dirichlet", "quantity", "by"]
@@ -331,7 +331,7 @@ def _whole(least: int = 1, **value: Any) -> int:
 
 def _alpha(alpha: Any) -> float:
     """A usable Dirichlet concentration."""
-    check.positive(alpha=alpha)
+    checks.positive(alpha=alpha)
     return float(alpha)
 
 

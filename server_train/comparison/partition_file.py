@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from distill import check, durable
-from distill.canonical import parse_canonical
+from distill.common import checks, files
+from distill.common.canonical_json import parse_canonical
 from distill.errors import ConfigError
 from server_train.comparison.partition import (
     FORMAT,
@@ -81,8 +81,8 @@ def save_partition(partition: Partition, path: Path) -> None:
         raise ConfigError(f"the partition {partition.words} is tied to no table; call `tied_to` before saving it.")
     if path.suffix != SUFFIX:
         raise ConfigError(f"cannot write the partition {path}: its name must end in {SUFFIX}.")
-    with durable.wrapped("write the partition", path, ConfigError):
-        durable.write_whole(path, to_bytes(partition))
+    with files.wrapped("write the partition", path, ConfigError):
+        files.write_whole(path, to_bytes(partition))
 
 
 def load_partition(path: Path) -> Partition:
@@ -91,7 +91,7 @@ def load_partition(path: Path) -> Partition:
     Raises:
         ConfigError: The file cannot be read, is of a newer version, or is not as `save_partition` writes it.
     """
-    with durable.wrapped("read the partition", path, ConfigError):
+    with files.wrapped("read the partition", path, ConfigError):
         if path.is_dir():
             raise ConfigError(f"{path} is a directory; name the partition's {SUFFIX} file.")
         if not path.exists():
@@ -172,7 +172,7 @@ def _read_alpha(text: str, detail: str) -> float:
     """The number after the colon."""
     try:
         alpha = float(detail)
-        check.positive(alpha=alpha)
+        checks.positive(alpha=alpha)
     except (ValueError, ConfigError):
         raise ConfigError(
             f"partition {text!r}: after the colon must come a finite number above 0, as in {text.partition(':')[0]}:0.5."

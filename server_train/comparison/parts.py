@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from distill import durable
-from distill.canonical import canonical
+from distill.common import files
+from distill.common.canonical_json import canonical
 from distill.errors import ConfigError
 
 FORMAT = 1  # raise it when the same settings no longer give the same result
@@ -50,9 +50,9 @@ class Parts:
         """Write a finished part, whole or not at all. Raises ConfigError where it cannot be written."""
         path = self._path(name, key)
         content = {"key": key, "part": part.model_dump(mode="json")}
-        with durable.wrapped("keep a finished part", path, ConfigError):
+        with files.wrapped("keep a finished part", path, ConfigError):
             self.folder.mkdir(parents=True, exist_ok=True)
-            durable.write_whole(path, (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())
+            files.write_whole(path, (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())
         self._written.add(path)
 
     def _path(self, name: str, key: str) -> Path:

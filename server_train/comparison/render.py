@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from distill.figures import PALETTE, data_uri
+from distill.common.report_style import PALETTE, data_uri
 from server_train.comparison.figures import readable_ratio
 from server_train.comparison.results import Comparison
 from server_train.comparison.summary import Line, ReachLine, lines, reach_lines

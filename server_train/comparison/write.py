@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill import durable
+from distill.common import files as durable
 from distill.errors import ConfigError
 from server_train.comparison.figures import figures
 from server_train.comparison.render import render

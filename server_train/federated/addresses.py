@@ -5,7 +5,7 @@ import socket
 import time
 from pathlib import Path
 
-from distill import durable
+from distill.common import files
 from distill.errors import ConfigError
 
 BETWEEN_TRIES = 0.2  # seconds
@@ -48,7 +48,7 @@ def wait_for(host: str, port: int, seconds: float) -> None:
 
 def read_pem(path: Path) -> bytes:
     """A certificate or key. Raises ConfigError."""
-    with durable.wrapped("read", path, ConfigError):
+    with files.wrapped("read", path, ConfigError):
         data = path.read_bytes()
     if b"-----BEGIN" not in data:
         raise ConfigError(f"{path} is no PEM file. Name a certificate or key that begins with -----BEGIN.")

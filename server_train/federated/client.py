@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from distill import check
+from distill.common import checks
 from distill.errors import ConfigError, DataError
 from server_train.federated.mlp import Pull, Vector
 
@@ -55,7 +55,7 @@ class LocalSettings:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
-        check.positive(learning_rate=self.learning_rate, epochs=self.epochs)
+        checks.positive(learning_rate=self.learning_rate, epochs=self.epochs)
         if self.steps < 0 or self.batch_size < 0 or self.weight_decay < 0:
             raise ConfigError("steps, batch_size and weight_decay must be at least 0.")
         if not 0 <= self.momentum < 1:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import simpy
 
-from distill import check
+from distill.common import checks
 from distill.errors import ConfigError
 from server_train.federated.client import Client, LocalSettings
 from server_train.federated.mlp import Mlp
@@ -46,7 +46,7 @@ class Tier:
 
     def __post_init__(self) -> None:
         """Refuse a tier without time or with a chance that is none."""
-        check.positive(speed=self.speed, down=self.down, up=self.up)
+        checks.positive(speed=self.speed, down=self.down, up=self.up)
         if not 0 <= self.latency < float("inf"):
             raise ConfigError(f"latency must be at least 0 seconds, not {self.latency!r}.")
         if not 0 <= self.drop_out <= 1:
@@ -88,7 +88,7 @@ class Clock:
 
     def __post_init__(self) -> None:
         """Refuse a clock that cannot run."""
-        check.positive(seconds_per_row=self.seconds_per_row)
+        checks.positive(seconds_per_row=self.seconds_per_row)
         if not self.tiers:
             raise ConfigError("a clock needs at least one tier.")
 
@@ -132,7 +132,7 @@ def measure_seconds_per_row(model: Mlp, *, batch_size: int = 64, steps: int = 30
         batch_size: Rows a step.
         steps: About as many are timed, in short runs whose median shrugs off what else the machine does.
     """
-    check.positive(batch_size=batch_size, steps=steps)
+    checks.positive(batch_size=batch_size, steps=steps)
     rng = np.random.default_rng(0)
     rows = STEPS_A_RUN * batch_size
     x = rng.random((rows, model.sizes[0])).astype(model.dtype)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from distill import check
+from distill.common import checks
 from distill.errors import ConfigError, DataError
 from server_train.federated.messages import Message
 from server_train.federated.mlp import Vector
@@ -46,8 +46,8 @@ class Compression:
         """Refuse what is no compression."""
         if self.method not in METHODS:
             raise ConfigError(f"no compression {self.method!r}. Choose none, float16, int8 or topk:SHARE.")
-        check.positive(share=self.share)
-        check.at_most(1.0, share=self.share)
+        checks.positive(share=self.share)
+        checks.at_most(1.0, share=self.share)
 
     def __str__(self) -> str:
         """The words that `parse_compression` reads."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import simpy
 
-from distill import check
+from distill.common import checks
 from distill.errors import ConfigError, DataError
 from server_train.federated.clock import Clock
 from server_train.federated.compression import Compression, unpack
@@ -56,10 +56,10 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
-        check.positive(rounds=self.rounds, participation=self.participation, evaluate_every=self.evaluate_every)
-        check.at_most(1.0, participation=self.participation)
+        checks.positive(rounds=self.rounds, participation=self.participation, evaluate_every=self.evaluate_every)
+        checks.at_most(1.0, participation=self.participation)
         if self.deadline is not None:
-            check.positive(deadline=self.deadline)
+            checks.positive(deadline=self.deadline)
         if self.download.method == "topk":
             raise ConfigError("downloads carry whole weights, of which topk would drop most. Choose float16 or int8.")
 

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from distill import check, durable
+from distill.common import checks, files
 from distill.errors import ConfigError, DataError
 from distill.schema import Schema, load_schema
 from distill.tables import read_table
@@ -90,7 +90,7 @@ class Service:
     def __post_init__(self) -> None:
         """Refuse, before anything is read, what cannot work."""
         parse_address(self.address)
-        check.positive(clients=self.clients, wait=self.wait)
+        checks.positive(clients=self.clients, wait=self.wait)
         if self.scaling not in SCALINGS:
             raise ConfigError(f"scaling must be one of {', '.join(SCALINGS)}, not {self.scaling!r}.")
         if (self.certificate is None) != (self.key is None):
@@ -158,7 +158,7 @@ def serve(service: Service, *, note: Note = lambda text: None, on_round: engine.
     """
     rows = _read(service)
     certificate, key = (None if path is None else read_pem(path) for path in (service.certificate, service.key))
-    with durable.wrapped("make the folder", service.out, ConfigError):
+    with files.wrapped("make the folder", service.out, ConfigError):
         service.out.mkdir(parents=True, exist_ok=True)
     transport = FlowerTransport(service.clients, rows.schema.digest(), note)
     wire: list[CountingProxy] = []
@@ -258,7 +258,7 @@ def _write_model(service: Service, record: list[engine.Round], encoder: Encoder,
         },
         rehearsal=True,  # nothing bounds what these weights tell of a row
     )
-    with durable.wrapped("write the model into", service.out, ConfigError):
+    with files.wrapped("write the model into", service.out, ConfigError):
         save_model(Model(card, NetworkScorer(encoder, network.eval())), service.out)
 
 
@@ -278,9 +278,9 @@ def _write_record(service: Service, served: Served) -> None:
         "clients": client_bytes(served),
         "rounds": [dataclasses.asdict(one) for one in served.record],
     }
-    with durable.wrapped("write the record into", service.out, ConfigError):
-        durable.write_whole(service.out / ROUNDS, table.getvalue().encode())
-        durable.write_whole(service.out / RECORD, (json.dumps(content, indent=1) + "\n").encode())
+    with files.wrapped("write the record into", service.out, ConfigError):
+        files.write_whole(service.out / ROUNDS, table.getvalue().encode())
+        files.write_whole(service.out / RECORD, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def client_bytes(served: Served) -> list[dict[str, Any]]:

@@ -7,8 +7,8 @@ from typing import Any
 from forge import House, Part, attack, contents, ended, part, parts_of, seal_of, sealed, signed, stored
 
 from distill.bundle import MANIFEST, SAMPLES
-from distill.bundle_zip import pack
-from distill.canonical import canonical
+from distill.common.canonical_json import canonical
+from distill.common.signed_zip import pack
 from distill.errors import (
     BundleBombError,
     BundleDigestError,

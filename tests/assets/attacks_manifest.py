@@ -6,7 +6,7 @@ from typing import Any
 from forge import House, attack, contents, edited, signed, signed_anew, with_text
 
 from distill.accounting import epsilon_of
-from distill.canonical import canonical
+from distill.common.canonical_json import canonical
 from distill.errors import BundleClaimError, BundleManifestError, BundleSignatureError, BundleVersionError
 from distill.ledger.entry import chain_of
 

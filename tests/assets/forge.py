@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from distill import bundle_zip
 from distill.accounting import Event
 from distill.bundle import MANIFEST, write_bundle
-from distill.bundle_zip import open_container, pack
-from distill.canonical import canonical
+from distill.common import signed_zip
+from distill.common.canonical_json import canonical
+from distill.common.keys import SigningKey, generate_key
+from distill.common.signed_zip import open_container, pack
 from distill.errors import BundleError
-from distill.keys import SigningKey, generate_key
 from distill.ledger import create_ledger
 from distill.ledger import entry as ledger_entry
 from distill.schema import Schema
@@ -224,20 +224,20 @@ class Part:
     def local(self) -> bytes:
         """Header and data, and what lies behind them."""
         fields = (self.version, self.flags, self.method, self.time, self.date, self.crc, len(self.data), self.size)
-        head = bundle_zip._LOCAL.pack(b"PK\x03\x04", *fields, len(self.name), len(self.extra))
+        head = signed_zip._LOCAL.pack(b"PK\x03\x04", *fields, len(self.name), len(self.extra))
         return head + self.name + self.extra + self.data + self.behind
 
     def central(self, offset: int) -> bytes:
         """Line of the central directory."""
         p = replace(self, **(self.listed or {}))
         fields = (p.version, p.flags, p.method, p.time, p.date, p.crc, len(p.data), p.size, len(p.name), len(p.extra))
-        head = bundle_zip._CENTRAL.pack(b"PK\x01\x02", 20 | 3 << 8, *fields, 0, 0, 0, p.mode << 16, offset)
+        head = signed_zip._CENTRAL.pack(b"PK\x01\x02", 20 | 3 << 8, *fields, 0, 0, 0, p.mode << 16, offset)
         return head + p.name + p.extra
 
 
 def part(name: str | bytes, contents: bytes, **fields: Any) -> Part:
     """A member as the format packs it, except for `fields`."""
-    packed = bundle_zip._deflated("x", contents)
+    packed = signed_zip._deflated("x", contents)
     raw = name if isinstance(name, bytes) else name.encode()
     plain = Part(name=raw, data=packed.data, crc=packed.crc, size=packed.size)
     return replace(plain, **fields)
@@ -253,7 +253,7 @@ def parts_of(data: bytes) -> list[Part]:
 
 def seal_of(message: bytes, key: SigningKey) -> bytes:
     """Contents of the signature member over `message`."""
-    kind = bundle_zip._SIGNATURE_KIND
+    kind = signed_zip._SIGNATURE_KIND
     return canonical({"kind": kind, "public_key": key.public_hex, "signature": key.sign(message).hex()})
 
 
@@ -275,7 +275,7 @@ def ended(parts: Sequence[Part], *, count: int | None = None, comment: bytes = b
         central += p.central(len(body))
         body += p.local()
     number = len(parts) if count is None else count
-    end = bundle_zip._END.pack(b"PK\x05\x06", 0, 0, number, number, len(central), len(body), len(comment))
+    end = signed_zip._END.pack(b"PK\x05\x06", 0, 0, number, number, len(central), len(body), len(comment))
     return body + central + end + comment
 
 

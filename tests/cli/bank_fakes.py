@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from cli.app import app
 from distill.accounting import Event
 from distill.bundle import write_bundle
-from distill.keys import load_signing_key
+from distill.common.keys import load_signing_key
 from distill.ledger import Reservation, open_ledger
 from distill.project import load_project
 from distill.schema import Schema

@@ -14,7 +14,7 @@ from cli.budget import plan_payload, plan_table
 from cli.fit import STAGES
 from distill import pipeline
 from distill.accounting import Event, epsilon_of
-from distill.keys import SigningKey, generate_key
+from distill.common.keys import SigningKey, generate_key
 from distill.ledger import Ledger, create_ledger
 from distill.pipeline import Receipt, Request
 from distill.plan import Plan, make_plan

@@ -16,7 +16,7 @@ from cli.train_global import train_global
 from distill import generator_parts as generators
 from distill.accounting import Event
 from distill.bundle import write_bundle
-from distill.keys import generate_key
+from distill.common.keys import generate_key
 from distill.ledger import create_ledger
 from distill.schema import Schema
 from server_train.features import class_codes

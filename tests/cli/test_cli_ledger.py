@@ -3,7 +3,7 @@
 import pytest
 from bank_fakes import GRANT, answer, bank, begin, bundle_of, run
 
-from distill.keys import generate_key, load_public_key
+from distill.common.keys import generate_key, load_public_key
 from distill.ledger import open_ledger
 from distill.project import load_project
 

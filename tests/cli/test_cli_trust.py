@@ -9,7 +9,7 @@ from bank_fakes import GRANT, answer, bank, begin, bundle_of, run
 from typer.testing import CliRunner
 
 from cli.app import app
-from distill.keys import load_signing_key
+from distill.common.keys import load_signing_key
 from distill.project import load_project
 
 

@@ -16,7 +16,7 @@ import pytest
 from private_fakes import EVERY_KIND, category, every_kind, integer, number, quicken, schema_of
 
 from distill import bundle, pipeline, plan, private_evaluation, private_training
-from distill.keys import generate_key, load_signing_key
+from distill.common.keys import generate_key, load_signing_key
 from distill.ledger import create_ledger, entry
 from distill.private_table import PrivateTable
 from distill.private_training import PrivateSteps, TrainingRequest, begin_training

@@ -31,8 +31,9 @@ from distill.bundle_parts import (
     encode_samples,
     encode_tensors,
 )
-from distill.bundle_zip import pack
-from distill.canonical import canonical
+from distill.common.canonical_json import canonical
+from distill.common.keys import generate_key
+from distill.common.signed_zip import pack
 from distill.errors import (
     BundleBombError,
     BundleClaimError,
@@ -46,7 +47,6 @@ from distill.errors import (
     BundleTensorError,
     BundleVersionError,
 )
-from distill.keys import generate_key
 from distill.schema import Schema
 from distill.tables import OTHER
 

@@ -1,7 +1,7 @@
 """Devices: what is asked for is taken or refused, and a fit does the same work on a GPU as on the processor.
 
 Tests under `gpu` run where torch finds a GPU. Without one, what can be checked is that no stage ties a tensor to the
-processor: that the code says nothing about devices except at the two doors that `distill.device` names.
+processor: that the code says nothing about devices except at the two doors that `distill.common.compute` names.
 """
 
 import ast
@@ -14,11 +14,11 @@ from private_fakes import EVERY_KIND, door, every_kind, lattice_sum, plan_of, qu
 
 from distill import pipeline
 from distill.bundle import read_bundle
-from distill.device import choose_device, used
+from distill.common.compute import choose_device, used
+from distill.common.keys import generate_key
 from distill.distillation import distil
 from distill.dpsgd import FINEST_BITS
 from distill.errors import ConfigError
-from distill.keys import generate_key
 from distill.layout import Layout
 from distill.ledger import create_ledger
 from distill.record_gradients import Network, Records

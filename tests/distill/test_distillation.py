@@ -9,13 +9,13 @@ import torch
 from private_fakes import EVERY_KIND, category, door, every_kind, integer, number, plan_of, quicken, schema_of
 from sklearn.metrics import roc_auc_score
 
+from distill.common.threads import single_thread
 from distill.distillation import Distilled, distil
 from distill.errors import UnpaidReadError
 from distill.mechanisms import NoiseSource
 from distill.plan import Plan
 from distill.schema import Schema
 from distill.tables import canonical_table
-from distill.threads import single_thread
 
 STEPS = 8
 

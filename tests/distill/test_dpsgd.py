@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from distill.common.exact import on_grid
 from distill.dpsgd import FINEST_BITS, MOST_ROWS, Factor, clipped_sum, lattice_bits
-from distill.exact import on_grid
 from distill.lattice_noise import LEAST_STDDEV, MOST_STDDEV
 from distill.row_vectors import Dense, OneHot
 

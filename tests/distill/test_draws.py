@@ -6,7 +6,7 @@ import scipy.stats
 import torch
 from private_fakes import FALSE_ALARM
 
-from distill.device import used
+from distill.common.compute import used
 from distill.draws import draw_by_weight, draw_normal, streams
 
 

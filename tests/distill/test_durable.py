@@ -2,35 +2,36 @@
 
 import pytest
 
-from distill import durable
+from distill.common import files
 
 
 def sweep_at_once(path, patch):
     """Another process sweeps right after the next folder for `path` was made, before it could be locked."""
-    real, swept = durable.locked, []
+    real, swept = files.locked, []
 
     def locked(folder):
         if not swept:
             swept.append(folder)
-            durable.sweep(path)
+            files.sweep(path)
         return real(folder)
 
-    patch.setattr(durable, "locked", locked)
+    patch.setattr(files, "locked", locked)
     return swept
 
 
 def test_a_folder_swept_before_its_lock_is_made_anew(tmp_path, monkeypatch):
     place = tmp_path / "models.db"
     swept = sweep_at_once(place, monkeypatch)
-    with durable.staged_folder(place) as folder:
+    with files.staged_folder(place) as folder:
         (folder / "whole").write_text("whole")
-        assert folder != swept[0] and not swept[0].exists()
-        durable.sweep(place)
+        assert folder != swept[0]
+        assert not swept[0].exists()
+        files.sweep(place)
         assert (folder / "whole").read_text() == "whole"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_its_parent_a_folder_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError), durable.staged_folder(tmp_path / "none" / "models.db"):
+    with pytest.raises(FileNotFoundError), files.staged_folder(tmp_path / "none" / "models.db"):
         pytest.fail("it was made")
     assert list(tmp_path.iterdir()) == []

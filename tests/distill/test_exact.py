@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from private_fakes import assert_row_local
 
-from distill import exact
+from distill.common import exact
 
 PRODUCTS = {"product": exact.product, "fine_product": exact.fine_product}
 Product = Callable[[np.ndarray, np.ndarray], np.ndarray]

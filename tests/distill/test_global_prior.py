@@ -14,8 +14,9 @@ from private_fakes import EVERY_KIND, schema_of, toy_generator
 
 from distill import global_prior
 from distill.bundle_parts import encode_tensors
-from distill.bundle_zip import open_container, pack
-from distill.canonical import canonical, parse_canonical
+from distill.common.canonical_json import canonical, parse_canonical
+from distill.common.keys import SigningKey, generate_key
+from distill.common.signed_zip import open_container, pack
 from distill.errors import (
     PriorError,
     PriorMismatchError,
@@ -27,7 +28,6 @@ from distill.errors import (
 from distill.generator import Generator
 from distill.generator_parts import record_probabilities
 from distill.global_prior import Cost, GlobalPrior, parse_prior, prior_use, read_prior, write_prior
-from distill.keys import SigningKey, generate_key
 from distill.schema import Schema
 
 DISJOINT, OVERLAPPING = Cost(epsilon=2.0, delta=1e-5), Cost(epsilon=5.0, delta=3e-5)

@@ -8,12 +8,13 @@ import pytest
 from guard_fakes import BUDGET, CASES, DATASET, UNITS, Case, Scorer, quicken_all, release
 from private_fakes import EVERY_KIND
 
-from distill import check, pipeline, private_evaluation, recompute
+from distill import pipeline, private_evaluation, recompute
 from distill.accounting import Event
 from distill.bundle import parse_bundle, read_bundle
 from distill.bundle_manifest import check_manifest
+from distill.common import checks
+from distill.common.keys import SigningKey, generate_key
 from distill.errors import ConfigError
-from distill.keys import SigningKey, generate_key
 from distill.ledger import Ledger, create_ledger
 from distill.private_table import PrivateTable
 from distill.private_training import TrainingRequest, begin_training
@@ -110,9 +111,9 @@ def test_a_delta_that_the_accountant_cannot_see_is_refused_before_anything_is_re
 def test_only_laplace_noise_goes_without_a_delta(kind: str, tmp_path, key):
     ledger = books(tmp_path, "row", key)
     with pytest.raises(ConfigError, match="delta must be at least 1e-10"):
-        RELEASES[kind](ROWS.drop(columns="customer"), EVERY_KIND, ledger, key, delta=check.NO_DELTA)
+        RELEASES[kind](ROWS.drop(columns="customer"), EVERY_KIND, ledger, key, delta=checks.NO_DELTA)
     assert [e.kind for e in ledger.entries()] == ["open", "grant"]
-    evaluate(ROWS.drop(columns="customer"), EVERY_KIND, ledger, key, delta=check.NO_DELTA)
+    evaluate(ROWS.drop(columns="customer"), EVERY_KIND, ledger, key, delta=checks.NO_DELTA)
     assert {e.mechanism for e in ledger.summary().releases[0].events} == {"laplace"}
 
 

@@ -10,9 +10,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from distill import durable
-from distill.errors import KeyFileError
-from distill.keys import (
+from distill.common import files
+from distill.common.keys import (
     SigningKey,
     generate_key,
     load_public_key,
@@ -20,6 +19,7 @@ from distill.keys import (
     passphrase_from_environment,
     verify_signature,
 )
+from distill.errors import KeyFileError
 
 # RFC 8032, section 7.1, test 3.
 RFC_SECRET = "c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7"
@@ -193,7 +193,7 @@ def test_a_key_does_not_leave_its_process_or_its_secret_the_printer(path):
 
 def test_a_full_disk_leaves_no_half_pair(path, monkeypatch):
     written = []
-    original = durable.write_exactly
+    original = files.write_exactly
 
     def full_at_second(file, data, **options):
         written.append(file)
@@ -201,7 +201,7 @@ def test_a_full_disk_leaves_no_half_pair(path, monkeypatch):
             raise OSError(28, "No space left on device")
         original(file, data, **options)
 
-    monkeypatch.setattr(durable, "write_exactly", full_at_second)
+    monkeypatch.setattr(files, "write_exactly", full_at_second)
     with pytest.raises(KeyFileError, match=r"operator\.pub: No space left on device\. Free some space"):
         generate_key(path)
     assert list(path.parent.iterdir()) == []

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from distill import known_tables
+from distill.common.keys import SigningKey, generate_key
 from distill.encoded import EncodedTable
 from distill.errors import BudgetError, ConfigError, CopiedTableError, StateError
 from distill.grid import base_grids
-from distill.keys import SigningKey, generate_key
 from distill.known_tables import KEPT, remembered, state_folder
 from distill.ledger import Ledger, create_ledger
 from distill.project import new_dataset_id

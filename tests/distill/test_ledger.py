@@ -16,9 +16,9 @@ from ledger_fakes import BUNDLE, DATASET, REST, SIZE, reserve
 from ledger_fakes import put as put_entry
 
 from distill.accounting import Event, epsilon_of
-from distill.canonical import canonical, parse_canonical
+from distill.common.canonical_json import canonical, parse_canonical
+from distill.common.keys import generate_key, load_signing_key
 from distill.errors import BudgetError, ConfigError, KeyFileError, LedgerError, LedgerTamperedError
-from distill.keys import generate_key, load_signing_key
 from distill.ledger import REHEARSAL, create_ledger, open_ledger
 from distill.ledger import store as ledger_store
 from distill.ledger.audit import audited_epsilon
@@ -390,7 +390,7 @@ def test_a_crash_leaves_the_reservation_standing_and_it_counts(tmp_path):
 
 
 def test_a_locked_ledger_is_told_and_nothing_is_recorded(ledger, key, monkeypatch):
-    monkeypatch.setattr("distill.sqlite_file.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("distill.common.sqlite.BUSY_SECONDS", 0.05)
     head = ledger.head()
     with raw(ledger.path) as other:
         other.execute("BEGIN IMMEDIATE")

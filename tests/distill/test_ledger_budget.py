@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from ledger_fakes import BUNDLE, DATASET, REST, SIZE, put, reserve
 
 from distill.accounting import Event, gaussian_renyi, renyi_of
+from distill.common.keys import generate_key
 from distill.errors import BudgetError, ConfigError, LedgerError, LedgerTamperedError
-from distill.keys import generate_key
 from distill.ledger import create_ledger, open_ledger
 from distill.ledger.bodies import GrantBody, ReserveBody
 from distill.ledger.budget import Charge, Grant, Sum

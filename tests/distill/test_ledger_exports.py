@@ -7,9 +7,9 @@ import pytest
 
 from distill import recompute
 from distill.accounting import Event
-from distill.canonical import canonical
+from distill.common.canonical_json import canonical
+from distill.common.keys import generate_key
 from distill.errors import LedgerError, LedgerTamperedError
-from distill.keys import generate_key
 from distill.ledger import create_ledger, open_ledger
 from distill.ledger.entry import read_entry
 from distill.officer import compare, export_ledger, read_chain, registry_entry

@@ -5,10 +5,10 @@ import shutil
 import pytest
 from ledger_fakes import BUNDLE, DATASET, REST, put, reserve
 
-from distill import durable
+from distill.common import files
+from distill.common.keys import generate_key, load_public_key, load_signing_key
 from distill.errors import ConfigError, KeyFileError, LedgerError, LedgerTamperedError
 from distill.key_rotation import rotate_key
-from distill.keys import generate_key, load_public_key, load_signing_key
 from distill.ledger import Member, create_ledger, open_ledger
 from distill.ledger.bodies import EnrolBody, GrantBody, RetireBody, RotateBody
 from distill.ledger.members import cross_sign
@@ -221,7 +221,7 @@ def test_a_rotation_that_is_cut_short_anywhere_goes_on_where_it_stopped(pair, mo
 
     with monkeypatch.context() as patch:
         for name in ("write_exactly", "put_in_place"):
-            patch.setattr(durable, name, maybe(getattr(durable, name)))
+            patch.setattr(files, name, maybe(getattr(files, name)))
         with pytest.raises(KeyboardInterrupt):
             rotate_key(ledger, path, reason="r", actor="a")
     usable = load_signing_key(path)

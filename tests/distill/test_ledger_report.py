@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from distill import recompute
 from distill.accounting import Event
+from distill.common.keys import generate_key
 from distill.errors import ConfigError, LedgerTamperedError
-from distill.keys import generate_key
 from distill.ledger import Member, create_ledger, open_ledger
 from distill.ledger import store as ledger_store
 from distill.officer import audit, bounded_posterior, most_detected

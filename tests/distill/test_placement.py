@@ -6,10 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from distill import durable, placement
+from distill import placement
 from distill.accounting import Event
+from distill.common import files
+from distill.common.keys import generate_key
 from distill.errors import BundleError, LedgerError
-from distill.keys import generate_key
 from distill.ledger import create_ledger
 from distill.placement import commit_and_place, recover, require_nothing_left
 
@@ -45,14 +46,14 @@ def out(tmp_path):
 
 
 def write(place):
-    durable.write_exactly(place, BUNDLE)
+    files.write_exactly(place, BUNDLE)
     return DIGEST
 
 
 def dead(out, data=BUNDLE):
     """What a process that died leaves beside `out`."""
-    with durable.staged(out) as temporary:
-        durable.write_exactly(temporary, data)
+    with files.staged(out) as temporary:
+        files.write_exactly(temporary, data)
     return temporary
 
 
@@ -130,14 +131,14 @@ def test_ctrl_c_in_the_middle_of_the_rename_still_ends_it(reservation, out, monk
 
         return step_then_stop
 
-    real_move = durable.put_in_place
+    real_move = files.put_in_place
 
     def move(*arguments, **named):
-        monkeypatch.setattr(durable.os, step, once(getattr(os, step)))
-        monkeypatch.setattr(durable, "put_in_place", real_move)
+        monkeypatch.setattr(files.os, step, once(getattr(os, step)))
+        monkeypatch.setattr(files, "put_in_place", real_move)
         real_move(*arguments, **named)
 
-    monkeypatch.setattr(durable, "put_in_place", move)
+    monkeypatch.setattr(files, "put_in_place", move)
     needed = {"link": not overwrite, "replace": overwrite, "unlink": not overwrite, "fsync": True}[step]
     if needed:
         with pytest.raises(KeyboardInterrupt):
@@ -151,7 +152,7 @@ def test_a_bundle_that_cannot_be_moved_stays_and_recover_moves_it(reservation, l
     def forbidden(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(durable, "put_in_place", forbidden)
+    monkeypatch.setattr(files, "put_in_place", forbidden)
     with pytest.raises(BundleError, match=r"the release is committed, but .*permissions.*the bundle is at .*recover"):
         commit_and_place(out, write, reservation, overwrite=False)
     monkeypatch.undo()
@@ -207,7 +208,7 @@ def test_what_was_never_committed_is_removed(ledger, out, data):
 
 
 def test_what_is_being_written_is_left_alone(reservation, ledger, out):
-    with durable.staged(out) as temporary:
+    with files.staged(out) as temporary:
         write(temporary)
         assert recover(out, ledger).removed == ()
         reservation.commit(DIGEST)
@@ -237,13 +238,13 @@ def test_a_folder_that_is_not_there_holds_nothing(ledger, tmp_path):
 def test_the_ledger_is_asked_after_the_lock_was_had(reservation, ledger, out, monkeypatch):
     """A run that commits and dies while another looks on must not lose its bundle."""
     dead(out)
-    real = durable.left_behind
+    real = files.left_behind
 
     def committed_meanwhile(temporary):
         reservation.commit(DIGEST)
         return real(temporary)
 
-    monkeypatch.setattr(durable, "left_behind", committed_meanwhile)
+    monkeypatch.setattr(files, "left_behind", committed_meanwhile)
     assert len(recover(out, ledger).placed) == 1
 
 
@@ -251,12 +252,12 @@ def test_the_ledger_is_asked_after_the_lock_was_had(reservation, ledger, out, mo
 
 
 def test_a_temporary_name_leads_back_to_its_place(out):
-    assert durable.place_of(durable.temporary_beside(out)) == out
-    assert durable.place_of(out) is None
+    assert files.place_of(files.temporary_beside(out)) == out
+    assert files.place_of(out) is None
 
 
 def test_a_staged_file_that_is_taken_for_left_behind_too_early_is_staged_anew(out, monkeypatch):
-    real, taken = durable._locked, []
+    real, taken = files._locked, []
 
     def slow(handle, *, wait):
         if wait and not taken:
@@ -264,16 +265,16 @@ def test_a_staged_file_that_is_taken_for_left_behind_too_early_is_staged_anew(ou
             taken[0].unlink()
         return real(handle, wait=wait)
 
-    monkeypatch.setattr(durable, "_locked", slow)
-    with durable.staged(out) as temporary:
+    monkeypatch.setattr(files, "_locked", slow)
+    with files.staged(out) as temporary:
         assert [temporary.name] == names(out)
         assert temporary != taken[0]
-        with durable.left_behind(temporary) as gone:
+        with files.left_behind(temporary) as gone:
             assert not gone
 
 
 def test_where_nothing_can_be_locked_nothing_is_taken_for_left_behind(ledger, out, monkeypatch):
-    monkeypatch.setattr(durable, "fcntl", None)
+    monkeypatch.setattr(files, "fcntl", None)
     temporary = dead(out)
     assert recover(out, ledger).removed == ()
     assert temporary.exists()

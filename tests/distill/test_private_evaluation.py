@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from private_fakes import NoNoise, Paid, assert_follows, category, number, rounded_laplace, schema_of
 
-from distill import check, recompute
+from distill import recompute
 from distill.accounting import Event, RenyiLimit, gaussian_renyi, renyi_of
+from distill.common import checks
 from distill.encoded import EncodedTable
 from distill.errors import UnpaidReadError
 from distill.mechanisms import NoiseSource
@@ -17,7 +18,7 @@ from distill.private_table import PrivateTable
 from distill.score_table import Block
 
 SCHEMA = schema_of(number("score"), category("kind", "a", "b"))
-PURE = check.NO_DELTA
+PURE = checks.NO_DELTA
 
 
 def block(name: str, bins: int) -> Block:

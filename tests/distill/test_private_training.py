@@ -24,9 +24,9 @@ from private_fakes import (
 
 from distill import private_training
 from distill.accounting import epsilon_of
+from distill.common.keys import SigningKey, generate_key
 from distill.errors import BudgetError, ConfigError, SchemaError, UnpaidReadError
 from distill.grid import base_grids
-from distill.keys import SigningKey, generate_key
 from distill.ledger import Ledger, create_ledger, open_ledger
 from distill.mechanisms import NoiseSource
 from distill.private_table import PrivateTable

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distill.common.keys import load_public_key, public_path_of
 from distill.errors import ConfigError, DataError, DistillError, SchemaError
-from distill.keys import load_public_key, public_path_of
 from distill.ledger import open_ledger
 from distill.project import PROJECT_FILE, Project, create_project, load_project, new_dataset_id, write_project
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from private_fakes import assert_row_local
 
-from distill import exact
+from distill.common import exact
 from distill.row_vectors import Dense, OneHot
 
 WIDTHS = (4, 1, 6, 300)

@@ -6,8 +6,8 @@ from private_fakes import lattice_sum
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from distill.common.exact import on_grid
 from distill.dpsgd import FINEST_BITS
-from distill.exact import on_grid
 from distill.record_gradients import Network, Records
 from distill.weights import arrays_of, set_gradients, uniform_start
 

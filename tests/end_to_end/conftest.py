@@ -23,7 +23,7 @@ from typer.testing import CliRunner, Result
 
 from distill import distillation, plan
 from distill.bundle import Bundle, read_bundle
-from distill.keys import SigningKey, load_signing_key
+from distill.common.keys import SigningKey, load_signing_key
 from distill.ledger import Ledger, LedgerSummary, open_ledger
 from distill.project import Project, create_project, load_project
 from distill.stages import represent

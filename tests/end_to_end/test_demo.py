@@ -10,8 +10,8 @@ from conftest import distill, quicken
 from rich.console import Console
 
 from distill.bundle import read_bundle
+from distill.common.keys import load_public_key
 from distill.demo_tables import BANKS, demo_schema
-from distill.keys import load_public_key
 from distill.ledger import open_ledger
 from distill.schema import load_schema
 from distill.tables import read_table

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from conftest import DELTA, SCHEMA, Bank, distill, full_disk, loans, make_bank, refusal, result_of
 
-from distill import durable, private_evaluation
+from distill import private_evaluation
+from distill.common import files as durable
 from distill.evaluation_file import read_document
 from distill.mechanisms import NoiseSource
 from distill.private_table import PrivateTable

@@ -14,8 +14,8 @@ from conftest import DELTA, EPSILON, SCHEMA, Bank, distill, loans, make_bank, qu
 
 from distill import pipeline, placement
 from distill.accounting import Event
+from distill.common.keys import generate_key, load_signing_key
 from distill.errors import LedgerError
-from distill.keys import generate_key, load_signing_key
 from distill.ledger import Ledger, Reservation, create_ledger, open_ledger
 from distill.ledger import entry as ledger_entry
 from distill.project import load_project
@@ -277,7 +277,7 @@ IN_A_ZONE = """
 import sys
 from pathlib import Path
 from distill.accounting import Event
-from distill.keys import load_signing_key
+from distill.common.keys import load_signing_key
 from distill.ledger import open_ledger
 ledger, key = open_ledger(Path(sys.argv[1])), load_signing_key(Path(sys.argv[2]))
 size = Event(name="size", mechanism="laplace", noise_multiplier=100.0)

@@ -16,9 +16,10 @@ import pandas as pd
 import pytest
 from conftest import EPSILON, SCHEMA, Bank, flipped, full_disk, loans, make_bank, refusal
 
-from distill import durable, pipeline
+from distill import pipeline
+from distill.common import files as durable
+from distill.common.keys import generate_key
 from distill.errors import ConfigError, LedgerError
-from distill.keys import generate_key
 
 ROOT = getattr(os, "geteuid", lambda: 1)() == 0
 

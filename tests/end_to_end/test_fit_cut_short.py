@@ -7,7 +7,8 @@ import sqlite3
 import pytest
 from conftest import DELTA, EPSILON, Bank, distill, full_disk, refusal, result_of
 
-from distill import durable, pipeline
+from distill import pipeline
+from distill.common import files as durable
 from distill.ledger import entry as ledger_entry
 from distill.ledger import store as ledger_store
 

@@ -12,8 +12,8 @@ import pytest
 from conftest import SCHEMA, Bank, distill, flipped, make_bank, quicken
 
 from distill.bundle import MANIFEST, parse_bundle
-from distill.bundle_zip import open_container, pack
-from distill.canonical import canonical
+from distill.common.canonical_json import canonical
+from distill.common.signed_zip import open_container, pack
 from distill.errors import BundleError, BundleTamperedError, BundleVersionError
 
 

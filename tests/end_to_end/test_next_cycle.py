@@ -10,9 +10,9 @@ import pytest
 from conftest import Bank, distill, loans, make_bank, quicken, refusal
 
 from distill.bundle import read_bundle
+from distill.common.keys import SigningKey, generate_key
 from distill.errors import ConfigError
 from distill.generator_parts import generator_of
-from distill.keys import SigningKey, generate_key
 from server_train.hub import train_global
 from server_train.prior import PriorPlace
 from server_train.results import GlobalResult

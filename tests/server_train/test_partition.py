@@ -11,7 +11,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.canonical import canonical
+from distill.common.canonical_json import canonical
 from distill.demo_tables import mixed_table
 from distill.errors import ConfigError
 from server_train.comparison import partition_file as module

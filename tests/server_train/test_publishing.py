@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from distill import durable
+from distill.common import files as durable
 from distill.errors import ConfigError
 from server_train import publishing
 from server_train.publishing import put, read_folder, settle, staged, write_folder

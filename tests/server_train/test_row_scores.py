@@ -9,7 +9,7 @@ import pytest
 import torch
 from kind_fakes import COLUMNS, SCHEMAS, TARGETS, model_of, rows_of, saved, taught
 
-from distill import exact
+from distill.common import exact
 from distill.errors import ModelError
 from distill.schema import Schema
 from distill.tables import canonical_table

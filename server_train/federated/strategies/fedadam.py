@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from distill import check
+from distill.common import checks
 from distill.errors import ConfigError
 from server_train.federated.mlp import Vector
 from server_train.federated.strategies.fedavg import FedAvg
@@ -36,7 +36,7 @@ class FedAdam(FedAvg):
     def __post_init__(self) -> None:
         """Refuse options that cannot work."""
         super().__post_init__()
-        check.positive(tau=self.tau)
+        checks.positive(tau=self.tau)
         if not 0 <= self.second_momentum < 1:
             raise ConfigError(f"second_momentum must be in [0, 1), not {self.second_momentum:g}.")
 

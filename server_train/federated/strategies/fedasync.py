@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from distill import check
+from distill.common import checks
 from distill.errors import ConfigError, DataError
 from server_train.federated.client import Client
 from server_train.federated.messages import Message
@@ -46,8 +46,8 @@ class FedAsync(Strategy):
 
     def __post_init__(self) -> None:
         """Refuse options that cannot work."""
-        check.positive(alpha=self.alpha)
-        check.at_most(1.0, alpha=self.alpha)
+        checks.positive(alpha=self.alpha)
+        checks.at_most(1.0, alpha=self.alpha)
         if self.staleness not in STALENESS:
             raise ConfigError(f"staleness must be one of {', '.join(STALENESS)}, not {self.staleness!r}.")
         for name in ("a", "b", "rho"):

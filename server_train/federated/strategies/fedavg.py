@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from distill import check
+from distill.common import checks
 from distill.errors import ConfigError
 from server_train.federated.client import Client
 from server_train.federated.messages import Message
@@ -31,7 +31,7 @@ class FedAvg(Strategy):
 
     def __post_init__(self) -> None:
         """Refuse options that cannot work."""
-        check.positive(server_rate=self.server_rate)
+        checks.positive(server_rate=self.server_rate)
         if not 0 <= self.server_momentum < 1:
             raise ConfigError(f"server_momentum must be in [0, 1), not {self.server_momentum:g}.")
 

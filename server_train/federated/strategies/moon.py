@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from distill import check
+from distill.common import checks
 from distill.errors import ConfigError
 from server_train.federated.client import Client
 from server_train.federated.messages import Message
@@ -35,7 +35,7 @@ class Moon(FedAvg):
     def __post_init__(self) -> None:
         """Refuse options that cannot work."""
         super().__post_init__()
-        check.positive(temperature=self.temperature)
+        checks.positive(temperature=self.temperature)
         if not 0 <= self.mu < np.inf:
             raise ConfigError(f"mu must be at least 0, not {self.mu:g}.")
 

@@ -12,9 +12,9 @@ from sklearn.metrics import roc_auc_score
 
 from distill import private_training
 from distill.accounting import epsilon_of
+from distill.common.keys import SigningKey, generate_key
 from distill.errors import ConfigError, DataError, UnpaidReadError
 from distill.grid import base_grids
-from distill.keys import SigningKey, generate_key
 from distill.ledger import create_ledger
 from distill.mechanisms import NoiseSource
 from distill.private_table import PrivateTable

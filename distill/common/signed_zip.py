@@ -15,9 +15,9 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from distill.canonical import canonical, parse_canonical
+from distill.common.canonical_json import canonical, parse_canonical
+from distill.common.keys import SigningKey, verify_signature
 from distill.errors import BundleBombError, BundleLayoutError, BundleMemberError, BundleSignatureError
-from distill.keys import SigningKey, verify_signature
 
 MAX_MEMBERS = 16
 MAX_RATIO = 200  # unpacked to packed, for members of more than a megabyte

@@ -13,7 +13,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from distill import durable
+from distill.common import files
 from distill.errors import KeyFileError
 
 PASSPHRASE_VARIABLE = "DISTILL_KEY_PASSPHRASE"
@@ -65,12 +65,12 @@ def generate_key(path: Path, *, passphrase: bytes | None = None, overwrite: bool
     private = Ed25519PrivateKey.generate()
     cipher = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
     pem = private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, cipher)
-    with durable.wrapped("write the key", path, KeyFileError):
+    with files.wrapped("write the key", path, KeyFileError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        durable.write_whole(path, pem, mode=0o600, overwrite=overwrite)
-    with durable.wrapped("write the public key", public_path, KeyFileError):
+        files.write_whole(path, pem, mode=0o600, overwrite=overwrite)
+    with files.wrapped("write the public key", public_path, KeyFileError):
         try:
-            durable.write_whole(public_path, _public_pem(private.public_key()), overwrite=overwrite)
+            files.write_whole(public_path, _public_pem(private.public_key()), overwrite=overwrite)
         except OSError:
             if not overwrite:  # half a pair helps nobody; an overwritten key is kept, or both would be lost
                 path.unlink(missing_ok=True)
@@ -115,9 +115,9 @@ def load_public_key(path: Path) -> str:
 def write_public_key(path: Path, public_hex: str, *, overwrite: bool = False) -> None:
     """Write a public key as PEM, over another file only if told to. Raises KeyFileError."""
     pem = _public_pem(Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_hex)))
-    with durable.wrapped("write the public key", path, KeyFileError):
+    with files.wrapped("write the public key", path, KeyFileError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        durable.write_whole(path, pem, overwrite=overwrite)
+        files.write_whole(path, pem, overwrite=overwrite)
 
 
 def verify_signature(public_hex: str, signature: bytes, data: bytes) -> bool:
@@ -168,7 +168,7 @@ def _read(path: Path, *, private: bool) -> bytes:
         raise KeyFileError(f"no {what} at {path}. `distill keys new` makes a pair.") from None
     except OSError as error:
         raise KeyFileError(f"cannot read the {what} {path}: {error.strerror}.") from None
-    with durable.wrapped(f"read the {what}", path, KeyFileError), os.fdopen(handle, "rb") as file:
+    with files.wrapped(f"read the {what}", path, KeyFileError), os.fdopen(handle, "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise KeyFileError(f"{path} is not a file; name the {what}.")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
-from distill import durable
+from distill.common import files
 from distill.errors import DistillError
 
 BUSY_SECONDS = 30.0
@@ -53,13 +53,13 @@ class Shape:
 
 def create(path: Path, shape: Shape, fill: Callable[[sqlite3.Connection], None]) -> None:
     """Make the file with what `fill` puts in: whole or not at all, never over an existing one. Raises `shape.refused`."""
-    with durable.wrapped(f"write the {shape.what}", path, shape.refused):
+    with files.wrapped(f"write the {shape.what}", path, shape.refused):
         path.parent.mkdir(parents=True, exist_ok=True)
-        durable.sweep(path)
+        files.sweep(path)
         # Grown in a folder of its own, because SQLite puts files of its own beside it.
-        with durable.staged_folder(path) as folder:
+        with files.staged_folder(path) as folder:
             temporary = folder / path.name
-            durable.write_exactly(temporary, b"", mode=0o600, exclusive=True)
+            files.write_exactly(temporary, b"", mode=0o600, exclusive=True)
             with _connection(temporary, path, shape) as connection:
                 connection.execute(f"PRAGMA application_id={shape.application_id}")
                 connection.execute(f"PRAGMA user_version={shape.version}")
@@ -69,7 +69,7 @@ def create(path: Path, shape: Shape, fill: Callable[[sqlite3.Connection], None])
                     for statement in (*shape.tables.values(), *shape.triggers.values()):
                         connection.execute(statement)
                     fill(connection)
-            durable.put_in_place(temporary, path, overwrite=False)
+            files.put_in_place(temporary, path, overwrite=False)
 
 
 @contextlib.contextmanager
@@ -103,7 +103,7 @@ def kept(path: Path, shape: Shape, what: Callable[[sqlite3.Connection], T]) -> T
         except shape.refused:
             if not path.exists():  # else another process made it in the meantime
                 raise
-    durable.sweep(path)
+    files.sweep(path)
     with writing(path, shape) as connection:
         connection.text_factory = str
         return what(connection)
