@@ -27,14 +27,14 @@ from variants import VARIANTS, WHOLE, Variant
 
 from distill.accounting import Event
 from distill.common.threads import single_thread
+from distill.data.encoded_table import encode_frame
+from distill.data.schema import Schema
+from distill.data.tables import canonical_table
 from distill.distillation import distil
-from distill.encoded import encode_frame
 from distill.generator import Generator
 from distill.mechanisms import NoiseSource
 from distill.plan import Plan, size_event
 from distill.private_table import PrivateTable
-from distill.schema import Schema
-from distill.tables import canonical_table
 
 RUN = ["table", "epsilon", "seed", "variant"]  # what tells results apart
 SCORES = ("auc", "head_auc", "tvd2")

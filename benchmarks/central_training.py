@@ -83,7 +83,7 @@ def make_pool(path: Path, rows: int) -> None:
 
 def schema() -> Any:
     """Of the made-up pool."""
-    from distill.schema import Schema
+    from distill.data.schema import Schema
 
     numbers = [{"name": f"amount_{i}", "kind": "continuous", "min": 0, "max": 1000} for i in range(8)]
     counts = [{"name": f"count_{i}", "kind": "integer", "min": 0, "max": 50, "nullable": True} for i in range(4)]

@@ -27,10 +27,10 @@ import pandas as pd
 import utility
 from ablation import Paid, SharedLuck, head_auc
 
+from distill.data.schema import Schema
 from distill.distillation import distil
 from distill.generator import Generator
 from distill.plan import make_plan, size_event
-from distill.schema import Schema
 from server_train.pool import Pool, draw_pool
 from server_train.prior import joint_model
 

@@ -25,12 +25,12 @@ from sklearn.metrics import roc_auc_score
 
 from distill.accounting import Event
 from distill.common.checks import NO_DELTA
-from distill.encoded import EncodedTable
+from distill.data.encoded_table import EncodedTable
+from distill.data.schema import Schema
 from distill.mechanisms import NoiseSource
 from distill.plan import size_event
 from distill.private_evaluation import choose_bins, count_blocks, table_event
 from distill.private_table import PrivateTable
-from distill.schema import Schema
 from distill.score_table import Block, figures
 from server_train.model import load_model
 from server_train.score_bins import ModelScorer, blocks_of_knots, score_knots
@@ -87,7 +87,7 @@ def made_up(name: str, base: float, apart: float) -> Source:
 
 def of_model(model: Path, data: Path) -> Source:
     """The rows of a table, drawn with replacement, as a model scores them."""
-    from distill.tables import read_table
+    from distill.data.tables import read_table
 
     loaded = load_model(model)
     scorer = ModelScorer(loaded)

@@ -27,8 +27,8 @@ from processes import measured
 
 from distill.accounting import epsilon_of
 from distill.bundle import Bundle, parse_bundle
+from distill.data.schema import OTHER
 from distill.errors import BundleError, BundleTamperedError
-from distill.schema import OTHER
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "assets"))
 

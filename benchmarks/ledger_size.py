@@ -20,13 +20,13 @@ import numpy as np
 from distill import recompute
 from distill.accounting import epsilon_of
 from distill.common.keys import SigningKey, generate_key
+from distill.data.schema import Schema
 from distill.ledger import Ledger, create_ledger, store
 from distill.ledger.bodies import Body, CommitBody, PlanBody, ReserveBody
 from distill.ledger.entry import Entry, sign_entry, sign_head
 from distill.ledger.releases import Release
 from distill.ledger.reservation import charge_body
 from distill.plan import MIN_ROWS, Plan, make_plan, three_digits
-from distill.schema import Schema
 
 DATASET, DELTA, ROWS = "0" * 32, 1e-8, 20_000
 SCHEMA = Schema.model_validate(

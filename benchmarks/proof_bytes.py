@@ -23,8 +23,8 @@ from distill.bundle import MANIFEST
 from distill.common.canonical_json import canonical
 from distill.common.keys import SigningKey, load_signing_key
 from distill.common.signed_zip import open_container, pack
-from distill.demo_tables import demo_tables
-from distill.tables import write_table
+from distill.data.demo import demo_tables
+from distill.data.tables import write_table
 
 LENGTHS = (4, 40, 400)
 

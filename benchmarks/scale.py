@@ -150,8 +150,8 @@ def fit(folder: Path, epsilon: float, delta: float, device: Any) -> dict[str, fl
     sys.path.insert(0, str(ROOT))
     from distill import pipeline
     from distill.common.keys import generate_key
+    from distill.data.schema import load_schema
     from distill.ledger import create_ledger
-    from distill.schema import load_schema
 
     key = generate_key(folder / "key.pem")
     ledger = create_ledger(folder / "ledger.db", dataset="0" * 32, unit="row", key=key)

@@ -234,7 +234,7 @@ def table_of(schema: Path) -> Path:
 
 def demo_table(rows: int) -> tuple[str, pd.DataFrame, dict[str, Any]]:
     """The made-up credit table of the demo, for a run without any data at hand."""
-    from distill.demo_tables import demo_schema, mixed_table
+    from distill.data.demo import demo_schema, mixed_table
 
     schema = demo_schema().model_dump(mode="json", exclude_none=True)
     return demo_schema().name, mixed_table(rows=rows, rng=np.random.default_rng(0)), schema

@@ -18,14 +18,14 @@ from torch import Tensor
 
 from distill import distillation, generator
 from distill import plan as planning
-from distill.bins import ColumnBins
+from distill.data.bins import ColumnBins
+from distill.data.schema import Schema
 from distill.draws import draw_by_weight
 from distill.generator import Generator
 from distill.layout import Layout
 from distill.plan import Plan, make_plan
 from distill.private_table import PrivateTable
 from distill.record_gradients import Layer
-from distill.schema import Schema
 from distill.stages import cluster, discriminate, refine, represent, select
 from distill.statistics import ClassCounts
 from distill.weights import set_gradients

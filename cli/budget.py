@@ -9,8 +9,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Group
 
+    from distill.data.schema import Schema
     from distill.plan import Plan
-    from distill.schema import Schema
 
 ShareOption = Annotated[
     list[str] | None,

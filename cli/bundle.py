@@ -86,8 +86,8 @@ def export(
 ) -> None:
     """Write rows as CSV or Parquet. Any number of them may be drawn: that is post-processing and costs no budget."""
     with reporting(as_json) as report:
+        from distill.data.tables import write_table
         from distill.errors import BundleError
-        from distill.tables import write_table
 
         bundle = _checked(file, key, project)
         if stored and bundle.samples.empty:

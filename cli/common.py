@@ -25,8 +25,8 @@ from distill.levels import Level
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from distill.data.schema import Schema
     from distill.project import Project
-    from distill.schema import Schema
 
 EXIT_DEFECT, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 130
 DEBUG_VARIABLE = "DISTILL_DEBUG"

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console, Group
 
-    from distill.demo_tables import DemoTables
+    from distill.data.demo import DemoTables
+    from distill.data.schema import Schema
     from distill.pipeline import Receipt
-    from distill.schema import Schema
 
 EPSILON, DELTA = 2.0, 1e-5
 DATA_SEED = 7
@@ -63,7 +63,7 @@ def run_demo(out: Path, *, epsilon: float, rows: float, console: "Console") -> d
     """
     import numpy as np
 
-    from distill.demo_tables import BANKS, HELD_OUT_ROWS, demo_tables
+    from distill.data.demo import BANKS, HELD_OUT_ROWS, demo_tables
     from distill.errors import ConfigError
     from server_train.hub import train_global
     from server_train.hub_store import HUB_FILE, HubStore
@@ -114,7 +114,7 @@ def run_demo(out: Path, *, epsilon: float, rows: float, console: "Console") -> d
 
 def _write_tables(tables: "DemoTables", out: Path) -> None:
     """One folder a bank with its table, the public schema, and the held-out table."""
-    from distill.tables import write_table
+    from distill.data.tables import write_table
 
     for name, frame in (*tables.banks.items(), ("hub", tables.held_out)):
         (out / name).mkdir(parents=True)
@@ -127,11 +127,11 @@ def _write_tables(tables: "DemoTables", out: Path) -> None:
 def _fit_bank(folder: Path, name: str, epsilon: float) -> "tuple[str, Receipt, float]":
     """What one bank does: init, grant, fit; then its officer verifies the ledger and recomputes epsilon."""
     from distill.common.keys import load_signing_key
-    from distill.demo_tables import BANKS
+    from distill.data.demo import BANKS
+    from distill.data.schema import load_schema
     from distill.ledger import open_ledger
     from distill.pipeline import Request, fit
     from distill.project import create_project
-    from distill.schema import load_schema
 
     project = create_project(folder, data=folder / "customers.csv", schema=folder.parent / "schema.json", name=name)
     key, officer = load_signing_key(project.key), load_signing_key(project.officer)

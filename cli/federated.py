@@ -115,8 +115,8 @@ def join(
     """Train on own rows as the server asks, until it ends the run; updates carry no privacy guarantee."""
     with reporting(as_json, interrupted="The server goes on without this client.") as report:
         from distill.common import checks
-        from distill.schema import load_schema
-        from distill.tables import read_table
+        from distill.data.schema import load_schema
+        from distill.data.tables import read_table
         from server_train.federated.addresses import read_pem
         from server_train.federated.flower_client import join as run
         from server_train.federated.participant import Participant

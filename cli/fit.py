@@ -21,9 +21,9 @@ from cli.common import (
 if TYPE_CHECKING:
     from rich.console import Group
 
+    from distill.data.schema import Schema
     from distill.global_prior import GlobalPrior
     from distill.pipeline import Receipt
-    from distill.schema import Schema
 
 STAGES = {
     "size": "0 size: noisy row count",
@@ -94,11 +94,11 @@ def fit(
         checks.budget(epsilon, delta)  # before the heavy libraries are loaded
         from cli.budget import plan_table, read_shares
         from distill.common.keys import load_signing_key, passphrase_from_environment
+        from distill.data.schema import load_schema
         from distill.known_tables import state_folder
         from distill.ledger import open_ledger
         from distill.pipeline import Request
         from distill.pipeline import fit as run
-        from distill.schema import load_schema
 
         public = load_schema(schema or settings.schema)
         request = Request(

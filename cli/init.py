@@ -25,8 +25,8 @@ def init(
 ) -> None:
     """Set up a project: distill.toml, and the keys of operator and privacy officer and an empty privacy ledger if absent."""
     with reporting(as_json) as report:
+        from distill.data.schema import load_schema
         from distill.project import PROJECT_FILE, create_project
-        from distill.schema import load_schema
 
         project = create_project(folder, data=data, schema=schema, name=name, officer=officer, overwrite=force)
         shown = {

@@ -28,8 +28,8 @@ def plan(
         from rich.console import Group
 
         from cli.budget import choices_payload, choices_table, plan_payload, plan_table, read_shares
+        from distill.data.schema import load_schema
         from distill.plan import make_plan
-        from distill.schema import load_schema
 
         given = {"schema": schema, "epsilon": epsilon, "delta": delta}
         if None in given.values():

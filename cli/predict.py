@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from distill.schema import Schema
+    from distill.data.schema import Schema
 
 
 def predict(
@@ -29,9 +29,9 @@ def predict(
     with reporting(as_json, interrupted="Nothing was written.") as report:
         import pandas as pd
 
+        from distill.data.sources import check_suffix
+        from distill.data.tables import read_table, write_table
         from distill.errors import DataError
-        from distill.table_files import check_suffix
-        from distill.tables import read_table, write_table
         from server_train.model import load_model
         from server_train.model_place import model_at
 

@@ -8,7 +8,7 @@ import typer
 from cli.common import JsonOption, ProjectOption, Report, project_at, reporting, task_in_words
 
 if TYPE_CHECKING:
-    from distill.schema import Schema
+    from distill.data.schema import Schema
 
 EXIT_UNFIT = 2
 
@@ -33,7 +33,7 @@ def draft(
     The draft says something about private rows: confirm it from public knowledge before it leaves your hands.
     """
     with reporting(as_json) as report:
-        from distill.draft import UNCONFIRMED, draft_schema, write_draft
+        from distill.data.schema_draft import UNCONFIRMED, draft_schema, write_draft
         from distill.errors import ConfigError
 
         if no_target and target is not None:
@@ -63,7 +63,7 @@ def check(
 ) -> None:
     """Say whether a table fits its schema, or whether a schema is sound; for the operator's eyes."""
     with reporting(as_json) as report:
-        from distill.schema import load_schema
+        from distill.data.schema import load_schema
 
         if file.suffix.lower() == ".json":
             _check_schema(file, load_schema(file), report)
@@ -93,7 +93,7 @@ def _check_schema(file: Path, schema: "Schema", report: Report) -> None:
 
 def _check_table(file: Path, schema: "Schema", report: Report) -> None:
     """Say what does not fit, column by column; exit code 2 if a fit would refuse the table."""
-    from distill.tables import check_table
+    from distill.data.tables import check_table
 
     findings = check_table(file, schema)
     errors = [finding for finding in findings if finding.severity == "error"]

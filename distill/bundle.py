@@ -35,6 +35,7 @@ from distill.bundle_manifest import (
 from distill.common import files as durable
 from distill.common.keys import SigningKey
 from distill.common.signed_zip import Container, open_container, pack
+from distill.data.schema import Schema
 from distill.errors import (
     BundleClaimError,
     BundleDigestError,
@@ -50,7 +51,6 @@ from distill.errors import (
 from distill.ledger.entry import require_public_hex, software, today
 from distill.ledger.proof import LedgerProof, Proven
 from distill.levels import Level
-from distill.schema import Schema
 
 if TYPE_CHECKING:
     import numpy as np

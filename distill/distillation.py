@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from distill.bins import ColumnBins
 from distill.common.threads import single_thread
+from distill.data.bins import ColumnBins
 from distill.draws import draw_normal, streams
 from distill.generator import Generator, critic_of
 from distill.global_term import GlobalTerm, global_term

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from distill.encoded import EncodedTable
-from distill.grid import ColumnGrid, base_grids
-from distill.schema import Schema
+from distill.data.encoded_table import EncodedTable
+from distill.data.grids import ColumnGrid, base_grids
+from distill.data.schema import Schema
 
 GROUPS = 4  # a changed column spoils the sketches that hold it, not that of the rows without its group
 SIZES = (4096, *[1024] * GROUPS)  # hashes kept; of whole rows more, to know a fiftieth of a table from its whole

@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from distill.bins import ColumnBins
 from distill.bundle import Bundle
 from distill.common.checks import require
+from distill.data.bins import ColumnBins
+from distill.data.grids import ColumnGrid, base_grids
+from distill.data.schema import MAX_CATEGORIES, MAX_TARGET_BINS, Schema
 from distill.denoise import denoise_pairs
 from distill.errors import BundleError
 from distill.generator import Critic, Generator
-from distill.grid import ColumnGrid, base_grids
 from distill.levels import LEVELS, Level
-from distill.schema import MAX_CATEGORIES, MAX_TARGET_BINS, Schema
 from distill.statistics import ClassCounts, PairCounts
 from distill.thin import thin
 

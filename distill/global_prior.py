@@ -28,6 +28,7 @@ from distill.common.canonical_json import canonical, parse_canonical
 from distill.common.checks import require
 from distill.common.keys import SigningKey
 from distill.common.signed_zip import Container, open_container, pack
+from distill.data.schema import MAX_TARGET_BINS, Schema
 from distill.errors import (
     BundleTamperedError,
     PriorError,
@@ -49,7 +50,6 @@ from distill.generator_parts import (
 )
 from distill.ledger.bodies import Hash, Line, Time, Total, first_problem
 from distill.ledger.entry import require_public_hex, software, today
-from distill.schema import MAX_TARGET_BINS, Schema
 
 FORMAT_VERSION = 1
 KIND = "distill global prior"

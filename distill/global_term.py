@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distill.bins import ColumnBins
 from distill.class_chances import log_normalise, match_prior
+from distill.data.bins import ColumnBins
 from distill.generator import Generator
 from distill.layout import Layout
 from distill.soft_head import fit_head

@@ -16,8 +16,9 @@ from distill.bundle import write_bundle
 from distill.common import checks
 from distill.common.compute import Device, choose_device, used
 from distill.common.keys import SigningKey
+from distill.data.encoded_table import read_encoded
+from distill.data.schema import Schema
 from distill.distillation import Distilled, Progress, distil, silent
-from distill.encoded import read_encoded
 from distill.generator_parts import parts_of
 from distill.global_prior import USE, GlobalPrior
 from distill.known_tables import remembered
@@ -28,7 +29,6 @@ from distill.placement import commit_and_place, require_nothing_left
 from distill.plan import Plan, Shares, check_rows_per_unit, make_plan
 from distill.private_table import PrivateTable
 from distill.release import plan_or_abandon, require_place, require_unit, reserve_release
-from distill.schema import Schema
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,11 @@ from dataclasses import dataclass, fields, replace
 
 from distill.accounting import MOST_ROWS_PER_UNIT, Event, RenyiLimit, cost_of, epsilon_of
 from distill.common import checks
+from distill.data.grids import ColumnGrid, base_grids
+from distill.data.schema import Schema
 from distill.errors import BudgetError, ConfigError
-from distill.grid import ColumnGrid, base_grids
 from distill.mechanisms import MIN_COUNT_STDDEV
 from distill.sampling import sampling_rate
-from distill.schema import Schema
 
 SIZE_SHARE = 0.01  # of epsilon, for the noisy row count
 MIN_ROWS = 200

@@ -6,8 +6,8 @@ The numbers in a line are the plan's own, so a rule of `plan` may change without
 import math
 from dataclasses import asdict, dataclass, fields
 
+from distill.data.schema import Schema
 from distill.plan import FEWEST_BINS, SCARCE_BINS, Plan, Shares, target_bins
-from distill.schema import Schema
 
 WHAT_FOR = {  # what each share buys
     "bins": "where the bins of numbers lie and how a value is drawn in one",

@@ -22,7 +22,9 @@ from distill.accounting import Event, RenyiLimit, cost_of, gaussian_renyi
 from distill.cells import ScoreBins
 from distill.common import checks
 from distill.common.keys import SigningKey
-from distill.encoded import EncodedTable, encode_frame
+from distill.data.encoded_table import EncodedTable, encode_frame
+from distill.data.schema import Schema
+from distill.data.tables import read_table
 from distill.evaluation_file import evaluation_document, write_document
 from distill.known_tables import remembered
 from distill.ledger import Ledger, Reservation
@@ -31,9 +33,7 @@ from distill.placement import commit_and_place, require_nothing_left
 from distill.plan import ReleasePlan, check_rows_per_unit, size_event, solve_scale
 from distill.private_table import PrivateTable
 from distill.release import require_place, require_unit, reserve_release
-from distill.schema import Schema
 from distill.score_table import Block, Law, NoisyBlock, figures
-from distill.tables import read_table
 
 SCORES = "evaluate.scores"
 FEWEST_BINS, MOST_BINS = 8, 24

@@ -13,13 +13,13 @@ import numpy as np
 
 from distill.accounting import Event
 from distill.cells import Cells
+from distill.data.encoded_table import EncodedTable
+from distill.data.grids import ColumnGrid, base_grids
+from distill.data.schema import Schema
 from distill.dpsgd import ROWS_AT_ONCE, clipped_sum, lattice_bits
-from distill.encoded import EncodedTable
 from distill.errors import ConfigError, UnpaidReadError
-from distill.grid import ColumnGrid, base_grids
 from distill.mechanisms import NoiseSource
 from distill.record_gradients import Gradients, Records
-from distill.schema import Schema
 
 CHUNK_ROWS = (
     1 << 17

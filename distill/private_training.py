@@ -15,21 +15,21 @@ import numpy as np
 import pandas as pd
 
 from distill.accounting import Event, RenyiLimit, cost_of
-from distill.bins import ColumnBins
 from distill.cells import Cross
 from distill.common import checks
 from distill.common.keys import SigningKey
+from distill.data.bins import ColumnBins
+from distill.data.encoded_table import encode_frame
+from distill.data.grids import ColumnGrid, base_grids
+from distill.data.schema import Schema
 from distill.dpsgd import MOST_ROWS
-from distill.encoded import encode_frame
 from distill.errors import BudgetError, ConfigError, UnpaidReadError
-from distill.grid import ColumnGrid, base_grids
 from distill.ledger import Ledger, Reservation
 from distill.mechanisms import NoiseSource
 from distill.plan import ReleasePlan, bin_events, gaussian_event, size_event, solve_scale, training_event
 from distill.private_table import PrivateTable
 from distill.record_gradients import Network
 from distill.release import plan_or_abandon, reserve_release
-from distill.schema import Schema
 from distill.stages import encode
 
 STEPS, CLASSES = "training.steps", "training.classes"

@@ -148,9 +148,9 @@ def create_project(
         DataError, SchemaError, KeyFileError, LedgerError: The table, schema, key or ledger cannot be used.
     """
     from distill.common.keys import load_public_key, passphrase_from_environment
+    from distill.data.schema import load_schema
+    from distill.data.sources import check_file
     from distill.ledger import Member, acting_user, create_ledger, open_ledger
-    from distill.schema import load_schema
-    from distill.table_files import check_file
 
     folder = folder.resolve()
     _require_free(folder, overwrite=overwrite)

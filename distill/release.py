@@ -9,10 +9,10 @@ from typing import Protocol, TypeVar
 
 from distill.common import files
 from distill.common.keys import SigningKey
+from distill.data.schema import Schema
 from distill.errors import BudgetError, BundleError, ConfigError
 from distill.ledger import Ledger, Reservation, acting_user
 from distill.plan import ReleasePlan, size_event
-from distill.schema import Schema
 
 TRIAL_BYTES = 1 << 20  # room for a bundle, looked for before anything is charged
 P = TypeVar("P", bound=ReleasePlan)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.demo_tables import demo_tables
+from distill.data.demo import demo_tables
 
 
 def main(folder: Path, seed: int) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from distill.data.tables import read_beside, read_table
 from distill.errors import ConfigError
-from distill.tables import read_beside, read_table
 from server_train.decisions import Costs, Decision, cheapest_threshold, confusion_matrix, decide
 from server_train.evaluation import RELEASE_WORD, Evaluation, NumberEvaluation, evaluate_numbers, evaluate_scores
 from server_train.fairness import Slice, slice_many_classes, slice_numbers, slice_two_classes

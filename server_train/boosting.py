@@ -12,7 +12,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from distill.common import checks
-from distill.schema import Schema
+from distill.data.schema import Schema
 from server_train.hard_labels import hard_labels
 from server_train.trees import LEAF, TreeInputs, Trees, TreeScorer, category_places
 

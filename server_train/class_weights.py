@@ -11,8 +11,8 @@ from typing import Literal
 
 import numpy as np
 
+from distill.data.schema import Schema
 from distill.errors import ConfigError
-from distill.schema import Schema
 
 ClassWeights = Mapping[str, float] | Literal["balanced"] | None  # None: all classes alike
 LARGEST = 1e6

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from distill.bins import ColumnBins
+from distill.data.bins import ColumnBins
 from distill.generator import Generator
 from server_train.number_bins import shares_within
 

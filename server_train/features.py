@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from distill.data.schema import OTHER, Column, Schema
 from distill.errors import DataError
-from distill.schema import OTHER, Column, Schema
 
 KNOTS = 65
 EXTREME = 6.0  # standardised values beyond this many spreads are pulled back

@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import pandas as pd
 
+from distill.data.schema import Column, Schema
 from distill.errors import BundleError, DistillError
-from distill.schema import Column, Schema
 
 T = TypeVar("T")
 

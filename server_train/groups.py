@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from distill.data.schema import Column
 from distill.errors import ConfigError
-from distill.schema import Column
 from server_train.features import category_codes, levels, number_values
 
 LEAST_ROWS = 30

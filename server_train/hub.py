@@ -14,9 +14,9 @@ import numpy as np
 
 from distill.common import checks
 from distill.common import files as durable
+from distill.data.sources import PARQUET_SUFFIXES, check_suffix
+from distill.data.tables import write_table
 from distill.errors import ConfigError
-from distill.table_files import PARQUET_SUFFIXES, check_suffix
-from distill.tables import write_table
 from server_train.card import model_of, pool_card
 from server_train.coherence import fault_of
 from server_train.generators import Generator, guarded

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from distill import generator_parts as generators
 from distill.bundle import Bundle, Manifest, read_bundle
+from distill.data.schema import Column, Schema
 from distill.errors import BundleError, BundleMismatchError, RehearsalBundleError
 from distill.global_prior import PriorUse, prior_use
 from distill.levels import LEVELS
-from distill.schema import Column, Schema
 from server_train.generators import Generator, guarded
 from server_train.hub_heads import after_all
 from server_train.hub_store import HubStore, now

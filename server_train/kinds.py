@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from distill.bins import ColumnBins
+from distill.data.bins import ColumnBins
+from distill.data.schema import Schema
 from distill.errors import ModelError
-from distill.schema import Schema
 from server_train.boosting import BoostingSettings, boost
 from server_train.calibration import Calibration, fit_calibration
 from server_train.class_weights import ClassWeights, class_factors, weigh_classes

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from distill.bins import ColumnBins
-from distill.grid import column_grid
-from distill.schema import Column, Schema
+from distill.data.bins import ColumnBins
+from distill.data.grids import column_grid
+from distill.data.schema import Column, Schema
 
 LEAST_MASS = 1 / 32  # of all rows, in a common bin; lighter ones only beside heavy values
 LOWEST = 1e-12

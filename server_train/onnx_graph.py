@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from distill.common import files as durable
+from distill.data.schema import Column, Schema
 from distill.errors import ConfigError, ModelError
-from distill.schema import Column, Schema
 from server_train.calibration import Calibration
 from server_train.features import EXTREME, UNIFORM_SPREAD, NumberCurve, levels
 from server_train.model import CARD, ONNX, WEIGHTS, Model, NetworkScorer, load_model

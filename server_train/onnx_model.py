@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from distill.data.schema import Schema
 from distill.errors import ConfigError, ModelError
-from distill.schema import Schema
 from server_train.features import category_codes, levels, number_values
 
 CARD_KEY = "distill.card"

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from distill.bins import ColumnBins
-from distill.schema import Schema
+from distill.data.bins import ColumnBins
+from distill.data.schema import Schema
 from server_train.contribution import Contribution, global_prior
 from server_train.features import class_codes
 from server_train.generators import Generator, draw_rows, guarded, stack

@@ -22,11 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from distill.bins import ColumnBins
 from distill.common import files
+from distill.data.bins import ColumnBins
+from distill.data.schema import Column, Schema
+from distill.data.sources import write_parts
 from distill.errors import DataError
-from distill.schema import Column, Schema
-from distill.table_files import write_parts
 from server_train.number_bins import TargetBins
 
 POOL_FORMAT = 1

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.schema import Schema
+from distill.data.schema import Schema
 from server_train.generators import Generator
 from server_train.pool import Drawer, plan_pool
 from server_train.pool_file import GROUP_ROWS, PoolCard, StoredPool, open_pool, writing_pool

@@ -13,8 +13,8 @@ from typing import cast
 
 import numpy as np
 
-from distill.bins import ColumnBins
 from distill.common.keys import SigningKey
+from distill.data.bins import ColumnBins
 from distill.errors import ConfigError
 from distill.generator import Generator, encode_rows
 from distill.global_prior import write_prior

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment
 
 from distill.common.report_style import PALETTE, templates_of
-from distill.schema import Column
+from distill.data.schema import Column
 from server_train import report_figures as figures
 from server_train.contribution_terms import SHARES, Term, reasons_of, terms_in, terms_of
 from server_train.model import ModelCard

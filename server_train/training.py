@@ -23,8 +23,8 @@ from torch.nn import functional
 
 from distill.common import checks
 from distill.common.threads import single_thread
+from distill.data.schema import Schema
 from distill.errors import ConfigError, ModelError
-from distill.schema import Schema
 from server_train.distributed import ALONE, Group
 from server_train.features import Encoder, fit_encoder
 from server_train.model import Network, network_for

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from distill.common.checks import require
-from distill.schema import Schema
+from distill.data.schema import Schema
 from server_train.calibration import Calibration, class_probabilities
 from server_train.features import category_codes, levels, number_values
 from server_train.number_bins import hats

@@ -29,8 +29,8 @@ from torch import Tensor
 
 from distill.class_chances import log_normalise, match_prior
 from distill.common.threads import single_thread
-from distill.grid import ColumnGrid, column_grid
-from distill.schema import Schema
+from distill.data.grids import ColumnGrid, column_grid
+from distill.data.schema import Schema
 from server_train.features import category_codes, number_values
 
 CELLS = 16  # of about equal mass, a number that takes more values is cut into

@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from distill.demo_tables import demo_schema, mixed_table
-from distill.schema import load_schema
-from distill.tables import check_table, read_table
+from distill.data.demo import demo_schema, mixed_table
+from distill.data.schema import load_schema
+from distill.data.tables import check_table, read_table
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 sys.path[:0] = [str(FOLDER), str(FOLDER / "peers")]  # as where the scripts run

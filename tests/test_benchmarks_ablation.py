@@ -13,14 +13,14 @@ import torch
 
 from distill import distillation, generator
 from distill.accounting import Event
-from distill.demo_tables import demo_schema, mixed_table
+from distill.data.demo import demo_schema, mixed_table
+from distill.data.schema import Schema
+from distill.data.tables import canonical_table
 from distill.generator import Generator
 from distill.layout import Layout
 from distill.plan import Plan, make_plan
 from distill.record_gradients import Network
-from distill.schema import Schema
 from distill.stages import cluster, discriminate, refine, represent, select
-from distill.tables import canonical_table
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "benchmarks"), str(HERE / "distill")]  # as where the script runs, and the fakes

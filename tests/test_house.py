@@ -15,13 +15,13 @@ STAGES = "distill.stages"
 # What the hub may know of an institution: its bundles, and leaves that touch neither private rows nor the budget.
 HUB_MAY_IMPORT = {
     "distill",  # the version
-    "distill.bins",  # coarse bins as bundles hold them
+    "distill.data.bins",  # coarse bins as bundles hold them
     "distill.bundle",
     "distill.bundle_parts",  # one codec for tensors, bundles' and federated messages'
     "distill.common.canonical_json",
     "distill.common.checks",
     "distill.class_chances",
-    "distill.demo_tables",
+    "distill.data.demo",
     "distill.common.files",
     "distill.errors",
     "distill.common.exact",  # products of matrices that are free of rounding, as arithmetic
@@ -29,20 +29,20 @@ HUB_MAY_IMPORT = {
     "distill.generator",
     "distill.generator_parts",
     "distill.global_prior",  # what the hub writes and institutions read
-    "distill.grid",  # base grids, from the public schema alone
+    "distill.data.grids",  # base grids, from the public schema alone
     "distill.common.keys",  # the hub signs its global prior
     "distill.layout",
     "distill.ledger.budget",  # whether a sum of budgets is within another
     "distill.levels",
     "distill.sampling",  # the rule that a plan follows, as arithmetic on a row count
-    "distill.schema",
+    "distill.data.schema",
     "distill.score_table",  # figures from noisy counts: touches neither rows nor the budget
     "distill.simplex",
     "distill.soft_head",
     "distill.common.sqlite",
     "distill.statistics",  # released statistics as bundles hold them
-    "distill.table_files",
-    "distill.tables",
+    "distill.data.sources",
+    "distill.data.tables",
     "distill.common.threads",
 }
 COMPARISON = "server_train.comparison"
@@ -111,7 +111,7 @@ def inside(module: str, package: str) -> bool:
 
 
 def test_the_tree_holds_what_these_rules_are_about() -> None:
-    assert {"distill.errors", "distill.schema", "distill.stages", "server_train"} <= SOURCES.keys()
+    assert {"distill.errors", "distill.data.schema", "distill.stages", "server_train"} <= SOURCES.keys()
     assert imports_of("distill.common.checks") >= {"distill.errors"}
 
 

@@ -21,12 +21,12 @@ import scipy.stats
 from scipy.special import ndtri
 
 from distill.accounting import Event
+from distill.data.encoded_table import EncodedTable
+from distill.data.schema import Schema
 from distill.dpsgd import FINEST_BITS
-from distill.encoded import EncodedTable
 from distill.mechanisms import NoiseSource
 from distill.private_table import PrivateTable
 from distill.record_gradients import Network
-from distill.schema import Schema
 from distill.system_random import SystemRandom
 
 RUNS, STEPS = 400, 60

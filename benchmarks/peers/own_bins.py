@@ -12,13 +12,13 @@ import pandas as pd
 import peer
 
 from distill.accounting import Event, epsilon_of
-from distill.bins import ColumnBins
-from distill.encoded import encode_frame
+from distill.data.bins import ColumnBins
+from distill.data.encoded_table import encode_frame
+from distill.data.schema import Schema
+from distill.data.tables import canonical_table, to_public
 from distill.mechanisms import NoiseSource
 from distill.plan import ReleasePlan, bin_events, gaussian_event, size_event, solve_scale
 from distill.private_table import PrivateTable
-from distill.schema import Schema
-from distill.tables import canonical_table, to_public
 
 INSTALL = "this repository (`pip install -e .`)"
 BINS_SHARE = 0.2

@@ -12,8 +12,8 @@ from itertools import combinations
 
 import numpy as np
 
-from distill.bins import ColumnBins
 from distill.cells import Cross, Lookup
+from distill.data.bins import ColumnBins
 from distill.denoise import denoise_pairs
 from distill.global_term import GlobalTerm
 from distill.plan import SCOUT_BINS, Plan

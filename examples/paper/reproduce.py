@@ -24,9 +24,9 @@ import numpy as np
 import tables
 
 from distill.common.threads import single_thread
-from distill.demo_tables import demo_schema, mixed_table
+from distill.data.demo import demo_schema, mixed_table
+from distill.data.tables import write_table
 from distill.errors import BudgetError, ConfigError, DataError, DistillError
-from distill.tables import write_table
 from server_train.comparison.baselines import Conditions, chosen
 from server_train.comparison.compare import Request, compare
 from server_train.comparison.data import Source, deal, read_tables

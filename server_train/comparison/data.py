@@ -2,7 +2,7 @@
 
 Either each file of a folder is one client's table, or one table is dealt by a `partition`. Test rows are set aside
 before anything is dealt, from every class in proportion (from whole units where the schema names a unit column), or
-come from a file of their own. All frames are canonical (see `distill.tables`).
+come from a file of their own. All frames are canonical (see `distill.data.tables`).
 """
 
 import hashlib
@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from distill.data.schema import Schema, load_schema
+from distill.data.sources import CSV_SUFFIXES, PARQUET_SUFFIXES
+from distill.data.tables import read_table
 from distill.errors import ConfigError, DataError
-from distill.schema import Schema, load_schema
-from distill.table_files import CSV_SUFFIXES, PARQUET_SUFFIXES
-from distill.tables import read_table
 from server_train.comparison.partition import Partition
 from server_train.comparison.partition_file import parse_partition
 from server_train.features import class_codes

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill.common.keys import SigningKey, load_signing_key
+from distill.data.tables import to_public, write_table
 from distill.ledger import Ledger, open_ledger
 from distill.project import PROJECT_FILE, Project, create_project, load_project
-from distill.tables import to_public, write_table
 from server_train.comparison.data import Dealt
 
 FOLDER = "institutions"

@@ -20,9 +20,9 @@ import pandas as pd
 import torch
 
 from distill.common import checks, files
+from distill.data.schema import Schema, load_schema
+from distill.data.tables import read_table
 from distill.errors import ConfigError, DataError
-from distill.schema import Schema, load_schema
-from distill.tables import read_table
 from server_train.card import versions
 from server_train.evaluation import evaluate_scores
 from server_train.features import Encoder, class_codes

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from distill.data.schema import Schema
 from distill.errors import ConfigError, DataError
-from distill.schema import Schema
 from server_train.features import Encoder, class_codes
 from server_train.federated.client import Client
 from server_train.federated.compression import Compression, parse_compression

@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from distill.data.grids import ColumnGrid, base_grids
 from distill.errors import ConfigError
-from distill.grid import ColumnGrid, base_grids
 from distill.private_training import PrivateTraining
 from server_train.features import Encoder, category_codes, levels
 from server_train.federated.client import Client, Correction, LocalRun, LocalSettings, Model

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from distill.data.schema import Column, Schema
 from distill.errors import DataError
-from distill.schema import Column, Schema
 from server_train.features import (
     KNOTS,
     UNIFORM_SPREAD,

@@ -23,11 +23,11 @@ from distill.common import signed_zip
 from distill.common.canonical_json import canonical
 from distill.common.keys import SigningKey, generate_key
 from distill.common.signed_zip import open_container, pack
+from distill.data.schema import Schema
+from distill.data.tables import OTHER
 from distill.errors import BundleError
 from distill.ledger import create_ledger
 from distill.ledger import entry as ledger_entry
-from distill.schema import Schema
-from distill.tables import OTHER
 
 DATASET = "0123456789abcdef0123456789abcdef"
 SIZE = Event(name="size", mechanism="laplace", noise_multiplier=100.0)

@@ -13,9 +13,9 @@ from cli.app import app
 from distill.accounting import Event
 from distill.bundle import write_bundle
 from distill.common.keys import load_signing_key
+from distill.data.schema import Schema
 from distill.ledger import Reservation, open_ledger
 from distill.project import load_project
-from distill.schema import Schema
 
 SIZE = Event(name="size", mechanism="laplace", noise_multiplier=100.0)
 REST = Event(name="encode", mechanism="gaussian", noise_multiplier=10.0, round=1)

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner, Result
 
 from cli.app import app
-from distill.demo_tables import BANKS, bank_table, demo_schema
-from distill.tables import write_table
+from distill.data.demo import BANKS, bank_table, demo_schema
+from distill.data.tables import write_table
 from server_train.model import load_model
 
 SCHEMA = demo_schema()

@@ -17,8 +17,8 @@ from distill import generator_parts as generators
 from distill.accounting import Event
 from distill.bundle import write_bundle
 from distill.common.keys import generate_key
+from distill.data.schema import Schema
 from distill.ledger import create_ledger
-from distill.schema import Schema
 from server_train.features import class_codes
 from server_train.model import load_model
 from server_train.score_bins import KNOTS

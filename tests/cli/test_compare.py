@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from cli.app import app
 from distill import distillation, plan
-from distill.demo_tables import BANKS, bank_table, demo_schema
+from distill.data.demo import BANKS, bank_table, demo_schema
+from distill.data.tables import write_table
 from distill.stages import represent
-from distill.tables import write_table
 from server_train import hub
 from server_train.training import TrainingSettings
 

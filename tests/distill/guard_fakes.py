@@ -17,12 +17,12 @@ from private_fakes import EVERY_KIND, category, every_kind, integer, number, qui
 
 from distill import bundle, pipeline, plan, private_evaluation, private_training
 from distill.common.keys import generate_key, load_signing_key
+from distill.data.schema import Schema
+from distill.data.tables import canonical_table
 from distill.ledger import create_ledger, entry
 from distill.private_table import PrivateTable
 from distill.private_training import PrivateSteps, TrainingRequest, begin_training
-from distill.schema import Schema
 from distill.score_table import Block
-from distill.tables import canonical_table
 
 DATASET, BUDGET = "ab" * 16, {"epsilon": 4.0, "delta": 1e-5}
 STEPS = 3  # of each DP-SGD event

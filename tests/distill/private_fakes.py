@@ -15,20 +15,20 @@ import torch
 
 from distill import distillation
 from distill.accounting import Event
-from distill.bins import ColumnBins
 from distill.cells import Cross, Rows
+from distill.data.bins import ColumnBins
+from distill.data.encoded_table import encode_frame
+from distill.data.grids import base_grids
+from distill.data.schema import Schema
+from distill.data.tables import canonical_table
 from distill.dpsgd import FINEST_BITS, Factor, clipped_sum
-from distill.encoded import encode_frame
 from distill.generator import Generator
-from distill.grid import base_grids
 from distill.mechanisms import NoiseSource
 from distill.plan import Plan, make_plan
 from distill.private_table import PrivateTable
 from distill.record_gradients import Gradients, Network, Records
-from distill.schema import Schema
 from distill.stages import represent, select
 from distill.statistics import ClassCounts, PairCounts
-from distill.tables import canonical_table
 
 FALSE_ALARM = 1e-6  # chance that correct code fails a statistical test on one fresh seed
 

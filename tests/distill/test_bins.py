@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from private_fakes import EVERY_KIND, FALSE_ALARM, category, integer, number, plain_bins
 
-from distill.bins import ColumnBins, one_hot_slices
-from distill.grid import column_grid
-from distill.schema import Column
-from distill.tables import OTHER
+from distill.data.bins import ColumnBins, one_hot_slices
+from distill.data.grids import column_grid
+from distill.data.schema import Column
+from distill.data.tables import OTHER
 
 RAW = {
     "ratio": number("x", nullable=True),

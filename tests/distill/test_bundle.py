@@ -34,6 +34,8 @@ from distill.bundle_parts import (
 from distill.common.canonical_json import canonical
 from distill.common.keys import generate_key
 from distill.common.signed_zip import pack
+from distill.data.schema import Schema
+from distill.data.tables import OTHER
 from distill.errors import (
     BundleBombError,
     BundleClaimError,
@@ -47,8 +49,6 @@ from distill.errors import (
     BundleTensorError,
     BundleVersionError,
 )
-from distill.schema import Schema
-from distill.tables import OTHER
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "assets"))
 

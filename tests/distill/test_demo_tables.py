@@ -11,7 +11,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from distill.demo_tables import (
+from distill.data.demo import (
     BANKS,
     HELD_OUT_ROWS,
     TARGET,
@@ -22,8 +22,8 @@ from distill.demo_tables import (
     demo_tables,
     mixed_table,
 )
+from distill.data.schema import Column, parse_schema
 from distill.errors import ConfigError
-from distill.schema import Column, parse_schema
 
 SMALL = {bank.name: 300 for bank in BANKS}
 

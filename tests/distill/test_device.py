@@ -16,6 +16,7 @@ from distill import pipeline
 from distill.bundle import read_bundle
 from distill.common.compute import choose_device, used
 from distill.common.keys import generate_key
+from distill.data.tables import write_table
 from distill.distillation import distil
 from distill.dpsgd import FINEST_BITS
 from distill.errors import ConfigError
@@ -23,7 +24,6 @@ from distill.layout import Layout
 from distill.ledger import create_ledger
 from distill.record_gradients import Network, Records
 from distill.stages import represent
-from distill.tables import write_table
 from distill.weights import arrays_of, set_gradients
 
 STAGES = Path(represent.__file__).parent

@@ -10,12 +10,12 @@ from private_fakes import EVERY_KIND, category, door, every_kind, integer, numbe
 from sklearn.metrics import roc_auc_score
 
 from distill.common.threads import single_thread
+from distill.data.schema import Schema
+from distill.data.tables import canonical_table
 from distill.distillation import Distilled, distil
 from distill.errors import UnpaidReadError
 from distill.mechanisms import NoiseSource
 from distill.plan import Plan
-from distill.schema import Schema
-from distill.tables import canonical_table
 
 STEPS = 8
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.draft import LARGEST, UNCONFIRMED, Draft, draft_schema, outward, write_draft
+from distill.data.schema import Schema, load_schema, parse_schema
+from distill.data.schema_draft import LARGEST, UNCONFIRMED, Draft, draft_schema, outward, write_draft
+from distill.data.tables import check_table, write_table
 from distill.errors import DataError, SchemaError
-from distill.schema import Schema, load_schema, parse_schema
-from distill.tables import check_table, write_table
 
 ROWS = 60
 

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from private_fakes import EVERY_KIND, every_kind, integer, schema_of
 
-from distill import table_files
-from distill.encoded import EncodedTable, Growing, UnitMarks, encode_frame, read_encoded
+from distill.data import sources
+from distill.data.encoded_table import EncodedTable, Growing, UnitMarks, encode_frame, read_encoded
+from distill.data.grids import base_grids
+from distill.data.schema import Schema
+from distill.data.tables import read_table, write_table
 from distill.errors import DataError
-from distill.grid import base_grids
-from distill.schema import Schema
-from distill.tables import read_table, write_table
 
 UNITS = Schema.model_validate(EVERY_KIND.model_dump() | {"unit": "customer"})
 ROWS = 1000
@@ -37,8 +37,8 @@ def same(one: EncodedTable, other: EncodedTable) -> None:
 @pytest.mark.parametrize("schema", [EVERY_KIND, UNITS])
 def test_codes_are_those_of_the_canonical_frame(suffix, schema, tmp_path, monkeypatch):
     """The fast way (batch by batch, units hashed) against the plain one (the whole frame, units by name)."""
-    monkeypatch.setattr(table_files, "BLOCK_BYTES", 8192)
-    monkeypatch.setattr(table_files, "BATCH_ROWS", 130)
+    monkeypatch.setattr(sources, "BLOCK_BYTES", 8192)
+    monkeypatch.setattr(sources, "BATCH_ROWS", 130)
     frame, path = every_kind(ROWS, 5), tmp_path / f"table{suffix}"
     if schema.unit:
         customers = np.random.default_rng(5).integers(0, 300, ROWS)
@@ -61,7 +61,7 @@ def test_a_table_without_rows_has_empty_columns(tmp_path):
 
 
 def test_a_fault_in_the_last_batch_is_refused_like_one_in_the_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(table_files, "BATCH_ROWS", 100)
+    monkeypatch.setattr(sources, "BATCH_ROWS", 100)
     frame = every_kind(ROWS, 0)
     frame.loc[ROWS - 1, "age"] = None
     write_table(frame, tmp_path / "table.parquet")
@@ -75,9 +75,9 @@ def test_a_fault_in_the_last_batch_is_refused_like_one_in_the_first(tmp_path, mo
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_memory_is_that_of_the_codes_and_a_few_batches(suffix, tmp_path, monkeypatch):
     """The canonical frame of these rows would take seven times as much."""
-    monkeypatch.setattr(table_files, "HEADER_BYTES", 1 << 14)
-    monkeypatch.setattr(table_files, "BLOCK_BYTES", 1 << 16)
-    monkeypatch.setattr(table_files, "BATCH_ROWS", 2000)
+    monkeypatch.setattr(sources, "HEADER_BYTES", 1 << 14)
+    monkeypatch.setattr(sources, "BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(sources, "BATCH_ROWS", 2000)
     path = tmp_path / f"table{suffix}"
     write_table(pd.concat([every_kind(4000, 0)] * 50, ignore_index=True), path)
     read_encoded(path, EVERY_KIND)  # imports are not counted
@@ -90,7 +90,7 @@ def test_memory_is_that_of_the_codes_and_a_few_batches(suffix, tmp_path, monkeyp
 
 def test_reading_codes_needs_no_torch():
     """A fit imports it later, when it trains; refusals of bad input come before."""
-    code = "import sys; import distill.encoded; print('torch' in sys.modules)"
+    code = "import sys; import distill.data.encoded_table; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -11,12 +11,12 @@ import pytest
 from private_fakes import EVERY_KIND, schema_of, toy_generator
 from private_fakes import statistics_of as exact_statistics
 
+from distill.data.schema import Schema
 from distill.denoise import denoise_pairs
 from distill.errors import BundleError
 from distill.generator import Generator
 from distill.generator_parts import generator_of, parts_of, statistics_of
 from distill.levels import LEVELS, Level
-from distill.schema import Schema
 from distill.statistics import ClassCounts, PairCounts
 from distill.thin import thin
 

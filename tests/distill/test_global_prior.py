@@ -17,6 +17,7 @@ from distill.bundle_parts import encode_tensors
 from distill.common.canonical_json import canonical, parse_canonical
 from distill.common.keys import SigningKey, generate_key
 from distill.common.signed_zip import open_container, pack
+from distill.data.schema import Schema
 from distill.errors import (
     PriorError,
     PriorMismatchError,
@@ -28,7 +29,6 @@ from distill.errors import (
 from distill.generator import Generator
 from distill.generator_parts import record_probabilities
 from distill.global_prior import Cost, GlobalPrior, parse_prior, prior_use, read_prior, write_prior
-from distill.schema import Schema
 
 DISJOINT, OVERLAPPING = Cost(epsilon=2.0, delta=1e-5), Cost(epsilon=5.0, delta=3e-5)
 Tensors = dict[str, np.ndarray]

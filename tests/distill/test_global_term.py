@@ -8,7 +8,7 @@ import torch
 from private_fakes import EVERY_KIND, plain_bins, schema_of, statistics_of, toy_generator
 
 from distill import distillation
-from distill.bins import ColumnBins
+from distill.data.bins import ColumnBins
 from distill.denoise import denoise_pairs, shrink_classes, shrink_towards
 from distill.generator import Generator
 from distill.generator_parts import record_probabilities

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from private_fakes import EVERY_KIND, category, every_kind, integer, number
 
-from distill.grid import base_grids, column_grid, encode_table
-from distill.schema import Column
-from distill.tables import OTHER, canonical_table
+from distill.data.grids import base_grids, column_grid, encode_table
+from distill.data.schema import Column
+from distill.data.tables import OTHER, canonical_table
 
 
 def grid_of(raw: dict):

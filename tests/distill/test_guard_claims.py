@@ -14,12 +14,12 @@ from distill.bundle import parse_bundle, read_bundle
 from distill.bundle_manifest import check_manifest
 from distill.common import checks
 from distill.common.keys import SigningKey, generate_key
+from distill.data.schema import Schema
+from distill.data.tables import canonical_table
 from distill.errors import ConfigError
 from distill.ledger import Ledger, create_ledger
 from distill.private_table import PrivateTable
 from distill.private_training import TrainingRequest, begin_training
-from distill.schema import Schema
-from distill.tables import canonical_table
 
 ROWS = CASES["units"].table()
 

@@ -12,8 +12,8 @@ from private_fakes import FALSE_ALARM, Paid, category, schema_of
 
 from distill.accounting import Event
 from distill.cells import Cross
+from distill.data.encoded_table import EncodedTable
 from distill.dpsgd import lattice_bits
-from distill.encoded import EncodedTable
 from distill.mechanisms import NoiseSource
 from distill.private_table import PrivateTable
 from distill.record_gradients import Gradients, Network

@@ -21,7 +21,7 @@ from private_fakes import EVERY_KIND, NoNoise, Paid
 
 from distill import cells, distillation, lattice_noise
 from distill.accounting import Event
-from distill.encoded import EncodedTable
+from distill.data.encoded_table import EncodedTable
 from distill.ledger import Ledger, Reservation
 from distill.mechanisms import NoiseSource
 from distill.private_table import PrivateTable

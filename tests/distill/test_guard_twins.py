@@ -17,8 +17,8 @@ from private_fakes import NoNoise, Paid, category, schema_of
 
 from distill.accounting import Event
 from distill.cells import Cells
+from distill.data.encoded_table import EncodedTable
 from distill.dpsgd import FINEST_BITS
-from distill.encoded import EncodedTable
 from distill.mechanisms import NoiseSource
 from distill.private_table import PrivateTable
 from distill.record_gradients import Gradients, Network, Variational

@@ -27,11 +27,11 @@ from private_fakes import (
 
 from distill.accounting import Event, epsilon_of
 from distill.cells import Cross
-from distill.encoded import encode_frame
+from distill.data.encoded_table import encode_frame
+from distill.data.tables import canonical_table
 from distill.mechanisms import NoiseSource
 from distill.private_table import PrivateTable
 from distill.record_gradients import Network
-from distill.tables import canonical_table
 
 SIDE = 90
 CELLS = SIDE**2  # places where a unit may be

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from private_fakes import EVERY_KIND, category, integer, number, schema_of
 
 from distill.accounting import Event, epsilon_of
+from distill.data.schema import Schema
 from distill.errors import BudgetError, ConfigError
 from distill.ledger.audit import audited_epsilon
 from distill.mechanisms import MIN_COUNT_STDDEV, NoiseSource
 from distill.plan import MIN_ROWS, Plan, Shares, make_plan, size_event, target_bins
 from distill.sampling import MOST_EXPECTED
-from distill.schema import Schema
 
 DELTA = 1e-5
 

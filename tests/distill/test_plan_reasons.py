@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 from private_fakes import EVERY_KIND, category, number, schema_of
 
+from distill.data.schema import Schema
 from distill.plan import Plan, Shares, make_plan, target_bins
 from distill.plan_reasons import Choice, choices
-from distill.schema import Schema
 
 DELTA = 1e-5
 NAMES = [f"share {f.name}" for f in dataclasses.fields(Shares)]

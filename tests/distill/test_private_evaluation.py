@@ -9,7 +9,7 @@ from private_fakes import NoNoise, Paid, assert_follows, category, number, round
 from distill import recompute
 from distill.accounting import Event, RenyiLimit, gaussian_renyi, renyi_of
 from distill.common import checks
-from distill.encoded import EncodedTable
+from distill.data.encoded_table import EncodedTable
 from distill.errors import UnpaidReadError
 from distill.mechanisms import NoiseSource
 from distill.plan import size_event

@@ -29,15 +29,15 @@ from private_fakes import (
 from distill import private_table
 from distill.accounting import Event
 from distill.cells import Cross, Lookup
+from distill.data.encoded_table import encode_frame
+from distill.data.grids import base_grids
+from distill.data.schema import Schema
+from distill.data.tables import canonical_table
 from distill.dpsgd import lattice_bits
-from distill.encoded import encode_frame
 from distill.errors import ConfigError, UnpaidReadError
-from distill.grid import base_grids
 from distill.mechanisms import NoiseSource
 from distill.private_table import PrivateTable
 from distill.record_gradients import Network
-from distill.schema import Schema
-from distill.tables import canonical_table
 
 SCHEMA = schema_of(integer("level", 0, 3), number("ratio", nullable=True))
 UNITS = schema_of(integer("level", 0, 3), number("ratio", nullable=True), unit="customer")

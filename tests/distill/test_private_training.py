@@ -25,8 +25,10 @@ from private_fakes import (
 from distill import private_training
 from distill.accounting import epsilon_of
 from distill.common.keys import SigningKey, generate_key
+from distill.data.grids import base_grids
+from distill.data.schema import Schema
+from distill.data.tables import canonical_table
 from distill.errors import BudgetError, ConfigError, SchemaError, UnpaidReadError
-from distill.grid import base_grids
 from distill.ledger import Ledger, create_ledger, open_ledger
 from distill.mechanisms import NoiseSource
 from distill.private_table import PrivateTable
@@ -41,8 +43,6 @@ from distill.private_training import (
     make_training_plan,
 )
 from distill.record_gradients import Network, Records
-from distill.schema import Schema
-from distill.tables import canonical_table
 
 ROWS = 600
 QUICK = PrivateSteps(rounds=2, steps=2, scaling=0.05)

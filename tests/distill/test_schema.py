@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distill.data.schema import OTHER, Schema, load_schema, parse_schema
 from distill.errors import SchemaError
-from distill.schema import OTHER, Schema, load_schema, parse_schema
 
 TARGET = {"name": "default", "kind": "categorical", "categories": [0, 1]}
 AGE = {"name": "age", "kind": "integer", "min": 18, "max": 100}

@@ -16,13 +16,13 @@ from private_fakes import (
     schema_of,
 )
 
-from distill.bins import ColumnBins
-from distill.grid import column_grid
+from distill.data.bins import ColumnBins
+from distill.data.grids import column_grid
+from distill.data.schema import Column, Schema
+from distill.data.tables import canonical_table
 from distill.mechanisms import NoiseSource
 from distill.plan import target_bins
-from distill.schema import Column, Schema
 from distill.stages import encode
-from distill.tables import canonical_table
 
 ROWS = 20_000
 NOISE = 20.0  # stddev on a count: about what a table of this size gets at epsilon 1

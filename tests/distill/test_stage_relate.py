@@ -5,15 +5,15 @@ import pandas as pd
 import pytest
 from private_fakes import NoNoise, category, door, number, plan_of, schema_of
 
-from distill.bins import ColumnBins
-from distill.encoded import encode_frame
+from distill.data.bins import ColumnBins
+from distill.data.encoded_table import encode_frame
+from distill.data.schema import Schema
+from distill.data.tables import canonical_table
 from distill.mechanisms import NoiseSource
 from distill.plan import Plan
 from distill.private_table import PrivateTable
-from distill.schema import Schema
 from distill.stages import encode, relate
 from distill.statistics import ClassCounts, PairCounts
-from distill.tables import canonical_table
 
 ROWS = 4000
 

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill import table_files
+from distill.data import sources
+from distill.data.schema import Schema, parse_schema
+from distill.data.tables import MISSING, OTHER, canonical_table, check_table, read_table, to_public, write_table
 from distill.errors import DataError
-from distill.schema import Schema, parse_schema
-from distill.tables import MISSING, OTHER, canonical_table, check_table, read_table, to_public, write_table
 
 COLUMNS = [
     {"name": "age", "kind": "integer", "min": 18, "max": 100},
@@ -181,8 +181,8 @@ def test_the_index_that_pandas_writes_to_parquet_is_left_out(tmp_path: Path) -> 
 
 
 def test_many_batches_make_one_table(csv: CsvWriter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_files, "BLOCK_BYTES", 4096)
-    monkeypatch.setattr(table_files, "BATCH_ROWS", 100)
+    monkeypatch.setattr(sources, "BLOCK_BYTES", 4096)
+    monkeypatch.setattr(sources, "BATCH_ROWS", 100)
     path = csv(HEADER + "".join(f"{18 + i % 80},{i},own,{'clerk' if i % 2 else SECRET},{i % 2}\n" for i in range(1000)))
     frame = read_table(path, SCHEMA)
     assert values(frame, "income") == [float(i) for i in range(1000)]

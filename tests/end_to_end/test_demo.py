@@ -11,10 +11,10 @@ from rich.console import Console
 
 from distill.bundle import read_bundle
 from distill.common.keys import load_public_key
-from distill.demo_tables import BANKS, demo_schema
+from distill.data.demo import BANKS, demo_schema
+from distill.data.schema import load_schema
+from distill.data.tables import read_table
 from distill.ledger import open_ledger
-from distill.schema import load_schema
-from distill.tables import read_table
 
 ROWS = 0.05  # of the usual sizes; no bank gets fewer than 1000
 

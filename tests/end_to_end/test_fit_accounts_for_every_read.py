@@ -16,12 +16,12 @@ from conftest import DELTA, EPSILON, SCHEMA, Bank, distill, loans, make_bank, qu
 from distill import pipeline
 from distill.accounting import Event, epsilon_of
 from distill.cells import Cross
+from distill.data.schema import Schema
 from distill.errors import UnpaidReadError
 from distill.mechanisms import NoiseSource
 from distill.plan import Plan
 from distill.private_table import PrivateTable
 from distill.record_gradients import Network
-from distill.schema import Schema
 
 ROOT = Path(__file__).resolve().parents[2]
 DOOR = ROOT / "distill" / "private_table.py"
@@ -178,7 +178,7 @@ def test_the_rows_are_read_in_one_place_only():
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in callers:
                 callers[node.func.id].add(path.relative_to(ROOT).as_posix())
             if path.parent.name == "stages" and isinstance(node, ast.ImportFrom):
-                assert node.module not in ("pandas", "distill.tables", "distill.table_files", "pathlib"), path
+                assert node.module not in ("pandas", "distill.data.tables", "distill.data.sources", "pathlib"), path
     evaluation = "distill/private_evaluation.py"  # scores rows before it encodes them
     releases = {"distill/pipeline.py", "distill/private_training.py", evaluation}
     assert callers == {"read_table": {evaluation}, "read_encoded": {"distill/pipeline.py"}, "PrivateTable": releases}
@@ -239,8 +239,8 @@ EVENTS = (
 def door() -> PrivateTable:
     """Some rows behind a door that EVENTS pay for."""
     schema = Schema.model_validate(SCHEMA)
-    from distill.encoded import encode_frame
-    from distill.tables import canonical_table
+    from distill.data.encoded_table import encode_frame
+    from distill.data.tables import canonical_table
 
     table = PrivateTable(encode_frame(canonical_table(loans(50), schema), schema), schema, Paid(EVENTS), NoiseSource(1))
     table.recode([lambda leaves: leaves % 9] * len(SCHEMA["columns"]), target=3)

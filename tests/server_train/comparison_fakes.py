@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from distill.demo_tables import BANKS, bank_table, demo_schema
-from distill.tables import canonical_table, write_table
+from distill.data.demo import BANKS, bank_table, demo_schema
+from distill.data.tables import canonical_table, write_table
 from server_train.comparison.data import Dealt, Source, deal, read_tables
 from server_train.comparison.results import ClientRows, Comparison, Deal, Point, Run, Traffic, reach_of
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from distill import generator_parts as generators
-from distill.schema import Schema
+from distill.data.schema import Schema
 from server_train import intake
 from server_train.features import class_codes
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from distill.bins import ColumnBins
+from distill.data.bins import ColumnBins
+from distill.data.grids import base_grids
+from distill.data.schema import Schema
 from distill.denoise import denoise_pairs
 from distill.generator import Generator
-from distill.grid import base_grids
-from distill.schema import Schema
 from distill.statistics import ClassCounts
 from server_train.representation import Site
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from distill.bins import ColumnBins
-from distill.grid import column_grid
-from distill.schema import Schema
+from distill.data.bins import ColumnBins
+from distill.data.grids import column_grid
+from distill.data.schema import Schema
 from server_train.boosting import BoostingSettings
 from server_train.kinds import Fitted, ModelChoice, fit_model
 from server_train.model import Model, ModelCard, save_model

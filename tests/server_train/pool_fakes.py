@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from hub_fakes import TableGenerator, skewed, table
 
-from distill.schema import Schema
+from distill.data.schema import Schema
 from server_train.pool import Drawer
 from server_train.pool_file import PoolCard, StoredPool
 from server_train.pool_stream import draw_pool_file

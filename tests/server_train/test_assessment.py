@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from hub_fakes import BINARY, TERNARY, class_chances, table
 
+from distill.data.schema import Schema
 from distill.errors import ConfigError, DataError, ModelError
-from distill.schema import Schema
 from server_train.assessment import Question, assess
 from server_train.decisions import Costs
 from server_train.evaluation_report import render_evaluation

@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 from comparison_fakes import SCHEMA, canonical, folder_source, rows, table_source, write_schema
 
+from distill.data.schema import Schema
+from distill.data.tables import write_table
 from distill.errors import ConfigError, DataError, SchemaError
-from distill.schema import Schema
-from distill.tables import write_table
 from server_train.comparison.data import Source, deal, digest_of, read_tables
 from server_train.comparison.partition_file import save_partition
 

@@ -5,9 +5,9 @@ from hub_fakes import BINARY, table
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distill.data.schema import Column, Schema
+from distill.data.tables import canonical_table
 from distill.errors import DataError
-from distill.schema import Column, Schema
-from distill.tables import canonical_table
 from server_train.features import Encoder, NumberCurve, category_codes, class_codes, fit_encoder, levels
 
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from hub_fakes import BINARY, TERNARY, class_chances, put_bundles, table
 
+from distill.data.tables import read_table
 from distill.errors import BundleMismatchError, ConfigError, DataError
-from distill.tables import read_table
 from server_train import __main__ as command
 from server_train import hub, intake
 from server_train.boosting import BoostingSettings

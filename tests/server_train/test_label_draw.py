@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from distill.schema import Column, Schema
+from distill.data.schema import Column, Schema
 from server_train.label_draw import balanced_classes, draw_labels
 
 ROWS = 20_000

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from distill.bins import ColumnBins
-from distill.grid import column_grid
-from distill.schema import Schema
+from distill.data.bins import ColumnBins
+from distill.data.grids import column_grid
+from distill.data.schema import Schema
 from server_train.evaluation import evaluate_numbers
 from server_train.number_bins import (
     LEAST_MASS,

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from kind_fakes import SCHEMAS, model_of, rows_of, saved
 
+from distill.data.schema import Schema
 from distill.errors import ConfigError, DataError, ModelError
-from distill.schema import Schema
 from server_train.model import ONNX, load_model
 from server_train.onnx_graph import onnx_bytes, with_onnx, write_onnx
 from server_train.onnx_model import CARD_KEY, input_values

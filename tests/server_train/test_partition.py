@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.common.canonical_json import canonical
-from distill.demo_tables import mixed_table
+from distill.data.demo import mixed_table
 from distill.errors import ConfigError
 from server_train.comparison import partition_file as module
 from server_train.comparison.partition import (

@@ -7,9 +7,9 @@ import pytest
 from hub_fakes import BINARY, TERNARY, class_chances, table
 from pool_fakes import stored_pool
 
+from distill.data.schema import Schema
+from distill.data.tables import canonical_table, read_table
 from distill.errors import DataError
-from distill.schema import Schema
-from distill.tables import canonical_table, read_table
 from server_train import pool_file
 from server_train.pool_file import PoolCard, export_rows, open_pool, writing_pool
 

@@ -5,7 +5,7 @@ import pytest
 from hub_fakes import BINARY, TERNARY
 from registry_fakes import card, institution
 
-from distill.schema import Schema
+from distill.data.schema import Schema
 from server_train.contribution_terms import KNOWN, reasons_of, terms_in, terms_of
 from server_train.held_out import class_curves, number_curves
 from server_train.number_bins import TargetBins

@@ -10,9 +10,9 @@ import torch
 from kind_fakes import COLUMNS, SCHEMAS, TARGETS, model_of, rows_of, saved, taught
 
 from distill.common import exact
+from distill.data.schema import Schema
+from distill.data.tables import canonical_table
 from distill.errors import ModelError
-from distill.schema import Schema
-from distill.tables import canonical_table
 from server_train.calibration import class_probabilities
 from server_train.features import fit_encoder
 from server_train.model import ONNX, Model, NetworkScorer, load_model, network_for

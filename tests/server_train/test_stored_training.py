@@ -5,8 +5,8 @@ import torch
 from hub_fakes import BINARY, TERNARY, class_chances, table
 from pool_fakes import stored_pool
 
+from distill.data.schema import Schema
 from distill.errors import ConfigError, DataError
-from distill.schema import Schema
 from server_train import kinds, row_source, stored_training
 from server_train.boosting import BoostingSettings
 from server_train.evaluation import evaluate_scores

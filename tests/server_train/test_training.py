@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 from hub_fakes import BINARY, TERNARY, class_chances, table
 
+from distill.data.schema import Schema
 from distill.errors import ConfigError
-from distill.schema import Schema
 from server_train.evaluation import evaluate_scores
 from server_train.features import class_codes
 from server_train.model import probabilities

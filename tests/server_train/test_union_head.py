@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from distill.class_chances import log_normalise
-from distill.schema import Schema
+from distill.data.schema import Schema
 from server_train.union_head import CELLS, FIT_ROWS, find_cells, fit_correction
 
 SCHEMA = Schema.model_validate(

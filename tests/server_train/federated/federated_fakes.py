@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from distill.demo_tables import BANKS, bank_table, demo_schema
-from distill.schema import Column, Schema
-from distill.tables import canonical_table
+from distill.data.demo import BANKS, bank_table, demo_schema
+from distill.data.schema import Column, Schema
+from distill.data.tables import canonical_table
 from server_train.federated.client import Client, LocalSettings
 from server_train.federated.messages import Message, decode, encode
 from server_train.federated.mlp import Pull, Vector

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from federated_fakes import SCHEMA, bank
 
-from distill.demo_tables import BANKS, bank_table
+from distill.data.demo import BANKS, bank_table
+from distill.data.tables import write_table
 from distill.errors import ConfigError, DataError
-from distill.tables import write_table
 from server_train.features import Encoder, class_codes
 from server_train.federated.addresses import listen
 from server_train.federated.client import Client, LocalSettings

@@ -13,8 +13,10 @@ from sklearn.metrics import roc_auc_score
 from distill import private_training
 from distill.accounting import epsilon_of
 from distill.common.keys import SigningKey, generate_key
+from distill.data.grids import base_grids
+from distill.data.schema import Column, Schema
+from distill.data.tables import OTHER, canonical_table
 from distill.errors import ConfigError, DataError, UnpaidReadError
-from distill.grid import base_grids
 from distill.ledger import create_ledger
 from distill.mechanisms import NoiseSource
 from distill.private_table import PrivateTable
@@ -27,8 +29,6 @@ from distill.private_training import (
     begin_training,
     make_training_plan,
 )
-from distill.schema import Column, Schema
-from distill.tables import OTHER, canonical_table
 from server_train.features import Encoder, class_codes
 from server_train.federated.client import LocalSettings
 from server_train.federated.engine import RunSettings, run

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from distill.grid import ColumnGrid
+from distill.data.grids import ColumnGrid
 
 
 @dataclass(frozen=True, eq=False)

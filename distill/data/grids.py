@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from distill.schema import OTHER, Column, Schema
+from distill.data.schema import OTHER, Column, Schema
 
 FLAT_CELLS = 24  # integers with at most this many values need no tree: every value is a cell
 VALUE_LEAVES = 4096  # integers with at most this many values get a leaf each

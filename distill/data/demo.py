@@ -25,7 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from distill.common import checks
-from distill.schema import Column, Schema
+from distill.data.schema import Column, Schema
 
 Floats = NDArray[np.float64]
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from distill.common import files
+from distill.data.columns import MISSING, as_numbers, listed, plain_array, whole_text
+from distill.data.schema import MAX_CLASSES, parse_schema
+from distill.data.sources import open_table
 from distill.errors import DataError, SchemaError
-from distill.schema import MAX_CLASSES, parse_schema
-from distill.table_columns import MISSING, as_numbers, listed, plain_array, whole_text
-from distill.table_files import open_table
 
 LARGEST, FINEST = 1e300, -12  # of drafted bounds: their magnitude, and the last decimal that is looked at
 MOST_TEXTS = 200  # a text column with more distinct values is taken for an identifier or free text

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from distill.grid import base_grids, encode_table
-from distill.schema import Schema
-from distill.tables import EncodedBatches, open_encoded
+from distill.data.grids import base_grids, encode_table
+from distill.data.schema import Schema
+from distill.data.tables import EncodedBatches, open_encoded
 
 GROWTH = 8  # a growing array is at most an eighth larger than it needs to be
 _SECRET_BYTES, _MARK_BYTES = 32, 16

@@ -2,7 +2,7 @@
 
 An encoder takes a column in batches of pyarrow arrays, reports every way in which it differs from its public
 description, gives each batch as a numpy array, and joins such batches to the column of the canonical frame (see
-`distill.tables`). A report may raise; if it does not, the faulty values become missing, so that a check can go on.
+`distill.data.tables`). A report may raise; if it does not, the faulty values become missing, so that a check can go on.
 
 Promise: no finding quotes a value of the table or a count of its rows.
 """
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from distill.schema import OTHER, Column
+from distill.data.schema import OTHER, Column
 
 MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None")  # unless the schema lists it as a category
 SHOWN = 8  # names in one message

@@ -4,7 +4,7 @@ The *canonical* frame has the schema's columns in the schema's order: numbers as
 bounds; categories as `pandas.Categorical` over the schema's categories as text, then OTHER where the column allows it;
 the unit column, if the schema names one, last and as text. Tables are read in batches and encoded at once, so memory
 stays at about the canonical frame. A fit needs no such frame: it takes the batches (`open_encoded`) and keeps small codes
-of them (`distill.encoded`).
+of them (`distill.data.encoded_table`).
 
 Promise: no text of an error or a finding quotes a value of the table or a count of its rows.
 """
@@ -19,9 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from distill.errors import DataError
-from distill.schema import OTHER, Column, Schema
-from distill.table_columns import (
+from distill.data.columns import (
     MISSING,
     CategoryEncoder,
     Encoder,
@@ -32,7 +30,9 @@ from distill.table_columns import (
     listed,
     texts_of,
 )
-from distill.table_files import open_table, write_table
+from distill.data.schema import OTHER, Column, Schema
+from distill.data.sources import open_table, write_table
+from distill.errors import DataError
 
 __all__ = [
     "MISSING",
