@@ -25,16 +25,16 @@ import pandas as pd
 import utility
 from variants import VARIANTS, WHOLE, Variant
 
-from distill.accounting import Event
 from distill.common.threads import single_thread
 from distill.data.encoded_table import encode_frame
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table
 from distill.distillation import distil
 from distill.generator import Generator
-from distill.mechanisms import NoiseSource
 from distill.plan import Plan, size_event
-from distill.private_table import PrivateTable
+from distill.privacy.events import Event
+from distill.privacy.noise import NoiseSource
+from distill.privacy.private_table import PrivateTable
 
 RUN = ["table", "epsilon", "seed", "variant"]  # what tells results apart
 SCORES = ("auc", "head_auc", "tvd2")

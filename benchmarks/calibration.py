@@ -21,9 +21,9 @@ from typing import Any
 
 import pandas as pd
 
-from distill import recompute
 from distill.data.schema import Schema
 from distill.plan import Plan, make_plan
+from distill.privacy import accountant
 
 LEAST_USED = 0.98  # of the grant, that a plan should use at least
 
@@ -64,10 +64,10 @@ def measure(number: int, seed: int) -> dict[str, Any]:
     plan = random_plan(rng)
     planned = time.process_time()
     events = [e.model_dump(mode="json") for e in plan.events]
-    recompute._joint_epsilon.cache_clear()  # else the plan's own calibration has the answer
-    pld = recompute.epsilon(events, plan.delta)
+    accountant._joint_epsilon.cache_clear()  # else the plan's own calibration has the answer
+    pld = accountant.epsilon(events, plan.delta)
     composed = time.process_time()
-    rdp = recompute.epsilon(events, plan.delta, "rdp")
+    rdp = accountant.epsilon(events, plan.delta, "rdp")
     return {
         "plan": number,
         "features": plan.event("encode.classes").blocks,
@@ -77,7 +77,7 @@ def measure(number: int, seed: int) -> dict[str, Any]:
         "rows_per_unit": plan.rows_per_unit,
         "ratio": pld / plan.epsilon,
         "rdp_over_pld": rdp / pld,
-        "contradict": recompute.contradict(events, pld, rdp),
+        "contradict": accountant.contradict(events, pld, rdp),
         "plan_seconds": planned - start,
         "pld_seconds": composed - planned,
         "rdp_seconds": time.process_time() - composed,

@@ -30,7 +30,7 @@ from distill.bundle import read_bundle
 from distill.common.keys import load_signing_key
 from distill.errors import DistillError
 from distill.ledger import Ledger, Reservation, open_ledger
-from distill.private_table import PrivateTable
+from distill.privacy.private_table import PrivateTable
 from distill.project import load_project
 
 # Traced call by call. `recover` is how the fit begins that follows one killed between its commit and its rename.

@@ -17,8 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from distill import recompute
-from distill.accounting import epsilon_of
 from distill.common.keys import SigningKey, generate_key
 from distill.data.schema import Schema
 from distill.ledger import Ledger, create_ledger, store
@@ -27,6 +25,8 @@ from distill.ledger.entry import Entry, sign_entry, sign_head
 from distill.ledger.releases import Release
 from distill.ledger.reservation import charge_body
 from distill.plan import MIN_ROWS, Plan, make_plan, three_digits
+from distill.privacy import accountant
+from distill.privacy.events import epsilon_of
 
 DATASET, DELTA, ROWS = "0" * 32, 1e-8, 20_000
 SCHEMA = Schema.model_validate(
@@ -111,7 +111,7 @@ def measure(entries: int, plans: str, epsilon: float) -> dict[str, object]:
         built = time.perf_counter()
         ledger = build(Path(folder), entries, noisy=plans == "noisy", epsilon=epsilon)
         built = time.perf_counter() - built
-        for cache in (recompute._joint_epsilon, recompute._renyi, recompute._pld):
+        for cache in (accountant._joint_epsilon, accountant._renyi, accountant._pld):
             cache.cache_clear()
         seconds = {}
         for name, act in {"read": ledger.summary, "verify": ledger.verify}.items():

@@ -35,7 +35,7 @@ from splits import BY, Split, bundles_of, parsed_splits
 from distill.bundle import Bundle, read_bundle
 from distill.data.schema import Schema
 from distill.generator_parts import CLASS_STEP, generator_of
-from distill.sampling import sampling_rate
+from distill.privacy.sampling import sampling_rate
 from server_train.coherence import fault_of
 from server_train.evaluation import evaluate_scores
 from server_train.features import class_codes

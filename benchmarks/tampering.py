@@ -32,11 +32,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import pandas as pd
 from sqlite_regions import in_order, regions_of
 
-from distill.accounting import Event
 from distill.common.keys import SigningKey, generate_key
 from distill.errors import LedgerError
 from distill.ledger import Ledger, Reservation, Verification, create_ledger, open_ledger
 from distill.ledger import store as ledger_store
+from distill.privacy.events import Event
 
 DATASET, BUNDLE, OTHER_BUNDLE = "0123456789abcdef0123456789abcdef", "ab" * 32, "cd" * 32
 SIZE = Event(name="size", mechanism="laplace", noise_multiplier=100.0, purpose="noisy row count")

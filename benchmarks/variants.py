@@ -24,8 +24,8 @@ from distill.draws import draw_by_weight
 from distill.generator import Generator
 from distill.layout import Layout
 from distill.plan import Plan, make_plan
-from distill.private_table import PrivateTable
-from distill.record_gradients import Layer
+from distill.privacy.private_table import PrivateTable
+from distill.privacy.record_gradients import Layer
 from distill.stages import cluster, discriminate, refine, represent, select
 from distill.statistics import ClassCounts
 from distill.weights import set_gradients

@@ -75,7 +75,7 @@ def plan_payload(plan: "Plan") -> dict[str, Any]:
     """A plan as plain values, for --json."""
     from dataclasses import asdict
 
-    from distill.accounting import epsilon_of
+    from distill.privacy.events import epsilon_of
 
     return {
         "epsilon": plan.epsilon,
@@ -138,7 +138,7 @@ def _signal(event: object) -> float:
     """A mechanism's part of the squared Gaussian signal (mu**2), by which shares are counted."""
     import math
 
-    from distill.accounting import Event
+    from distill.privacy.events import Event
 
     assert isinstance(event, Event)
     if event.mechanism == "poisson_gaussian":

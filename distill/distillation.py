@@ -13,7 +13,7 @@ from distill.generator import Generator, critic_of
 from distill.global_term import GlobalTerm, global_term
 from distill.layout import Layout
 from distill.plan import Plan
-from distill.private_table import PrivateTable
+from distill.privacy.private_table import PrivateTable
 from distill.stages import cluster, discriminate, encode, refine, relate, represent, select
 from distill.statistics import ClassCounts, PairCounts
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.accounting import RenyiLimit
 from distill.bundle import write_bundle
 from distill.common import checks
 from distill.common.compute import Device, choose_device, used
@@ -24,10 +23,11 @@ from distill.global_prior import USE, GlobalPrior
 from distill.known_tables import remembered
 from distill.ledger import Ledger, Reservation
 from distill.levels import LEVELS, Level
-from distill.mechanisms import NoiseSource
 from distill.placement import commit_and_place, require_nothing_left
 from distill.plan import Plan, Shares, check_rows_per_unit, make_plan
-from distill.private_table import PrivateTable
+from distill.privacy.events import RenyiLimit
+from distill.privacy.noise import NoiseSource
+from distill.privacy.private_table import PrivateTable
 from distill.release import plan_or_abandon, require_place, require_unit, reserve_release
 
 

@@ -10,13 +10,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
-from distill.accounting import MOST_ROWS_PER_UNIT, Event, RenyiLimit, cost_of, epsilon_of
 from distill.common import checks
 from distill.data.grids import ColumnGrid, base_grids
 from distill.data.schema import Schema
 from distill.errors import BudgetError, ConfigError
-from distill.mechanisms import MIN_COUNT_STDDEV
-from distill.sampling import sampling_rate
+from distill.privacy.events import MOST_ROWS_PER_UNIT, Event, RenyiLimit, cost_of, epsilon_of
+from distill.privacy.noise import MIN_COUNT_STDDEV
+from distill.privacy.sampling import sampling_rate
 
 SIZE_SHARE = 0.01  # of epsilon, for the noisy row count
 MIN_ROWS = 200

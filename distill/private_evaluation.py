@@ -18,8 +18,6 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from distill.accounting import Event, RenyiLimit, cost_of, gaussian_renyi
-from distill.cells import ScoreBins
 from distill.common import checks
 from distill.common.keys import SigningKey
 from distill.data.encoded_table import EncodedTable, encode_frame
@@ -28,10 +26,12 @@ from distill.data.tables import read_table
 from distill.evaluation_file import evaluation_document, write_document
 from distill.known_tables import remembered
 from distill.ledger import Ledger, Reservation
-from distill.mechanisms import MIN_COUNT_STDDEV, NoiseSource
 from distill.placement import commit_and_place, require_nothing_left
 from distill.plan import ReleasePlan, check_rows_per_unit, size_event, solve_scale
-from distill.private_table import PrivateTable
+from distill.privacy.cells import ScoreBins
+from distill.privacy.events import Event, RenyiLimit, cost_of, gaussian_renyi
+from distill.privacy.noise import MIN_COUNT_STDDEV, NoiseSource
+from distill.privacy.private_table import PrivateTable
 from distill.release import require_place, require_unit, reserve_release
 from distill.score_table import Block, Law, NoisyBlock, figures
 

@@ -14,21 +14,21 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from distill.accounting import Event, RenyiLimit, cost_of
-from distill.cells import Cross
 from distill.common import checks
 from distill.common.keys import SigningKey
 from distill.data.bins import ColumnBins
 from distill.data.encoded_table import encode_frame
 from distill.data.grids import ColumnGrid, base_grids
 from distill.data.schema import Schema
-from distill.dpsgd import MOST_ROWS
 from distill.errors import BudgetError, ConfigError, UnpaidReadError
 from distill.ledger import Ledger, Reservation
-from distill.mechanisms import NoiseSource
 from distill.plan import ReleasePlan, bin_events, gaussian_event, size_event, solve_scale, training_event
-from distill.private_table import PrivateTable
-from distill.record_gradients import Network
+from distill.privacy.cells import Cross
+from distill.privacy.dpsgd import MOST_ROWS
+from distill.privacy.events import Event, RenyiLimit, cost_of
+from distill.privacy.noise import NoiseSource
+from distill.privacy.private_table import PrivateTable
+from distill.privacy.record_gradients import Network
 from distill.release import plan_or_abandon, reserve_release
 from distill.stages import encode
 

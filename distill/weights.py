@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from distill.record_gradients import Layer
+from distill.privacy.record_gradients import Layer
 
 
 @torch.no_grad()

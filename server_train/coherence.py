@@ -14,7 +14,7 @@ import numpy as np
 from distill.bundle import Bundle
 from distill.generator import Generator
 from distill.generator_parts import CLASS_STEP, statistics_of
-from distill.sampling import sampling_rate
+from distill.privacy.sampling import sampling_rate
 from distill.statistics import PairCounts
 
 MOST_STDDEVS = 8.0  # a fair draw passes that once in 1e15

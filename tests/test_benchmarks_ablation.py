@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from distill import distillation, generator
-from distill.accounting import Event
 from distill.data.demo import demo_schema, mixed_table
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table
 from distill.generator import Generator
 from distill.layout import Layout
 from distill.plan import Plan, make_plan
-from distill.record_gradients import Network
+from distill.privacy.events import Event
+from distill.privacy.record_gradients import Network
 from distill.stages import cluster, discriminate, refine, represent, select
 
 HERE = Path(__file__).resolve().parent

@@ -9,7 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))  # as where the scripts run
 import calibration
 
-from distill import recompute
+from distill.privacy import accountant as recompute
 
 
 def test_the_quick_size_finds_plans_at_or_just_under_their_grants(tmp_path, capsys):

@@ -34,7 +34,7 @@ HUB_MAY_IMPORT = {
     "distill.layout",
     "distill.ledger.budget",  # whether a sum of budgets is within another
     "distill.levels",
-    "distill.sampling",  # the rule that a plan follows, as arithmetic on a row count
+    "distill.privacy.sampling",  # the rule that a plan follows, as arithmetic on a row count
     "distill.data.schema",
     "distill.score_table",  # figures from noisy counts: touches neither rows nor the budget
     "distill.simplex",
@@ -48,7 +48,7 @@ HUB_MAY_IMPORT = {
 COMPARISON = "server_train.comparison"
 # A comparison simulates both sides on public data, so it may also run an institution's release from end to end.
 COMPARISON_MAY_IMPORT = HUB_MAY_IMPORT | {
-    "distill.accounting",
+    "distill.privacy.events",
     "distill.common.keys",
     "distill.ledger",
     "distill.pipeline",

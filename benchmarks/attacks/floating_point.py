@@ -20,14 +20,14 @@ import numpy as np
 import scipy.stats
 from scipy.special import ndtri
 
-from distill.accounting import Event
 from distill.data.encoded_table import EncodedTable
 from distill.data.schema import Schema
-from distill.dpsgd import FINEST_BITS
-from distill.mechanisms import NoiseSource
-from distill.private_table import PrivateTable
-from distill.record_gradients import Network
-from distill.system_random import SystemRandom
+from distill.privacy.dpsgd import FINEST_BITS
+from distill.privacy.events import Event
+from distill.privacy.noise import NoiseSource
+from distill.privacy.private_table import PrivateTable
+from distill.privacy.random_source import SystemRandom
+from distill.privacy.record_gradients import Network
 
 RUNS, STEPS = 400, 60
 MULTIPLIER = 0.8

@@ -70,10 +70,18 @@ PAYING = "reads and what pays for them"
 CLAIM = "claims"
 TRACES = "traces in what leaves"
 
-_TABLE, _MECHANISMS, _ENCODE = "distill/private_table.py", "distill/mechanisms.py", "distill/stages/encode.py"
-_DISTILLATION, _PIPELINE, _VECTORS = "distill/distillation.py", "distill/pipeline.py", "distill/row_vectors.py"
-_DISCRIMINATE, _REPRESENT, _CELLS = "distill/stages/discriminate.py", "distill/stages/represent.py", "distill/cells.py"
-_GRADIENTS = "distill/record_gradients.py"
+_TABLE, _MECHANISMS, _ENCODE = (
+    "distill/privacy/private_table.py",
+    "distill/privacy/noise.py",
+    "distill/stages/encode.py",
+)
+_DISTILLATION, _PIPELINE, _VECTORS = "distill/distillation.py", "distill/pipeline.py", "distill/privacy/row_vectors.py"
+_DISCRIMINATE, _REPRESENT, _CELLS = (
+    "distill/stages/discriminate.py",
+    "distill/stages/represent.py",
+    "distill/privacy/cells.py",
+)
+_GRADIENTS = "distill/privacy/record_gradients.py"
 
 _SAMPLE = "chosen = self._sampled(paid.sampling_rate)"
 _STEP = "        autoencoder.step(table, plan, rows=counts.total)\n"
@@ -239,7 +247,7 @@ PLANTS = (
             Change(
                 _TABLE,
                 _SAMPLE,
-                "from distill.sampling import sampling_rate\n\n        chosen = self._sampled(sampling_rate(self._n))",
+                "from distill.privacy.sampling import sampling_rate\n\n        chosen = self._sampled(sampling_rate(self._n))",
             ),
         ),
         (f"{TABLE}::test_a_gradient_sees_a_poisson_sample_at_the_events_rate",),
@@ -262,7 +270,7 @@ PLANTS = (
         "a record's gradient is not clipped",
         (
             Change(
-                "distill/dpsgd.py",
+                "distill/privacy/dpsgd.py",
                 "np.maximum(np.sqrt(np.where(usable, squares, 1.0)), clip)",
                 "np.full_like(squares, clip)",
             ),
@@ -588,7 +596,7 @@ PLANTS = (
             Change(
                 "distill/stages/cluster.py",
                 "    return project_to_simplex(counts.astype(np.float64))\n",
-                "    from distill.mechanisms import NoiseSource\n\n"
+                "    from distill.privacy.noise import NoiseSource\n\n"
                 "    again = NoiseSource().gaussian_counts(table._counted([cells])[0], stddev=event.cell_stddev)\n"
                 "    return project_to_simplex((counts + again).astype(np.float64))\n",
             ),
@@ -678,7 +686,7 @@ PLANTS = (
             Change(
                 _PIPELINE,
                 "    noise = NoiseSource(request.rehearsal)\n",
-                "    from distill.system_random import SeededRandom\n\n"
+                "    from distill.privacy.random_source import SeededRandom\n\n"
                 "    noise = NoiseSource(request.rehearsal)\n"
                 "    noise._draws = SeededRandom(noise._rng)\n",
             ),

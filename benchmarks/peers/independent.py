@@ -8,7 +8,7 @@ import own_bins
 import pandas as pd
 import peer
 
-from distill.cells import Cross
+from distill.privacy.cells import Cross
 from distill.simplex import project_to_simplex
 from distill.stages import encode
 

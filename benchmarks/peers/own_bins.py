@@ -1,7 +1,7 @@
 """The two baselines that any one-shot method must beat, on distill's own bins: independent columns, and DP naive Bayes.
 
 Each spends the whole budget on what it needs: a noisy row count (1 %), the bins (a fifth of the rest), and one Gaussian release
-of histograms. Unit: one row; neighbours: add or remove one row; noise and composition as in a fit, see distill/accounting.py.
+of histograms. Unit: one row; neighbours: add or remove one row; noise and composition as in a fit, see distill/privacy/events.py.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import peer
 
-from distill.accounting import Event, epsilon_of
 from distill.data.bins import ColumnBins
 from distill.data.encoded_table import encode_frame
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table, to_public
-from distill.mechanisms import NoiseSource
 from distill.plan import ReleasePlan, bin_events, gaussian_event, size_event, solve_scale
-from distill.private_table import PrivateTable
+from distill.privacy.events import Event, epsilon_of
+from distill.privacy.noise import NoiseSource
+from distill.privacy.private_table import PrivateTable
 
 INSTALL = "this repository (`pip install -e .`)"
 BINS_SHARE = 0.2

@@ -5,7 +5,7 @@ import math
 from numbers import Real
 
 from distill.errors import ConfigError
-from distill.recompute import LEAST_DELTA
+from distill.privacy.accountant import LEAST_DELTA
 
 LEAST_EPSILON = 0.01
 NO_DELTA = 1e-15  # written down where noise needs no delta: ledgers state a number above 0

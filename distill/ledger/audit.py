@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.accounting import Event, epsilon_of, renyi_of
 from distill.errors import ConfigError, LedgerTamperedError
 from distill.ledger import store
 from distill.ledger.bodies import Filter, LinkBody, Member, PlanBody, ReserveBody
 from distill.ledger.entry import Entry, head_is_sealed, read_entry
 from distill.ledger.releases import Release
 from distill.ledger.state import State
-from distill.recompute import AGREES, contradict
+from distill.privacy.accountant import AGREES, contradict
+from distill.privacy.events import Event, epsilon_of, renyi_of
 
 Progress = Callable[[int, int], None]  # releases recomputed, releases
 

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from distill.accounting import EVENT_FORMAT, Event
 from distill.errors import ConfigError
+from distill.privacy.events import EVENT_FORMAT, Event
 
 LEDGER_FORMAT = 2
 REHEARSAL = "REHEARSAL, NOT PRIVATE"

@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from distill.accounting import Event, RenyiLimit, gaussian_renyi, renyi_of
 from distill.common import checks
 from distill.common.keys import SigningKey
 from distill.errors import ConfigError, LedgerError
@@ -53,6 +52,7 @@ from distill.ledger.refusals import (
 from distill.ledger.releases import Release
 from distill.ledger.reservation import Reservation, affordable, charge_body, checked_rounds
 from distill.ledger.state import State
+from distill.privacy.events import Event, RenyiLimit, gaussian_renyi, renyi_of
 
 
 class Ledger:

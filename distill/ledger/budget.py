@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from distill.recompute import epsilon_from_renyi, renyi_within
+from distill.privacy.accountant import epsilon_from_renyi, renyi_within
 
 SLACK = 1e-9  # relative: four releases of 0.5 fit a grant of 2.0 whatever the last bit of a sum says
 

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from distill.accounting import Event
 from distill.common.canonical_json import canonical
 from distill.common.checks import require
 from distill.ledger.bodies import EnrolBody, GrantBody, Hash, OpenBody, PlanBody, ReserveBody, RetireBody, RotateBody
@@ -19,6 +18,7 @@ from distill.ledger.entry import Entry, chain_of, read_entry
 from distill.ledger.members import Members
 from distill.ledger.releases import Release, begun
 from distill.ledger.state import State
+from distill.privacy.events import Event
 
 MAX_PROOF_ENTRIES = 1000
 MAX_CHAIN = 100_000

@@ -9,7 +9,7 @@ from distill.ledger.budget import Charge, Grant, left_of
 from distill.ledger.members import SIGNED_BY
 from distill.ledger.releases import Release
 from distill.ledger.state import State
-from distill.recompute import best_order
+from distill.privacy.accountant import best_order
 
 
 def require_file(path: Path) -> None:

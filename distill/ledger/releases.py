@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from distill.accounting import Event
 from distill.common.checks import require
 from distill.ledger.bodies import REHEARSAL, ReserveBody, check_rounds
 from distill.ledger.budget import Charge
 from distill.ledger.entry import Entry
+from distill.privacy.events import Event
 
 Status = Literal["reserved", "planned", "committed", "abandoned", "resolved"]
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from distill.accounting import Event, RenyiLimit, epsilon_of, renyi_of
 from distill.common.keys import SigningKey
 from distill.errors import BudgetError, ConfigError, LedgerError
 from distill.ledger.bodies import AbandonBody, B, Body, CommitBody, Kind, PlanBody, check_rounds, make_body
@@ -13,6 +12,7 @@ from distill.ledger.entry import Entry
 from distill.ledger.proof import LedgerProof, prove
 from distill.ledger.releases import Release
 from distill.ledger.state import State
+from distill.privacy.events import Event, RenyiLimit, epsilon_of, renyi_of
 
 
 class Books(Protocol):

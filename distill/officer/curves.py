@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from distill import recompute
 from distill.ledger.releases import Release
+from distill.privacy import accountant
 
 DELTAS = (*(float(f"{digit}e{power}") for power in range(-9, -3) for digit in (1, 3)), 1e-3)
 MOST_TOGETHER = 200  # releases whose joint loss is composed; beyond that it would take minutes
@@ -58,16 +58,16 @@ def curves_of(releases: Sequence[Release], *, order: float | None, delta: float)
     if len(real) > MOST_TOGETHER:
         return curves
     together = [event | {"round": 0} for r in real for event in _stored(r)]
-    joint = Curve(name="joint", epsilons=tuple(recompute.epsilon(together, d) for d in DELTAS))
+    joint = Curve(name="joint", epsilons=tuple(accountant.epsilon(together, d) for d in DELTAS))
     # Where no delta is spent, all reads are Laplace: their epsilon is the same at every delta.
-    return replace(curves, joint=joint, joint_epsilon=recompute.epsilon(together, delta or DELTAS[0]))
+    return replace(curves, joint=joint, joint_epsilon=accountant.epsilon(together, delta or DELTAS[0]))
 
 
 def _counted(releases: Sequence[Release], order: float | None) -> Curve:
     """All releases, by the filter: under basic composition each gets its share of delta, as the books count it."""
     if order is not None:
-        total = sum(recompute.renyi(_stored(r), order) for r in releases)
-        return Curve(name="counted", epsilons=tuple(recompute.epsilon_from_renyi(order, total, d) for d in DELTAS))
+        total = sum(accountant.renyi(_stored(r), order) for r in releases)
+        return Curve(name="counted", epsilons=tuple(accountant.epsilon_from_renyi(order, total, d) for d in DELTAS))
     charged = sum(r.charged.delta for r in releases)
     # A release that is charged no delta has Laplace reads only, which cost the same at every delta.
     costs = [_along(r, r.charged.delta / charged if r.charged.delta else 1.0) for r in releases]
@@ -81,7 +81,7 @@ def _along(release: Release, share: float = 1.0) -> tuple[float, ...]:
     """
     events = _stored(release)
     points = [delta * share for delta in DELTAS]
-    return tuple(recompute.epsilon(events, d, "pld" if d >= recompute.LEAST_DELTA else "rdp") for d in points)
+    return tuple(accountant.epsilon(events, d, "pld" if d >= accountant.LEAST_DELTA else "rdp") for d in points)
 
 
 def _stored(release: Release) -> list[dict[str, Any]]:

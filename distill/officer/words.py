@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from distill.accounting import Event
 from distill.ledger.releases import Release
+from distill.privacy.events import Event
 
 SIZE = "size"  # the noisy row count; every other Laplace read is of a table
 STATUS = {

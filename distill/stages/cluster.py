@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.cells import Nearest, nearest
 from distill.layout import Layout
 from distill.plan import Plan
-from distill.private_table import PrivateTable
-from distill.record_gradients import Layer
+from distill.privacy.cells import Nearest, nearest
+from distill.privacy.private_table import PrivateTable
+from distill.privacy.record_gradients import Layer
 from distill.simplex import project_to_simplex
 
 EVENT = "cluster"

@@ -14,8 +14,8 @@ from torch.nn.functional import softplus
 from distill.class_chances import log_normalise, match_prior
 from distill.layout import Layout
 from distill.plan import Plan
-from distill.private_table import PrivateTable
-from distill.record_gradients import Network
+from distill.privacy.private_table import PrivateTable
+from distill.privacy.record_gradients import Network
 from distill.statistics import ClassCounts
 from distill.weights import arrays_of, set_gradients, uniform_start
 

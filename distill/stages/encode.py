@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distill.cells import Cross, Lookup
 from distill.data.bins import ColumnBins
 from distill.data.grids import ColumnGrid
 from distill.denoise import nearer, shrink_classes, shrink_low_rank, shrink_towards
 from distill.global_term import GlobalTerm, with_margins
 from distill.plan import Plan, ReleasePlan, bin_weight, binned_columns, measured_depth, target_bins
-from distill.private_table import PrivateTable
+from distill.privacy.cells import Cross, Lookup
+from distill.privacy.private_table import PrivateTable
 from distill.simplex import project_to_simplex
 from distill.statistics import ClassCounts
 

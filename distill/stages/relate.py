@@ -12,12 +12,12 @@ from itertools import combinations
 
 import numpy as np
 
-from distill.cells import Cross, Lookup
 from distill.data.bins import ColumnBins
 from distill.denoise import denoise_pairs
 from distill.global_term import GlobalTerm
 from distill.plan import SCOUT_BINS, Plan
-from distill.private_table import PrivateTable
+from distill.privacy.cells import Cross, Lookup
+from distill.privacy.private_table import PrivateTable
 from distill.statistics import ClassCounts, PairCounts
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from distill.draws import draw_normal
 from distill.layout import Layout
 from distill.plan import Plan
-from distill.private_table import PrivateTable
-from distill.record_gradients import Variational
+from distill.privacy.private_table import PrivateTable
+from distill.privacy.record_gradients import Variational
 from distill.weights import arrays_of, set_gradients, uniform_start
 
 LATENT, ENCODER, DECODER = 16, 96, 96

@@ -5,10 +5,10 @@ from typing import Any
 
 from forge import House, attack, contents, edited, signed, signed_anew, with_text
 
-from distill.accounting import epsilon_of
 from distill.common.canonical_json import canonical
 from distill.errors import BundleClaimError, BundleManifestError, BundleSignatureError, BundleVersionError
 from distill.ledger.entry import chain_of
+from distill.privacy.events import epsilon_of
 
 
 @attack(BundleVersionError)
@@ -159,7 +159,7 @@ def epsilon_a_little_too_low(house: House) -> bytes:
     """It states an epsilon a hundred-thousandth below what its events give."""
 
     def lower(m: dict[str, Any]) -> None:
-        from distill.accounting import Event
+        from distill.privacy.events import Event
 
         events = [Event.model_validate(e) for e in m["privacy"]["events"]]
         m["privacy"]["epsilon"] = epsilon_of(events, m["privacy"]["delta"]) * (1 - 1e-5)

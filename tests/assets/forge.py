@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from distill.accounting import Event
 from distill.bundle import MANIFEST, write_bundle
 from distill.common import signed_zip
 from distill.common.canonical_json import canonical
@@ -28,6 +27,7 @@ from distill.data.tables import OTHER
 from distill.errors import BundleError
 from distill.ledger import create_ledger
 from distill.ledger import entry as ledger_entry
+from distill.privacy.events import Event
 
 DATASET = "0123456789abcdef0123456789abcdef"
 SIZE = Event(name="size", mechanism="laplace", noise_multiplier=100.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from bank_fakes import SCHEMA, answer, begin, bundle_of, run
 
-from distill import recompute
+from distill.privacy import accountant
 from distill.project import load_project
 
 
@@ -64,7 +64,7 @@ def test_report_adds_up_linked_ledgers_and_names_missing_ones(bank, tmp_path):
 
 def test_export_prints_or_writes_what_the_auditor_recomputes(bank, tmp_path, capsys):
     assert run("ledger", "export", "--project", bank, "-o", tmp_path / "l.json").exit_code == 0
-    assert recompute.main([str(tmp_path / "l.json")]) == 0
+    assert accountant.main([str(tmp_path / "l.json")]) == 0
     printed = json.loads(run("ledger", "export", "--project", bank).stdout)
     assert printed == json.loads((tmp_path / "l.json").read_text()) == answer("ledger", "export", "--project", bank)
     assert "no finished release" in run("ledger", "export", "--format", "registry", "--project", bank, code=2).stderr

@@ -13,12 +13,12 @@ from cli.app import app
 from cli.budget import plan_payload, plan_table
 from cli.fit import STAGES
 from distill import pipeline
-from distill.accounting import Event, epsilon_of
 from distill.common.keys import SigningKey, generate_key
 from distill.data.schema import load_schema
 from distill.ledger import Ledger, create_ledger
 from distill.pipeline import Receipt, Request
 from distill.plan import Plan, make_plan
+from distill.privacy.events import Event, epsilon_of
 from distill.project import Project, create_project
 
 SCHEMA = {

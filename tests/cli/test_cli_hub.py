@@ -14,11 +14,11 @@ from cli.evaluate import evaluate
 from cli.predict import predict
 from cli.train_global import train_global
 from distill import generator_parts as generators
-from distill.accounting import Event
 from distill.bundle import write_bundle
 from distill.common.keys import generate_key
 from distill.data.schema import Schema
 from distill.ledger import create_ledger
+from distill.privacy.events import Event
 from server_train.features import class_codes
 from server_train.model import load_model
 from server_train.score_bins import KNOTS

@@ -20,7 +20,7 @@ from distill.common.keys import generate_key, load_signing_key
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table
 from distill.ledger import create_ledger, entry
-from distill.private_table import PrivateTable
+from distill.privacy.private_table import PrivateTable
 from distill.private_training import PrivateSteps, TrainingRequest, begin_training
 from distill.score_table import Block
 

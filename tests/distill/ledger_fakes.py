@@ -1,8 +1,8 @@
 """A release that the ledger's tests make again and again."""
 
-from distill.accounting import Event
 from distill.ledger import store
 from distill.ledger.entry import sign_entry, sign_head
+from distill.privacy.events import Event
 
 DATASET = "0123456789abcdef0123456789abcdef"
 BUNDLE = "ab" * 32

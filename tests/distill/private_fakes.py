@@ -14,19 +14,19 @@ import scipy.stats
 import torch
 
 from distill import distillation
-from distill.accounting import Event
-from distill.cells import Cross, Rows
 from distill.data.bins import ColumnBins
 from distill.data.encoded_table import encode_frame
 from distill.data.grids import base_grids
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table
-from distill.dpsgd import FINEST_BITS, Factor, clipped_sum
 from distill.generator import Generator
-from distill.mechanisms import NoiseSource
 from distill.plan import Plan, make_plan
-from distill.private_table import PrivateTable
-from distill.record_gradients import Gradients, Network, Records
+from distill.privacy.cells import Cross, Rows
+from distill.privacy.dpsgd import FINEST_BITS, Factor, clipped_sum
+from distill.privacy.events import Event
+from distill.privacy.noise import NoiseSource
+from distill.privacy.private_table import PrivateTable
+from distill.privacy.record_gradients import Gradients, Network, Records
 from distill.stages import represent, select
 from distill.statistics import ClassCounts, PairCounts
 

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
-from distill.accounting import Event, epsilon_of
 from distill.errors import ConfigError
+from distill.privacy.events import Event, epsilon_of
 
 # Exact delta of one Gaussian release with sensitivity 1: arXiv:1805.06530v2, Theorem 8 (two of them worked out to 50
 # digits with mpmath). `exact_delta` below is that formula in doubles.

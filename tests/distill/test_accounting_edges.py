@@ -12,8 +12,8 @@ from scipy.optimize import brentq
 from scipy.special import log_ndtr
 from scipy.stats import norm
 
-from distill.mechanisms import FINE_BITS, MIN_COUNT_STDDEV
-from distill.recompute import LEAST_DELTA, epsilon, renyi
+from distill.privacy.accountant import LEAST_DELTA, epsilon, renyi
+from distill.privacy.noise import FINE_BITS, MIN_COUNT_STDDEV
 
 REACH = np.arange(-400, 401)
 

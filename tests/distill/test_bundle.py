@@ -20,7 +20,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.accounting import epsilon_of
 from distill.bundle import GROUPS, MANIFEST, MEMBERS, SAMPLES, parse_bundle, read_bundle, write_bundle
 from distill.bundle_parts import (
     CELLS_A_BYTE,
@@ -49,6 +48,7 @@ from distill.errors import (
     BundleTensorError,
     BundleVersionError,
 )
+from distill.privacy.events import epsilon_of
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "assets"))
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from private_fakes import assert_row_local
 
-from distill.cells import ROWS_AT_ONCE, Cells, Cross, Lookup, Nearest, ScoreBins, nearest
+from distill.privacy.cells import ROWS_AT_ONCE, Cells, Cross, Lookup, Nearest, ScoreBins, nearest
 
 WIDTHS = (3, 5, 2, 300)
 

@@ -18,11 +18,11 @@ from distill.common.compute import choose_device, used
 from distill.common.keys import generate_key
 from distill.data.tables import write_table
 from distill.distillation import distil
-from distill.dpsgd import FINEST_BITS
 from distill.errors import ConfigError
 from distill.layout import Layout
 from distill.ledger import create_ledger
-from distill.record_gradients import Network, Records
+from distill.privacy.dpsgd import FINEST_BITS
+from distill.privacy.record_gradients import Network, Records
 from distill.stages import represent
 from distill.weights import arrays_of, set_gradients
 

@@ -14,8 +14,8 @@ from distill.data.schema import Schema
 from distill.data.tables import canonical_table
 from distill.distillation import Distilled, distil
 from distill.errors import UnpaidReadError
-from distill.mechanisms import NoiseSource
 from distill.plan import Plan
+from distill.privacy.noise import NoiseSource
 
 STEPS = 8
 

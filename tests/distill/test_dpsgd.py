@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from distill.common.exact import on_grid
-from distill.dpsgd import FINEST_BITS, MOST_ROWS, Factor, clipped_sum, lattice_bits
-from distill.lattice_noise import LEAST_STDDEV, MOST_STDDEV
-from distill.row_vectors import Dense, OneHot
+from distill.privacy.dpsgd import FINEST_BITS, MOST_ROWS, Factor, clipped_sum, lattice_bits
+from distill.privacy.lattice_noise import LEAST_STDDEV, MOST_STDDEV
+from distill.privacy.row_vectors import Dense, OneHot
 
 STEP = 2.0**-FINEST_BITS
 STARTS, WIDTH = np.array([0, 4, 6]), 9

@@ -8,8 +8,7 @@ import pytest
 from guard_fakes import BUDGET, CASES, DATASET, UNITS, Case, Scorer, quicken_all, release
 from private_fakes import EVERY_KIND
 
-from distill import pipeline, private_evaluation, recompute
-from distill.accounting import Event
+from distill import pipeline, private_evaluation
 from distill.bundle import parse_bundle, read_bundle
 from distill.bundle_manifest import check_manifest
 from distill.common import checks
@@ -18,7 +17,9 @@ from distill.data.schema import Schema
 from distill.data.tables import canonical_table
 from distill.errors import ConfigError
 from distill.ledger import Ledger, create_ledger
-from distill.private_table import PrivateTable
+from distill.privacy import accountant
+from distill.privacy.events import Event
+from distill.privacy.private_table import PrivateTable
 from distill.private_training import TrainingRequest, begin_training
 
 ROWS = CASES["units"].table()
@@ -120,7 +121,7 @@ def test_only_laplace_noise_goes_without_a_delta(kind: str, tmp_path, key):
 def test_an_epsilon_at_a_delta_below_what_the_accountant_sees_is_not_vouched_for():
     noisy = Event(name="a", mechanism="gaussian", noise_multiplier=2.0).model_dump(mode="json")
     with pytest.raises(ValueError, match="cannot be computed reliably at delta 1e-11"):
-        recompute.epsilon([noisy], 1e-11)
-    assert recompute.epsilon([noisy], 1e-11, "rdp") > recompute.epsilon([noisy], 1e-10)
+        accountant.epsilon([noisy], 1e-11)
+    assert accountant.epsilon([noisy], 1e-11, "rdp") > accountant.epsilon([noisy], 1e-10)
     pure = Event(name="a", mechanism="laplace", noise_multiplier=2.0).model_dump(mode="json")
-    assert recompute.epsilon([pure], 1e-15) == 0.5
+    assert accountant.epsilon([pure], 1e-15) == 0.5

@@ -10,13 +10,13 @@ import pytest
 import scipy.stats
 from private_fakes import FALSE_ALARM, Paid, category, schema_of
 
-from distill.accounting import Event
-from distill.cells import Cross
 from distill.data.encoded_table import EncodedTable
-from distill.dpsgd import lattice_bits
-from distill.mechanisms import NoiseSource
-from distill.private_table import PrivateTable
-from distill.record_gradients import Gradients, Network
+from distill.privacy.cells import Cross
+from distill.privacy.dpsgd import lattice_bits
+from distill.privacy.events import Event
+from distill.privacy.noise import NoiseSource
+from distill.privacy.private_table import PrivateTable
+from distill.privacy.record_gradients import Gradients, Network
 
 RECORDS = 40
 SCHEMA = schema_of(category("place", *range(RECORDS)))

@@ -16,11 +16,12 @@ import pytest
 from guard_fakes import CASES, Case, freeze, quicken_all, release
 from test_guard_non_interference import Told
 
-from distill import plan, private_table
+from distill import plan
 from distill.bundle import read_bundle
 from distill.global_prior import USE
 from distill.ledger import entry, open_ledger
-from distill.private_table import PrivateTable
+from distill.privacy import private_table
+from distill.privacy.private_table import PrivateTable
 
 
 def cases(*names: str) -> pytest.MarkDecorator:

@@ -15,7 +15,7 @@ from guard_fakes import CASES, Case, freeze, quicken_all, release
 
 from distill.bundle import read_bundle
 from distill.ledger import bodies, entry
-from distill.private_table import PrivateTable
+from distill.privacy.private_table import PrivateTable
 
 
 class Told(PrivateTable):

@@ -19,13 +19,14 @@ import torch
 from guard_fakes import CASES, Case, quicken_all, release
 from private_fakes import EVERY_KIND, NoNoise, Paid
 
-from distill import cells, distillation, lattice_noise
-from distill.accounting import Event
+from distill import distillation
 from distill.data.encoded_table import EncodedTable
 from distill.ledger import Ledger, Reservation
-from distill.mechanisms import NoiseSource
-from distill.private_table import PrivateTable
-from distill.system_random import SeededRandom, SystemRandom
+from distill.privacy import cells, lattice_noise
+from distill.privacy.events import Event
+from distill.privacy.noise import NoiseSource
+from distill.privacy.private_table import PrivateTable
+from distill.privacy.random_source import SeededRandom, SystemRandom
 
 # What a read may change, what does not live on, and tables that follow from a public stddev alone.
 OWN = (PrivateTable, EncodedTable, NoiseSource, SystemRandom, SeededRandom, Reservation, Ledger, lattice_noise._Strips)

@@ -15,13 +15,13 @@ import pytest
 from guard_fakes import CASES, Case, quicken_all, release
 from private_fakes import NoNoise, Paid, category, schema_of
 
-from distill.accounting import Event
-from distill.cells import Cells
 from distill.data.encoded_table import EncodedTable
-from distill.dpsgd import FINEST_BITS
-from distill.mechanisms import NoiseSource
-from distill.private_table import PrivateTable
-from distill.record_gradients import Gradients, Network, Variational
+from distill.privacy.cells import Cells
+from distill.privacy.dpsgd import FINEST_BITS
+from distill.privacy.events import Event
+from distill.privacy.noise import NoiseSource
+from distill.privacy.private_table import PrivateTable
+from distill.privacy.record_gradients import Gradients, Network, Variational
 
 SLACK = 1e-6
 

@@ -9,9 +9,9 @@ import pytest
 import scipy.stats
 from private_fakes import FALSE_ALARM
 
-from distill import lattice_noise
-from distill.lattice_noise import AT_ONCE, LEAST_STDDEV, MOST_STDDEV, STRIPS, draw
-from distill.system_random import SystemRandom
+from distill.privacy import lattice_noise
+from distill.privacy.lattice_noise import AT_ONCE, LEAST_STDDEV, MOST_STDDEV, STRIPS, draw
+from distill.privacy.random_source import SystemRandom
 
 WORDS = SystemRandom().words
 WIDE = 2.0**36 * 3.7

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from ledger_fakes import BUNDLE, DATASET, REST, SIZE, reserve
 from ledger_fakes import put as put_entry
 
-from distill.accounting import Event, epsilon_of
 from distill.common.canonical_json import canonical, parse_canonical
 from distill.common.keys import generate_key, load_signing_key
 from distill.errors import BudgetError, ConfigError, KeyFileError, LedgerError, LedgerTamperedError
@@ -25,6 +24,7 @@ from distill.ledger.audit import audited_epsilon
 from distill.ledger.bodies import MAX_STEPS, GrantBody, Member, PlanBody, ReserveBody, opening
 from distill.ledger.entry import Entry, chain_of, read_entry, sign_entry, sign_head
 from distill.ledger.proof import check_proof
+from distill.privacy.events import Event, epsilon_of
 
 
 @pytest.fixture(scope="module")

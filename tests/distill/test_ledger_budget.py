@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_fakes import BUNDLE, DATASET, REST, SIZE, put, reserve
 
-from distill.accounting import Event, gaussian_renyi, renyi_of
 from distill.common.keys import generate_key
 from distill.errors import BudgetError, ConfigError, LedgerError, LedgerTamperedError
 from distill.ledger import create_ledger, open_ledger
 from distill.ledger.bodies import GrantBody, ReserveBody
 from distill.ledger.budget import Charge, Grant, Sum
 from distill.ledger.proof import check_proof
-from distill.recompute import epsilon, epsilon_from_renyi, renyi_within
+from distill.privacy.accountant import epsilon, epsilon_from_renyi, renyi_within
+from distill.privacy.events import Event, gaussian_renyi, renyi_of
 
 WHY = {"reason": "because", "actor": "somebody"}
 BUDGET = {"epsilon": 4.0, "delta": 1e-5}

@@ -10,10 +10,10 @@ from collections import Counter
 
 import pytest
 
-from distill.accounting import Event
 from distill.common.keys import generate_key, load_signing_key
 from distill.errors import BudgetError
 from distill.ledger import create_ledger, open_ledger
+from distill.privacy.events import Event
 
 CROWD, GRANT, EPSILON = 8, 4.0, 0.3  # 13 releases fit
 STEPS = ("reserve", "plan", "commit", "abandon")

@@ -5,8 +5,6 @@ import shutil
 
 import pytest
 
-from distill import recompute
-from distill.accounting import Event
 from distill.common.canonical_json import canonical
 from distill.common.keys import generate_key
 from distill.errors import LedgerError, LedgerTamperedError
@@ -14,6 +12,8 @@ from distill.ledger import create_ledger, open_ledger
 from distill.ledger.entry import read_entry
 from distill.officer import compare, export_ledger, read_chain, registry_entry
 from distill.officer.export import export_bytes
+from distill.privacy import accountant
+from distill.privacy.events import Event
 
 DATASET = "0123456789abcdef0123456789abcdef"
 SIZE = Event(name="size", mechanism="laplace", noise_multiplier=100.0)
@@ -61,7 +61,7 @@ def exported(ledger, path):
 def test_an_export_recomputes_by_the_auditors_own_program(ledger, key, tmp_path, capsys):
     reserve(ledger, key).abandon("too few rows")
     path = exported(ledger, tmp_path / "export.json")
-    assert recompute.main([str(path)]) == 0
+    assert accountant.main([str(path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert all(line.endswith(" agrees") for line in lines)
@@ -70,7 +70,7 @@ def test_an_export_recomputes_by_the_auditors_own_program(ledger, key, tmp_path,
 def test_a_false_epsilon_in_an_export_is_told_by_the_auditors_program(ledger, tmp_path, capsys):
     path = exported(ledger, tmp_path / "export.json")
     path.write_text(path.read_text().replace('"noise_multiplier":10.0', '"noise_multiplier":9.0'))
-    assert recompute.main([str(path)]) == 1
+    assert accountant.main([str(path)]) == 1
     assert "DOES NOT AGREE" in capsys.readouterr().out
 
 

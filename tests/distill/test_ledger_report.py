@@ -10,8 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill import recompute
-from distill.accounting import Event
 from distill.common.keys import generate_key
 from distill.errors import ConfigError, LedgerTamperedError
 from distill.ledger import Member, create_ledger, open_ledger
@@ -24,6 +22,8 @@ from distill.officer.meaning import meaning_of
 from distill.officer.page import day_text, least_percent, most_percent, render
 from distill.officer.plots import spending
 from distill.officer.words import read_in_words, worlds
+from distill.privacy import accountant
+from distill.privacy.events import Event
 
 DATASET, OTHER, THIRD = "0" * 31 + "1", "0" * 31 + "2", "0" * 31 + "3"
 SIZE = Event(name="size", mechanism="laplace", noise_multiplier=100.0, purpose="noisy row count")
@@ -321,7 +321,7 @@ def test_curves_fall_with_delta_and_meet_the_books(busy):
     )
     assert found.joint_epsilon < found.counted.epsilons[at] < summary.spent_epsilon
     # At twice the delta of one release, each of the two that spend delta stands at its own.
-    both = recompute.epsilon(stored(summary.releases[0]), 5e-6) + recompute.epsilon(stored(summary.releases[3]), 5e-6)
+    both = accountant.epsilon(stored(summary.releases[0]), 5e-6) + accountant.epsilon(stored(summary.releases[3]), 5e-6)
     assert found.counted.epsilons[at] == pytest.approx(both + summary.releases[1].epsilon_release, rel=1e-9)
 
 
@@ -334,7 +334,7 @@ def test_under_a_renyi_filter_the_curve_of_all_is_the_filters(tmp_path, keys):
     found = curves_of(summary.releases, order=summary.order, delta=summary.spent_delta)
     cost = sum(r.renyi_release for r in summary.releases)
     assert found.counted.epsilons[DELTAS.index(1e-5)] == pytest.approx(
-        recompute.epsilon_from_renyi(summary.order, cost, 1e-5)
+        accountant.epsilon_from_renyi(summary.order, cost, 1e-5)
     )
     assert "Renyi filter</b> of order" in render(audit(ledger))
 

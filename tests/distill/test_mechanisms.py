@@ -11,7 +11,7 @@ import scipy.stats
 from private_fakes import FALSE_ALARM, assert_follows, rounded_gaussian, rounded_laplace
 
 from distill.errors import ConfigError
-from distill.mechanisms import MIN_COUNT_STDDEV, NoiseSource
+from distill.privacy.noise import MIN_COUNT_STDDEV, NoiseSource
 
 FINE = 2.0**30  # steps of a lattice so fine that a draw over it is as good as continuous
 

@@ -25,13 +25,13 @@ from private_fakes import (
     schema_of,
 )
 
-from distill.accounting import Event, epsilon_of
-from distill.cells import Cross
 from distill.data.encoded_table import encode_frame
 from distill.data.tables import canonical_table
-from distill.mechanisms import NoiseSource
-from distill.private_table import PrivateTable
-from distill.record_gradients import Network
+from distill.privacy.cells import Cross
+from distill.privacy.events import Event, epsilon_of
+from distill.privacy.noise import NoiseSource
+from distill.privacy.private_table import PrivateTable
+from distill.privacy.record_gradients import Network
 
 SIDE = 90
 CELLS = SIDE**2  # places where a unit may be

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from private_fakes import EVERY_KIND, category, integer, number, schema_of
 
-from distill.accounting import Event, epsilon_of
 from distill.data.schema import Schema
 from distill.errors import BudgetError, ConfigError
 from distill.ledger.audit import audited_epsilon
-from distill.mechanisms import MIN_COUNT_STDDEV, NoiseSource
 from distill.plan import MIN_ROWS, Plan, Shares, make_plan, size_event, target_bins
-from distill.sampling import MOST_EXPECTED
+from distill.privacy.events import Event, epsilon_of
+from distill.privacy.noise import MIN_COUNT_STDDEV, NoiseSource
+from distill.privacy.sampling import MOST_EXPECTED
 
 DELTA = 1e-5
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from private_fakes import NoNoise, Paid, assert_follows, category, number, rounded_laplace, schema_of
 
-from distill import recompute
-from distill.accounting import Event, RenyiLimit, gaussian_renyi, renyi_of
 from distill.common import checks
 from distill.data.encoded_table import EncodedTable
 from distill.errors import UnpaidReadError
-from distill.mechanisms import NoiseSource
 from distill.plan import size_event
+from distill.privacy import accountant
+from distill.privacy.events import Event, RenyiLimit, gaussian_renyi, renyi_of
+from distill.privacy.noise import NoiseSource
+from distill.privacy.private_table import PrivateTable
 from distill.private_evaluation import FEWEST_BINS, MOST_BINS, choose_bins, count_blocks, table_event
-from distill.private_table import PrivateTable
 from distill.score_table import Block
 
 SCHEMA = schema_of(number("score"), category("kind", "a", "b"))
@@ -35,7 +35,7 @@ def opened(codes: list[np.ndarray], event: Event, noise: NoiseSource, units: np.
 def test_the_release_costs_what_is_reserved_and_not_more(epsilon, blocks, rows):
     event = table_event(blocks, epsilon=epsilon, delta=PURE, rows_per_unit=rows)
     events = [e.model_dump(mode="json") for e in (size_event(epsilon, rows), event)]
-    assert 0.99 * epsilon < recompute.epsilon(events, PURE) <= epsilon * (1 + 1e-9)
+    assert 0.99 * epsilon < accountant.epsilon(events, PURE) <= epsilon * (1 + 1e-9)
     assert event.mechanism == "laplace"
     # By hand: a unit adds one to one cell of each block, in each of its rows.
     assert event.cell_stddev == pytest.approx(blocks * rows / (0.99 * epsilon), rel=1e-3)

@@ -26,18 +26,18 @@ from private_fakes import (
     times_seen,
 )
 
-from distill import private_table
-from distill.accounting import Event
-from distill.cells import Cross, Lookup
 from distill.data.encoded_table import encode_frame
 from distill.data.grids import base_grids
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table
-from distill.dpsgd import lattice_bits
 from distill.errors import ConfigError, UnpaidReadError
-from distill.mechanisms import NoiseSource
-from distill.private_table import PrivateTable
-from distill.record_gradients import Network
+from distill.privacy import private_table
+from distill.privacy.cells import Cross, Lookup
+from distill.privacy.dpsgd import lattice_bits
+from distill.privacy.events import Event
+from distill.privacy.noise import NoiseSource
+from distill.privacy.private_table import PrivateTable
+from distill.privacy.record_gradients import Network
 
 SCHEMA = schema_of(integer("level", 0, 3), number("ratio", nullable=True))
 UNITS = schema_of(integer("level", 0, 3), number("ratio", nullable=True), unit="customer")

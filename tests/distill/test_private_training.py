@@ -23,15 +23,16 @@ from private_fakes import (
 )
 
 from distill import private_training
-from distill.accounting import epsilon_of
 from distill.common.keys import SigningKey, generate_key
 from distill.data.grids import base_grids
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table
 from distill.errors import BudgetError, ConfigError, SchemaError, UnpaidReadError
 from distill.ledger import Ledger, create_ledger, open_ledger
-from distill.mechanisms import NoiseSource
-from distill.private_table import PrivateTable
+from distill.privacy.events import epsilon_of
+from distill.privacy.noise import NoiseSource
+from distill.privacy.private_table import PrivateTable
+from distill.privacy.record_gradients import Network, Records
 from distill.private_training import (
     CLASSES,
     STEPS,
@@ -42,7 +43,6 @@ from distill.private_training import (
     begin_training,
     make_training_plan,
 )
-from distill.record_gradients import Network, Records
 
 ROWS = 600
 QUICK = PrivateSteps(rounds=2, steps=2, scaling=0.05)

@@ -20,9 +20,9 @@ from dp_accounting.rdp import RdpAccountant
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from distill import recompute
-from distill.accounting import Event, epsilon_of
 from distill.errors import ConfigError
+from distill.privacy import accountant as recompute
+from distill.privacy.events import Event, epsilon_of
 
 SOURCE = Path(recompute.__file__)
 DELTA = 1e-5

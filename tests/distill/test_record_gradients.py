@@ -14,9 +14,9 @@ from private_fakes import assert_row_local, lattice_sum
 from torch.nn.functional import cross_entropy, log_softmax, one_hot, softplus
 
 from distill.common.exact import on_grid
-from distill.dpsgd import FINEST_BITS
 from distill.errors import ConfigError
-from distill.record_gradients import Gradients, Layer, Network, Records, Variational, segment_softmax
+from distill.privacy.dpsgd import FINEST_BITS
+from distill.privacy.record_gradients import Gradients, Layer, Network, Records, Variational, segment_softmax
 
 WIDTHS = (4, 2, 7, 3)  # the class last
 STARTS, WIDTH = np.cumsum([0, *WIDTHS[:-1]]), sum(WIDTHS)

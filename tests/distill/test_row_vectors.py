@@ -8,7 +8,7 @@ import pytest
 from private_fakes import assert_row_local
 
 from distill.common import exact
-from distill.row_vectors import Dense, OneHot
+from distill.privacy.row_vectors import Dense, OneHot
 
 WIDTHS = (4, 1, 6, 300)
 STARTS = np.cumsum([0, *WIDTHS[:-1]])

@@ -7,7 +7,7 @@ import torch
 from private_fakes import NoNoise, category, door, plan_of, schema_of
 
 from distill.layout import Layout
-from distill.mechanisms import NoiseSource
+from distill.privacy.noise import NoiseSource
 from distill.stages import cluster
 
 CENTRES = np.array([[0.0, 0.0], [8.0, 0.0], [0.0, 8.0]])

@@ -11,8 +11,8 @@ from sklearn.metrics import roc_auc_score
 from torch.nn.functional import cross_entropy, softplus
 
 from distill.layout import Layout
-from distill.mechanisms import NoiseSource
 from distill.plan import Plan, make_plan
+from distill.privacy.noise import NoiseSource
 from distill.stages import discriminate
 from distill.stages.discriminate import Discriminator, head_step, naive_bayes
 from distill.statistics import ClassCounts

@@ -20,8 +20,8 @@ from distill.data.bins import ColumnBins
 from distill.data.grids import column_grid
 from distill.data.schema import Column, Schema
 from distill.data.tables import canonical_table
-from distill.mechanisms import NoiseSource
 from distill.plan import target_bins
+from distill.privacy.noise import NoiseSource
 from distill.stages import encode
 
 ROWS = 20_000

@@ -6,11 +6,11 @@ import scipy.stats
 import torch
 from private_fakes import FALSE_ALARM, Batch, door, every_kind, plan_of, schema_of
 
-from distill.accounting import Event
 from distill.draws import draw_normal
 from distill.layout import Layout
 from distill.plan import Plan
-from distill.record_gradients import Variational
+from distill.privacy.events import Event
+from distill.privacy.record_gradients import Variational
 from distill.stages import represent
 
 LAYOUT = Layout((4, 3, 6), 2)

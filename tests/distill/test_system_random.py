@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 from private_fakes import FALSE_ALARM
 
-from distill.system_random import FARTHEST, SeededRandom, SystemRandom
+from distill.privacy.random_source import FARTHEST, SeededRandom, SystemRandom
 
 SOURCE = SystemRandom()
 SOURCES, NAMES = [SOURCE, SeededRandom(np.random.default_rng(7))], ["system", "seeded"]

@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from distill.common.exact import on_grid
-from distill.dpsgd import FINEST_BITS
-from distill.record_gradients import Network, Records
+from distill.privacy.dpsgd import FINEST_BITS
+from distill.privacy.record_gradients import Network, Records
 from distill.weights import arrays_of, set_gradients, uniform_start
 
 

@@ -11,9 +11,9 @@ from distill import private_evaluation
 from distill.common import files as durable
 from distill.data.schema import Schema
 from distill.evaluation_file import read_document
-from distill.mechanisms import NoiseSource
-from distill.private_table import PrivateTable
-from distill.recompute import check_export
+from distill.privacy.accountant import check_export
+from distill.privacy.noise import NoiseSource
+from distill.privacy.private_table import PrivateTable
 from server_train.score_bins import score_knots
 
 ROWS = 1237  # distinctive: not a step, a size or a default of anything

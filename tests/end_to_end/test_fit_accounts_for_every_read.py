@@ -14,14 +14,14 @@ import pytest
 from conftest import DELTA, EPSILON, SCHEMA, Bank, distill, loans, make_bank, quicken, refusal, result_of
 
 from distill import pipeline
-from distill.accounting import Event, epsilon_of
-from distill.cells import Cross
 from distill.data.schema import Schema
 from distill.errors import UnpaidReadError
-from distill.mechanisms import NoiseSource
 from distill.plan import Plan
-from distill.private_table import PrivateTable
-from distill.record_gradients import Network
+from distill.privacy.cells import Cross
+from distill.privacy.events import Event, epsilon_of
+from distill.privacy.noise import NoiseSource
+from distill.privacy.private_table import PrivateTable
+from distill.privacy.record_gradients import Network
 
 ROOT = Path(__file__).resolve().parents[2]
 DOOR = ROOT / "distill" / "private_table.py"

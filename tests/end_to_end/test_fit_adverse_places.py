@@ -13,11 +13,11 @@ import pytest
 from conftest import DELTA, EPSILON, SCHEMA, Bank, distill, loans, make_bank, quicken, refusal, result_of
 
 from distill import pipeline, placement
-from distill.accounting import Event
 from distill.common.keys import generate_key, load_signing_key
 from distill.errors import LedgerError
 from distill.ledger import Ledger, Reservation, create_ledger, open_ledger
 from distill.ledger import entry as ledger_entry
+from distill.privacy.events import Event
 from distill.project import load_project
 from distill.release import TRIAL_BYTES
 
@@ -276,7 +276,7 @@ def test_a_clock_that_jumps_backwards_changes_neither_order_nor_books(tmp_path, 
 IN_A_ZONE = """
 import sys
 from pathlib import Path
-from distill.accounting import Event
+from distill.privacy.events import Event
 from distill.common.keys import load_signing_key
 from distill.ledger import open_ledger
 ledger, key = open_ledger(Path(sys.argv[1])), load_signing_key(Path(sys.argv[2]))

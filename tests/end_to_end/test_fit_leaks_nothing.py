@@ -11,9 +11,9 @@ import pytest
 from conftest import SCHEMA, Bank, distill, loans, make_bank, quicken
 
 from distill import pipeline
-from distill.mechanisms import NoiseSource
 from distill.pipeline import Request
 from distill.plan import Plan
+from distill.privacy.noise import NoiseSource
 
 ROWS = 1237  # distinctive: not a step, a size or a default of anything
 PLANTED = {"region": "Xanthippe", "income": 777.0078125}  # a category outside the schema, a number inside its bounds

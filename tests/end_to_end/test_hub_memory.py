@@ -16,13 +16,13 @@ import pytest
 from conftest import SCHEMA, distill, loans, refusal, result_of
 
 from distill import generator_parts
-from distill.accounting import Event
 from distill.bundle import write_bundle
 from distill.common.keys import SigningKey, generate_key
 from distill.data.schema import Schema
 from distill.ledger import Ledger, Member, create_ledger, open_ledger
 from distill.ledger import store as ledger_store
 from distill.ledger.entry import sign_head
+from distill.privacy.events import Event
 
 EPSILON, DELTA = 1.5, 1e-6
 EVENTS = (

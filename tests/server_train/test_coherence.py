@@ -12,7 +12,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "distill"))
 from private_fakes import EVERY_KIND, statistics_of, toy_generator
 
 from distill.generator_parts import generator_of, parts_of
-from distill.sampling import sampling_rate
+from distill.privacy.sampling import sampling_rate
 from distill.statistics import ClassCounts, PairCounts
 from server_train.coherence import fault_of
 

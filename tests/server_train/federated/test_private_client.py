@@ -11,15 +11,15 @@ from federated_fakes import NARROW, SCHEMA, bank
 from sklearn.metrics import roc_auc_score
 
 from distill import private_training
-from distill.accounting import epsilon_of
 from distill.common.keys import SigningKey, generate_key
 from distill.data.grids import base_grids
 from distill.data.schema import Column, Schema
 from distill.data.tables import OTHER, canonical_table
 from distill.errors import ConfigError, DataError, UnpaidReadError
 from distill.ledger import create_ledger
-from distill.mechanisms import NoiseSource
-from distill.private_table import PrivateTable
+from distill.privacy.events import epsilon_of
+from distill.privacy.noise import NoiseSource
+from distill.privacy.private_table import PrivateTable
 from distill.private_training import (
     STEPS,
     PrivateSteps,

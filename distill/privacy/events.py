@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-from distill import recompute
 from distill.common import checks
 from distill.errors import ConfigError
-from distill.recompute import Accountant
+from distill.privacy import accountant as recompute
+from distill.privacy.accountant import Accountant
 
 __all__ = [
     "EVENT_FORMAT",

@@ -16,7 +16,7 @@ import numpy as np
 
 from distill.common import checks
 from distill.errors import ConfigError
-from distill.system_random import Draws, SeededRandom, SystemRandom
+from distill.privacy.random_source import Draws, SeededRandom, SystemRandom
 
 MIN_COUNT_STDDEV = 2.0  # below, whole counts say little that noise of this kind could hide any better
 FINE_BITS = 24  # counts get noise in steps of 2**-24

@@ -11,15 +11,15 @@ from typing import Protocol
 
 import numpy as np
 
-from distill.accounting import Event
-from distill.cells import Cells
 from distill.data.encoded_table import EncodedTable
 from distill.data.grids import ColumnGrid, base_grids
 from distill.data.schema import Schema
-from distill.dpsgd import ROWS_AT_ONCE, clipped_sum, lattice_bits
 from distill.errors import ConfigError, UnpaidReadError
-from distill.mechanisms import NoiseSource
-from distill.record_gradients import Gradients, Records
+from distill.privacy.cells import Cells
+from distill.privacy.dpsgd import ROWS_AT_ONCE, clipped_sum, lattice_bits
+from distill.privacy.events import Event
+from distill.privacy.noise import NoiseSource
+from distill.privacy.record_gradients import Gradients, Records
 
 CHUNK_ROWS = (
     1 << 17

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from distill import lattice_noise
+from distill.privacy import lattice_noise
 
 _KEY_BYTES, _NONCE = 32, bytes(16)
 FARTHEST = 7.0  # expected gaps that one draw may span: its chance is then never finer than the bits that it is made of

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distill.row_vectors import Dense, OneHot
+from distill.privacy.row_vectors import Dense, OneHot
 
 ROWS_AT_ONCE = 1024
 INSIDE = 1 - 2.0**-40  # of the clip norm: room for the rounding of a norm in float64

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.common import exact
-from distill.row_vectors import OneHot
+from distill.privacy.row_vectors import OneHot
 
 ROWS_AT_ONCE = 2048  # put through a network: few enough for the processor's cache
 Rows = Sequence[np.ndarray]  # one array a column, in schema order: base-grid leaves, or coarse bins

@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 
 from distill.common import checks, exact
-from distill.dpsgd import Factor
 from distill.errors import ConfigError
-from distill.row_vectors import Dense, OneHot
+from distill.privacy.dpsgd import Factor
+from distill.privacy.row_vectors import Dense, OneHot
 
 Layer = tuple[np.ndarray, np.ndarray]  # weight (out, in), bias (out,)
 
