@@ -19,11 +19,12 @@ import numpy as np
 
 from distill.common.keys import SigningKey, generate_key
 from distill.data.schema import Schema
-from distill.ledger import Ledger, create_ledger, store
-from distill.ledger.bodies import Body, CommitBody, PlanBody, ReserveBody
-from distill.ledger.entry import Entry, sign_entry, sign_head
-from distill.ledger.releases import Release
+from distill.ledger import Ledger, create_ledger
+from distill.ledger.entries import store
+from distill.ledger.entries.bodies import Body, CommitBody, PlanBody, ReserveBody
+from distill.ledger.entries.entry import Entry, sign_entry, sign_head
 from distill.ledger.reservation import charge_body
+from distill.ledger.rules.release import Release
 from distill.plan import MIN_ROWS, Plan, make_plan, three_digits
 from distill.privacy import accountant
 from distill.privacy.events import epsilon_of

@@ -35,7 +35,7 @@ from sqlite_regions import in_order, regions_of
 from distill.common.keys import SigningKey, generate_key
 from distill.errors import LedgerError
 from distill.ledger import Ledger, Reservation, Verification, create_ledger, open_ledger
-from distill.ledger import store as ledger_store
+from distill.ledger.entries import store as ledger_store
 from distill.privacy.events import Event
 
 DATASET, BUNDLE, OTHER_BUNDLE = "0123456789abcdef0123456789abcdef", "ab" * 32, "cd" * 32

@@ -70,7 +70,7 @@ def grant(
 def show(ledger: LedgerOption = None, project: ProjectOption = Path(), as_json: JsonOption = False) -> None:
     """Show every entry: who, when, why, what was read, what it cost, and what is left."""
     with reporting(as_json) as report:
-        from distill.ledger.audit import summarise
+        from distill.ledger.verification import summarise
 
         state = opened_ledger(ledger, project).state()
         entries, summary = state.entries, summarise(state)
@@ -223,7 +223,7 @@ def _release(release: Any) -> dict[str, Any]:
 
 def _rows(entries: "list[Entry]") -> list[dict[str, Any]]:
     """One line an entry: what it did to the books."""
-    from distill.ledger.state import State
+    from distill.ledger.rules.state import State
 
     state, ended, rows = State(), _ended(entries), []
     for entry in entries:

@@ -78,8 +78,8 @@ def rotate(
     """
     with reporting(as_json) as report:
         from distill.common.keys import passphrase_from_environment
-        from distill.key_rotation import rotate_key
         from distill.ledger import acting_user
+        from distill.ledger.key_rotation import rotate_key
 
         opened = opened_ledger(ledger, project)
         if key is None:

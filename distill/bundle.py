@@ -48,7 +48,7 @@ from distill.errors import (
     BundleTensorError,
     BundleVersionError,
 )
-from distill.ledger.entry import require_public_hex, software, today
+from distill.ledger.entries.entry import require_public_hex, software, today
 from distill.ledger.proof import LedgerProof, Proven
 from distill.levels import Level
 

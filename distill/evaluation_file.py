@@ -13,7 +13,7 @@ from distill.common import files
 from distill.common.canonical_json import canonical
 from distill.common.keys import SigningKey, verify_signature
 from distill.errors import BundleError, BundleManifestError, BundleSignatureError
-from distill.ledger.entry import RELATION, software
+from distill.ledger.entries.entry import RELATION, software
 from distill.score_table import NoisyBlock
 
 FORMAT = "distill dp evaluation 1"

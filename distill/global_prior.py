@@ -48,8 +48,8 @@ from distill.generator_parts import (
     record_probabilities,
     shaped,
 )
-from distill.ledger.bodies import Hash, Line, Time, Total, first_problem
-from distill.ledger.entry import require_public_hex, software, today
+from distill.ledger.entries.bodies import Hash, Line, Time, Total, first_problem
+from distill.ledger.entries.entry import require_public_hex, software, today
 
 FORMAT_VERSION = 1
 KIND = "distill global prior"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from distill.bundle import Bundle
 from distill.errors import LedgerConflictError, LedgerForkError
-from distill.ledger.budget import within
+from distill.ledger.rules.filters import within
 
 HASH_BYTES = 32
 

@@ -32,7 +32,7 @@ HUB_MAY_IMPORT = {
     "distill.data.grids",  # base grids, from the public schema alone
     "distill.common.keys",  # the hub signs its global prior
     "distill.layout",
-    "distill.ledger.budget",  # whether a sum of budgets is within another
+    "distill.ledger.rules.filters",  # whether a sum of budgets is within another
     "distill.levels",
     "distill.privacy.sampling",  # the rule that a plan follows, as arithmetic on a row count
     "distill.data.schema",

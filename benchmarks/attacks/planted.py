@@ -645,7 +645,7 @@ PLANTS = (
         "ledger entries carry milliseconds",
         (
             Change(
-                "distill/ledger/entry.py",
+                "distill/ledger/entries/entry.py",
                 'datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0).isoformat(timespec="minutes")',
                 'datetime.now(UTC).isoformat(timespec="milliseconds")',
             ),

@@ -18,12 +18,12 @@ that leads to it.
     books         `Ledger`: the door to all this
 """
 
-from distill.ledger.audit import AuditedRelease, LedgerSummary, Verification
-from distill.ledger.bodies import REHEARSAL, Member
-from distill.ledger.books import Ledger, create_ledger, open_ledger
-from distill.ledger.entry import RELATION, Entry, acting_user
-from distill.ledger.releases import Release
+from distill.ledger.entries.bodies import REHEARSAL, Member
+from distill.ledger.entries.entry import RELATION, Entry, acting_user
+from distill.ledger.ledger import Ledger, create_ledger, open_ledger
 from distill.ledger.reservation import Reservation
+from distill.ledger.rules.release import Release
+from distill.ledger.verification import AuditedRelease, LedgerSummary, Verification
 
 __all__ = [
     "REHEARSAL",

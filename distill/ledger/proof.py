@@ -12,12 +12,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from distill.common.canonical_json import canonical
 from distill.common.checks import require
-from distill.ledger.bodies import EnrolBody, GrantBody, Hash, OpenBody, PlanBody, ReserveBody, RetireBody, RotateBody
-from distill.ledger.budget import Grant, within
-from distill.ledger.entry import Entry, chain_of, read_entry
-from distill.ledger.members import Members
-from distill.ledger.releases import Release, begun
-from distill.ledger.state import State
+from distill.ledger.entries.bodies import (
+    EnrolBody,
+    GrantBody,
+    Hash,
+    OpenBody,
+    PlanBody,
+    ReserveBody,
+    RetireBody,
+    RotateBody,
+)
+from distill.ledger.entries.entry import Entry, chain_of, read_entry
+from distill.ledger.rules.filters import Grant, within
+from distill.ledger.rules.members import Members
+from distill.ledger.rules.release import Release, begun
+from distill.ledger.rules.state import State
 from distill.privacy.events import Event
 
 MAX_PROOF_ENTRIES = 1000

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from distill.ledger.releases import Release
+from distill.ledger.rules.release import Release
 from distill.privacy import accountant
 
 DELTAS = (*(float(f"{digit}e{power}") for power in range(-9, -3) for digit in (1, 3)), 1e-3)

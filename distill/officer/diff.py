@@ -12,7 +12,7 @@ from typing import Literal
 from distill.common import files
 from distill.errors import LedgerError
 from distill.ledger import Entry, open_ledger
-from distill.ledger.state import State
+from distill.ledger.rules.state import State
 from distill.officer.export import read_export
 
 Kind = Literal["ledger", "export", "bundle"]

@@ -11,10 +11,11 @@ from typing import Any
 from distill.common import files
 from distill.common.canonical_json import canonical
 from distill.errors import LedgerError, LedgerTamperedError
-from distill.ledger import Ledger, store
-from distill.ledger.audit import admit, replay
-from distill.ledger.entry import RELATION, head_is_sealed
-from distill.ledger.state import State
+from distill.ledger import Ledger
+from distill.ledger.entries import store
+from distill.ledger.entries.entry import RELATION, head_is_sealed
+from distill.ledger.rules.state import State
+from distill.ledger.verification import admit, replay
 
 FORMAT = "distill ledger export 1"
 MOST_BYTES = 1 << 28

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from distill.ledger.bodies import EnrolBody, GrantBody, Member, OpenBody, RetireBody, Role, RotateBody
-from distill.ledger.entry import Entry
-from distill.ledger.state import State
+from distill.ledger.entries.bodies import EnrolBody, GrantBody, Member, OpenBody, RetireBody, Role, RotateBody
+from distill.ledger.entries.entry import Entry
+from distill.ledger.rules.state import State
 
 
 @dataclass(frozen=True, kw_only=True)

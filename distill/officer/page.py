@@ -6,7 +6,7 @@ from datetime import datetime
 from jinja2 import Environment
 
 from distill.common.report_style import templates_of
-from distill.ledger.budget import within
+from distill.ledger.rules.filters import within
 from distill.officer.plots import all_figures
 from distill.officer.report import Audit
 from distill.officer.words import charge_in_words, read_in_words

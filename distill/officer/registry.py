@@ -11,7 +11,7 @@ from typing import Any
 
 from distill.errors import LedgerError
 from distill.ledger import Ledger, LedgerSummary, Release, Verification
-from distill.ledger.entry import software
+from distill.ledger.entries.entry import software
 from distill.officer.words import read_in_words, worlds
 
 REGISTRY = "registry.opendp.org, Differential Privacy Deployments Registry"

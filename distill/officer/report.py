@@ -8,7 +8,7 @@ from pathlib import Path
 from distill.common import files
 from distill.errors import ConfigError
 from distill.ledger import AuditedRelease, Ledger, LedgerSummary, Release, Verification
-from distill.ledger.entry import Entry, software, today
+from distill.ledger.entries.entry import Entry, software, today
 from distill.officer.curves import Curves, curves_of
 from distill.officer.history import Change, Granted, Moment, Person, changes, grants, moments, people
 from distill.officer.linked import Linked, add_up

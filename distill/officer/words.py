@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from distill.ledger.releases import Release
+from distill.ledger.rules.release import Release
 from distill.privacy.events import Event
 
 SIZE = "size"  # the noisy row count; every other Laplace read is of a table

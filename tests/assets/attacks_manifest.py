@@ -7,7 +7,7 @@ from forge import House, attack, contents, edited, signed, signed_anew, with_tex
 
 from distill.common.canonical_json import canonical
 from distill.errors import BundleClaimError, BundleManifestError, BundleSignatureError, BundleVersionError
-from distill.ledger.entry import chain_of
+from distill.ledger.entries.entry import chain_of
 from distill.privacy.events import epsilon_of
 
 

@@ -26,7 +26,7 @@ from distill.data.schema import Schema
 from distill.data.tables import OTHER
 from distill.errors import BundleError
 from distill.ledger import create_ledger
-from distill.ledger import entry as ledger_entry
+from distill.ledger.entries import entry as ledger_entry
 from distill.privacy.events import Event
 
 DATASET = "0123456789abcdef0123456789abcdef"

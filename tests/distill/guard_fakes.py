@@ -19,7 +19,8 @@ from distill import bundle, pipeline, plan, private_evaluation, private_training
 from distill.common.keys import generate_key, load_signing_key
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table
-from distill.ledger import create_ledger, entry
+from distill.ledger import create_ledger
+from distill.ledger.entries import entry
 from distill.privacy.private_table import PrivateTable
 from distill.private_training import PrivateSteps, TrainingRequest, begin_training
 from distill.score_table import Block

@@ -1,7 +1,7 @@
 """A release that the ledger's tests make again and again."""
 
-from distill.ledger import store
-from distill.ledger.entry import sign_entry, sign_head
+from distill.ledger.entries import store
+from distill.ledger.entries.entry import sign_entry, sign_head
 from distill.privacy.events import Event
 
 DATASET = "0123456789abcdef0123456789abcdef"

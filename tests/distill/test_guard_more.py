@@ -19,7 +19,8 @@ from test_guard_non_interference import Told
 from distill import plan
 from distill.bundle import read_bundle
 from distill.global_prior import USE
-from distill.ledger import entry, open_ledger
+from distill.ledger import open_ledger
+from distill.ledger.entries import entry
 from distill.privacy import private_table
 from distill.privacy.private_table import PrivateTable
 

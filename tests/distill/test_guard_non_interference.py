@@ -14,7 +14,7 @@ import pytest
 from guard_fakes import CASES, Case, freeze, quicken_all, release
 
 from distill.bundle import read_bundle
-from distill.ledger import bodies, entry
+from distill.ledger.entries import bodies, entry
 from distill.privacy.private_table import PrivateTable
 
 

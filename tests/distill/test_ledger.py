@@ -19,11 +19,11 @@ from distill.common.canonical_json import canonical, parse_canonical
 from distill.common.keys import generate_key, load_signing_key
 from distill.errors import BudgetError, ConfigError, KeyFileError, LedgerError, LedgerTamperedError
 from distill.ledger import REHEARSAL, create_ledger, open_ledger
-from distill.ledger import store as ledger_store
-from distill.ledger.audit import audited_epsilon
-from distill.ledger.bodies import MAX_STEPS, GrantBody, Member, PlanBody, ReserveBody, opening
-from distill.ledger.entry import Entry, chain_of, read_entry, sign_entry, sign_head
+from distill.ledger.entries import store as ledger_store
+from distill.ledger.entries.bodies import MAX_STEPS, GrantBody, Member, PlanBody, ReserveBody, opening
+from distill.ledger.entries.entry import Entry, chain_of, read_entry, sign_entry, sign_head
 from distill.ledger.proof import check_proof
+from distill.ledger.verification import audited_epsilon
 from distill.privacy.events import Event, epsilon_of
 
 
@@ -406,7 +406,7 @@ def test_an_interrupt_under_the_lock_undoes_the_entry(ledger, key, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("distill.ledger.books.sign_head", interrupted)
+    monkeypatch.setattr("distill.ledger.ledger.sign_head", interrupted)
     with pytest.raises(KeyboardInterrupt):
         reserve(ledger, key)
     monkeypatch.undo()

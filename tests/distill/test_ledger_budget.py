@@ -10,9 +10,9 @@ from ledger_fakes import BUNDLE, DATASET, REST, SIZE, put, reserve
 from distill.common.keys import generate_key
 from distill.errors import BudgetError, ConfigError, LedgerError, LedgerTamperedError
 from distill.ledger import create_ledger, open_ledger
-from distill.ledger.bodies import GrantBody, ReserveBody
-from distill.ledger.budget import Charge, Grant, Sum
+from distill.ledger.entries.bodies import GrantBody, ReserveBody
 from distill.ledger.proof import check_proof
+from distill.ledger.rules.filters import Charge, Grant, Sum
 from distill.privacy.accountant import epsilon, epsilon_from_renyi, renyi_within
 from distill.privacy.events import Event, gaussian_renyi, renyi_of
 

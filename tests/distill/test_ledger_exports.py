@@ -9,7 +9,7 @@ from distill.common.canonical_json import canonical
 from distill.common.keys import generate_key
 from distill.errors import LedgerError, LedgerTamperedError
 from distill.ledger import create_ledger, open_ledger
-from distill.ledger.entry import read_entry
+from distill.ledger.entries.entry import read_entry
 from distill.officer import compare, export_ledger, read_chain, registry_entry
 from distill.officer.export import export_bytes
 from distill.privacy import accountant

@@ -8,11 +8,11 @@ from ledger_fakes import BUNDLE, DATASET, REST, put, reserve
 from distill.common import files
 from distill.common.keys import generate_key, load_public_key, load_signing_key
 from distill.errors import ConfigError, KeyFileError, LedgerError, LedgerTamperedError
-from distill.key_rotation import rotate_key
 from distill.ledger import Member, create_ledger, open_ledger
-from distill.ledger.bodies import EnrolBody, GrantBody, RetireBody, RotateBody
-from distill.ledger.members import cross_sign
+from distill.ledger.entries.bodies import EnrolBody, GrantBody, RetireBody, RotateBody
+from distill.ledger.key_rotation import rotate_key
 from distill.ledger.proof import check_proof
+from distill.ledger.rules.members import cross_sign
 
 WHY = {"reason": "because", "actor": "somebody"}
 

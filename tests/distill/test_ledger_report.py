@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from distill.common.keys import generate_key
 from distill.errors import ConfigError, LedgerTamperedError
 from distill.ledger import Member, create_ledger, open_ledger
-from distill.ledger import store as ledger_store
+from distill.ledger.entries import store as ledger_store
 from distill.officer import audit, bounded_posterior, most_detected
 from distill.officer import page as page_module
 from distill.officer.curves import DELTAS, curves_of

@@ -16,7 +16,7 @@ from distill import pipeline, placement
 from distill.common.keys import generate_key, load_signing_key
 from distill.errors import LedgerError
 from distill.ledger import Ledger, Reservation, create_ledger, open_ledger
-from distill.ledger import entry as ledger_entry
+from distill.ledger.entries import entry as ledger_entry
 from distill.privacy.events import Event
 from distill.project import load_project
 from distill.release import TRIAL_BYTES

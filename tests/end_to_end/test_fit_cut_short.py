@@ -9,8 +9,8 @@ from conftest import DELTA, EPSILON, Bank, distill, full_disk, refusal, result_o
 
 from distill import pipeline
 from distill.common import files as durable
-from distill.ledger import entry as ledger_entry
-from distill.ledger import store as ledger_store
+from distill.ledger.entries import entry as ledger_entry
+from distill.ledger.entries import store as ledger_store
 
 
 def nothing_learnt(*_: object) -> None:

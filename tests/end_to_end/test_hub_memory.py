@@ -20,8 +20,8 @@ from distill.bundle import write_bundle
 from distill.common.keys import SigningKey, generate_key
 from distill.data.schema import Schema
 from distill.ledger import Ledger, Member, create_ledger, open_ledger
-from distill.ledger import store as ledger_store
-from distill.ledger.entry import sign_head
+from distill.ledger.entries import store as ledger_store
+from distill.ledger.entries.entry import sign_head
 from distill.privacy.events import Event
 
 EPSILON, DELTA = 1.5, 1e-6

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from distill.common.keys import SigningKey
 from distill.errors import BudgetError, ConfigError, KeyFileError, LedgerError
-from distill.ledger.bodies import Filter, Kind
-from distill.ledger.budget import Charge, Grant, left_of
-from distill.ledger.members import SIGNED_BY
-from distill.ledger.releases import Release
-from distill.ledger.state import State
+from distill.ledger.entries.bodies import Filter, Kind
+from distill.ledger.rules.filters import Charge, Grant, left_of
+from distill.ledger.rules.members import SIGNED_BY
+from distill.ledger.rules.release import Release
+from distill.ledger.rules.state import State
 from distill.privacy.accountant import best_order
 
 

@@ -11,18 +11,8 @@ from pathlib import Path
 from distill.common import checks
 from distill.common.keys import SigningKey
 from distill.errors import ConfigError, LedgerError
-from distill.ledger import store
-from distill.ledger.audit import (
-    LedgerSummary,
-    Progress,
-    Verification,
-    checks_made,
-    recompute,
-    replay,
-    summarise,
-    tampered,
-)
-from distill.ledger.bodies import (
+from distill.ledger.entries import store
+from distill.ledger.entries.bodies import (
     REHEARSAL,
     Body,
     EnrolBody,
@@ -39,9 +29,8 @@ from distill.ledger.bodies import (
     make_body,
     opening,
 )
-from distill.ledger.entry import Entry, require_public_hex, sign_entry, sign_head
-from distill.ledger.members import cross_sign
-from distill.ledger.refusals import (
+from distill.ledger.entries.entry import Entry, require_public_hex, sign_entry, sign_head
+from distill.ledger.preconditions import (
     filter_order,
     require_dataset,
     require_file,
@@ -49,9 +38,20 @@ from distill.ledger.refusals import (
     require_role,
     standing_release,
 )
-from distill.ledger.releases import Release
 from distill.ledger.reservation import Reservation, affordable, charge_body, checked_rounds
-from distill.ledger.state import State
+from distill.ledger.rules.members import cross_sign
+from distill.ledger.rules.release import Release
+from distill.ledger.rules.state import State
+from distill.ledger.verification import (
+    LedgerSummary,
+    Progress,
+    Verification,
+    checks_made,
+    recompute,
+    replay,
+    summarise,
+    tampered,
+)
 from distill.privacy.events import Event, RenyiLimit, gaussian_renyi, renyi_of
 
 

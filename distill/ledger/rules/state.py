@@ -5,7 +5,7 @@ to every entry that was. A broken rule raises ValueError with the problem in a f
 """
 
 from distill.common.checks import require
-from distill.ledger.bodies import (
+from distill.ledger.entries.bodies import (
     AbandonBody,
     CommitBody,
     GrantBody,
@@ -15,10 +15,10 @@ from distill.ledger.bodies import (
     ReserveBody,
     ResolveBody,
 )
-from distill.ledger.budget import Charge, Grant, Sum, within
-from distill.ledger.entry import NO_HASH, Entry
-from distill.ledger.members import Members
-from distill.ledger.releases import Release, begun
+from distill.ledger.entries.entry import NO_HASH, Entry
+from distill.ledger.rules.filters import Charge, Grant, Sum, within
+from distill.ledger.rules.members import Members
+from distill.ledger.rules.release import Release, begun
 
 
 class State:

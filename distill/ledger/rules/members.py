@@ -6,8 +6,8 @@ it whole, and of the hub, which sees a part of it. A broken rule raises ValueErr
 
 from distill.common.canonical_json import canonical
 from distill.common.keys import SigningKey, verify_signature
-from distill.ledger.bodies import EnrolBody, Member, OpenBody, RetireBody, Role, RotateBody
-from distill.ledger.entry import Entry
+from distill.ledger.entries.bodies import EnrolBody, Member, OpenBody, RetireBody, Role, RotateBody
+from distill.ledger.entries.entry import Entry
 
 _ROTATE_DOMAIN = b"distill key rotation 1\n"
 SIGNED_BY: dict[str, Role] = {

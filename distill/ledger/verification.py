@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill.errors import ConfigError, LedgerTamperedError
-from distill.ledger import store
-from distill.ledger.bodies import Filter, LinkBody, Member, PlanBody, ReserveBody
-from distill.ledger.entry import Entry, head_is_sealed, read_entry
-from distill.ledger.releases import Release
-from distill.ledger.state import State
+from distill.ledger.entries import store
+from distill.ledger.entries.bodies import Filter, LinkBody, Member, PlanBody, ReserveBody
+from distill.ledger.entries.entry import Entry, head_is_sealed, read_entry
+from distill.ledger.rules.release import Release
+from distill.ledger.rules.state import State
 from distill.privacy.accountant import AGREES, contradict
 from distill.privacy.events import Event, epsilon_of, renyi_of
 

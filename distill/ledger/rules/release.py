@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from distill.common.checks import require
-from distill.ledger.bodies import REHEARSAL, ReserveBody, check_rounds
-from distill.ledger.budget import Charge
-from distill.ledger.entry import Entry
+from distill.ledger.entries.bodies import REHEARSAL, ReserveBody, check_rounds
+from distill.ledger.entries.entry import Entry
+from distill.ledger.rules.filters import Charge
 from distill.privacy.events import Event
 
 Status = Literal["reserved", "planned", "committed", "abandoned", "resolved"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from distill.common import sqlite
 from distill.errors import LedgerError, LedgerTamperedError
-from distill.ledger.entry import MAX_ENTRY_BYTES, Entry
+from distill.ledger.entries.entry import MAX_ENTRY_BYTES, Entry
 
 STORE_FORMAT = 2
 APPLICATION_ID = 0x44495354  # "DIST"

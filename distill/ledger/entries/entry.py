@@ -26,7 +26,7 @@ from pydantic import (
 from distill.common.canonical_json import canonical
 from distill.common.keys import SigningKey, is_public_hex, verify_signature
 from distill.errors import ConfigError
-from distill.ledger.bodies import BODIES, Body, Hash, Kind, Line, Salt, Signature, Time, first_problem
+from distill.ledger.entries.bodies import BODIES, Body, Hash, Kind, Line, Salt, Signature, Time, first_problem
 
 RELATION = "add or remove one unit"
 NO_HASH = "0" * 64  # `previous` of the first entry
