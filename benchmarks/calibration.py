@@ -22,8 +22,8 @@ from typing import Any
 import pandas as pd
 
 from distill.data.schema import Schema
-from distill.plan import Plan, make_plan
 from distill.privacy import accountant
+from distill.synthesis.planning.plan import Plan, make_plan
 
 LEAST_USED = 0.98  # of the grant, that a plan should use at least
 

@@ -28,9 +28,9 @@ import utility
 from ablation import Paid, SharedLuck, head_auc
 
 from distill.data.schema import Schema
-from distill.distillation import distil
-from distill.generator import Generator
-from distill.plan import make_plan, size_event
+from distill.synthesis.generator.generator import Generator
+from distill.synthesis.pipeline import distil
+from distill.synthesis.planning.plan import make_plan, size_event
 from server_train.pool import Pool, draw_pool
 from server_train.prior import joint_model
 

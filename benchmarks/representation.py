@@ -14,9 +14,9 @@ import numpy as np
 from distill.data.bins import ColumnBins
 from distill.data.grids import base_grids
 from distill.data.schema import Schema
-from distill.denoise import denoise_pairs
-from distill.generator import Generator
-from distill.statistics import ClassCounts
+from distill.synthesis.generator.generator import Generator
+from distill.synthesis.statistics.counts import ClassCounts
+from distill.synthesis.statistics.denoising import denoise_pairs
 from server_train.representation import Site, fit_joint, pair_distance
 
 BINS, RECORDS, NOISE, ROWS = 16, 200, 60.0, 5_000

@@ -16,19 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill import distillation, generator
-from distill import plan as planning
 from distill.data.bins import ColumnBins
 from distill.data.schema import Schema
-from distill.draws import draw_by_weight
-from distill.generator import Generator
-from distill.layout import Layout
-from distill.plan import Plan, make_plan
 from distill.privacy.private_table import PrivateTable
 from distill.privacy.record_gradients import Layer
-from distill.stages import cluster, discriminate, refine, represent, select
-from distill.statistics import ClassCounts
-from distill.weights import set_gradients
+from distill.synthesis import pipeline
+from distill.synthesis.generator import generator
+from distill.synthesis.generator.draws import draw_by_weight
+from distill.synthesis.generator.generator import Generator
+from distill.synthesis.generator.one_hot import Layout
+from distill.synthesis.planning import plan as planning
+from distill.synthesis.planning.plan import Plan, make_plan
+from distill.synthesis.stages import cluster, discriminate, refine, represent, select
+from distill.synthesis.statistics.counts import ClassCounts
+from distill.synthesis.weights import set_gradients
 
 Seam = tuple[Any, str, Any]  # owner, name, what stands there instead
 
@@ -172,7 +173,7 @@ class OwnClasses(Generator):
         return np.concatenate([codes, self.classes[chosen.numpy()][:, None]], axis=1)
 
 
-_gather = distillation._generator
+_gather = pipeline._generator
 
 
 def with_own_classes(
@@ -221,7 +222,7 @@ VARIANTS = {
             what="candidates start from the class histograms; without latents there is no clustering either",
             without=(represent.EVENT, cluster.EVENT),
             seams=(
-                (distillation, "_represent", no_autoencoder),
+                (pipeline, "_represent", no_autoencoder),
                 *NO_CLUSTERS,
                 (refine, "start_from_clusters", from_classes),
             ),
@@ -238,8 +239,8 @@ VARIANTS = {
             head_portion=1.0,
             seams=(
                 (discriminate, "Discriminator", HeadAlone),
-                (distillation, "ADVERSARIAL_STRENGTH", 0.0),
-                (distillation, "critic_of", no_critic),
+                (pipeline, "ADVERSARIAL_STRENGTH", 0.0),
+                (pipeline, "critic_of", no_critic),
             ),
         ),
         Variant(
@@ -247,7 +248,7 @@ VARIANTS = {
             what="no class head: rows keep their soft record's class, the critic has the whole clip norm; "
             "head AUC is that of naive Bayes on the class counts, from which the head would start",
             head_portion=0.0,
-            seams=((distillation, "_generator", with_own_classes),),
+            seams=((pipeline, "_generator", with_own_classes),),
         ),
         Variant(name="no_rejection", what="the critic has no say in which rows are kept", seams=(NO_REJECTION,)),
         Variant(name="no_raking", what="kept rows are not weighed to the released one-way shares", seams=(NO_RAKING,)),

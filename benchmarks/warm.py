@@ -25,11 +25,12 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
-from distill import distillation, plan  # noqa: E402
 from distill.common.keys import load_signing_key  # noqa: E402
 from distill.ledger import open_ledger  # noqa: E402
 from distill.project import create_project, load_project  # noqa: E402
-from distill.stages import represent  # noqa: E402
+from distill.synthesis import pipeline
+from distill.synthesis.planning import plan  # noqa: E402
+from distill.synthesis.stages import represent  # noqa: E402
 
 EPSILON, DELTA = 2.0, 1e-5
 NEEDED = """
@@ -61,7 +62,7 @@ def warm_up() -> None:
         return planned(name, share, scale, min(steps, 4), purpose, rate=rate)
 
     plan.training_event = few  # type: ignore[assignment]
-    distillation.FIT_STEPS, distillation.PRIVATE_SAMPLES = 5, 200
+    pipeline.FIT_STEPS, pipeline.PRIVATE_SAMPLES = 5, 200
     if represent.Autoencoder.warm_up.__kwdefaults__:
         represent.Autoencoder.warm_up.__kwdefaults__["steps"] = 5
     threads = Path("/proc/self/task")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from distill.data.schema import Schema
-    from distill.plan import Plan
+    from distill.synthesis.planning.plan import Plan
 
 ShareOption = Annotated[
     list[str] | None,
@@ -28,7 +28,7 @@ def read_shares(given: Sequence[str] | None) -> dict[str, float]:
     from dataclasses import fields
 
     from distill.errors import ConfigError
-    from distill.plan import Shares
+    from distill.synthesis.planning.plan import Shares
 
     names = [f.name for f in fields(Shares)]
     known = f"The shares are {', '.join(names)}."
@@ -52,7 +52,7 @@ def read_shares(given: Sequence[str] | None) -> dict[str, float]:
 
 def choices_payload(plan: "Plan", schema: "Schema") -> dict[str, Any]:
     """Each choice of a plan with its reason, for --json."""
-    from distill.plan_reasons import choices
+    from distill.synthesis.planning.explanation import choices
 
     return {"choices": [choice.as_dict() for choice in choices(plan, schema)]}
 
@@ -62,7 +62,7 @@ def choices_table(plan: "Plan", schema: "Schema") -> "Group":
     from rich.console import Group
     from rich.text import Text
 
-    from distill.plan_reasons import choices
+    from distill.synthesis.planning.explanation import choices
 
     lines = [
         f"{c.name} {f'{c.value:.1%}' if c.name.startswith('share') else f'{c.value:,}'}: {c.why}"

@@ -29,7 +29,7 @@ def plan(
 
         from cli.budget import choices_payload, choices_table, plan_payload, plan_table, read_shares
         from distill.data.schema import load_schema
-        from distill.plan import make_plan
+        from distill.synthesis.planning.plan import make_plan
 
         given = {"schema": schema, "epsilon": epsilon, "delta": delta}
         if None in given.values():

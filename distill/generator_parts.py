@@ -15,12 +15,12 @@ from distill.common.checks import require
 from distill.data.bins import ColumnBins
 from distill.data.grids import ColumnGrid, base_grids
 from distill.data.schema import MAX_CATEGORIES, MAX_TARGET_BINS, Schema
-from distill.denoise import denoise_pairs
 from distill.errors import BundleError
-from distill.generator import Critic, Generator
 from distill.levels import LEVELS, Level
-from distill.statistics import ClassCounts, PairCounts
-from distill.thin import thin
+from distill.synthesis.generator.generator import Critic, Generator
+from distill.synthesis.generator.thinning import thin
+from distill.synthesis.statistics.counts import ClassCounts, PairCounts
+from distill.synthesis.statistics.denoising import denoise_pairs
 
 CLASS_STEP = 0.25  # of a class cell's noise stddev
 MAX_RECORDS = 100_000

@@ -38,7 +38,6 @@ from distill.errors import (
     RehearsalPriorError,
     UntrustedPriorError,
 )
-from distill.generator import Generator
 from distill.generator_parts import (
     bin_tensors,
     class_count,
@@ -50,6 +49,7 @@ from distill.generator_parts import (
 )
 from distill.ledger.entries.bodies import Hash, Line, Time, Total, first_problem
 from distill.ledger.entries.entry import require_public_hex, software, today
+from distill.synthesis.generator.generator import Generator
 
 FORMAT_VERSION = 1
 KIND = "distill global prior"

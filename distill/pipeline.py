@@ -17,18 +17,18 @@ from distill.common.compute import Device, choose_device, used
 from distill.common.keys import SigningKey
 from distill.data.encoded_table import read_encoded
 from distill.data.schema import Schema
-from distill.distillation import Distilled, Progress, distil, silent
 from distill.generator_parts import parts_of
 from distill.global_prior import USE, GlobalPrior
 from distill.known_tables import remembered
 from distill.ledger import Ledger, Reservation
 from distill.levels import LEVELS, Level
 from distill.placement import commit_and_place, require_nothing_left
-from distill.plan import Plan, Shares, check_rows_per_unit, make_plan
 from distill.privacy.events import RenyiLimit
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
 from distill.release import plan_or_abandon, require_place, require_unit, reserve_release
+from distill.synthesis.pipeline import Distilled, Progress, distil, silent
+from distill.synthesis.planning.plan import Plan, Shares, check_rows_per_unit, make_plan
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,13 +27,13 @@ from distill.evaluation_file import evaluation_document, write_document
 from distill.known_tables import remembered
 from distill.ledger import Ledger, Reservation
 from distill.placement import commit_and_place, require_nothing_left
-from distill.plan import ReleasePlan, check_rows_per_unit, size_event, solve_scale
 from distill.privacy.cells import ScoreBins
 from distill.privacy.events import Event, RenyiLimit, cost_of, gaussian_renyi
 from distill.privacy.noise import MIN_COUNT_STDDEV, NoiseSource
 from distill.privacy.private_table import PrivateTable
 from distill.release import require_place, require_unit, reserve_release
 from distill.score_table import Block, Law, NoisyBlock, figures
+from distill.synthesis.planning.plan import ReleasePlan, check_rows_per_unit, size_event, solve_scale
 
 SCORES = "evaluate.scores"
 FEWEST_BINS, MOST_BINS = 8, 24

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from distill.class_chances import log_normalise
+from distill.synthesis.statistics.class_odds import log_normalise
 
 RIDGE = 1e-6  # on offsets: a class that never occurs would push its own without end
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from distill.bundle import Bundle
-from distill.generator import Generator
 from distill.generator_parts import CLASS_STEP, statistics_of
 from distill.privacy.sampling import sampling_rate
-from distill.statistics import PairCounts
+from distill.synthesis.generator.generator import Generator
+from distill.synthesis.statistics.counts import PairCounts
 
 MOST_STDDEVS = 8.0  # a fair draw passes that once in 1e15
 PLANNED = 0.01  # relative: by how much the noise of a share may differ from the planned noise over the noisy row count
@@ -27,7 +27,7 @@ def fault_of(bundle: Bundle, generator: object) -> str | None:
 
     Args:
         bundle: Verified; `generator` was read from it.
-        generator: Only `distill.generator.Generator` comes with statistics to compare.
+        generator: Only `distill.synthesis.generator.generator.Generator` comes with statistics to compare.
 
     Raises:
         BundleError: A statistic is missing or does not fit the schema.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from distill.data.bins import ColumnBins
-from distill.generator import Generator
+from distill.synthesis.generator.generator import Generator
 from server_train.number_bins import shares_within
 
 LOWEST = 1e-7  # probability of a common bin in a record, at least

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.special import ndtr
 
-from distill.statistics import PairCounts
+from distill.synthesis.statistics.counts import PairCounts
 
 FALSE = 0.5  # of the pairs that pass, about, may be independent; a missed dependence costs more than a little noise
 BELIEVED = (-2.0, 5.0)  # stddevs; what one institution may say about a pair, so that none of them can speak for all

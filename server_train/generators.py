@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Generator(Protocol):
-    """What the pool needs of one institution's generator (`distill.generator.Generator` has it)."""
+    """What the pool needs of one institution's generator (`distill.synthesis.generator.generator.Generator` has it)."""
 
     @property
     def noisy_rows(self) -> int:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from distill.class_chances import log_normalise, match_prior, prior_shift
 from distill.data.schema import Schema
+from distill.synthesis.statistics.class_odds import log_normalise, match_prior, prior_shift
 from server_train.contribution import Contribution, global_prior, pseudo_inverse, smoothed_prior
 from server_train.generators import Generator, head_logs
 from server_train.union_head import FIT_ROWS, Cells, Correct, find_cells, fit_correction

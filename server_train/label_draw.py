@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from distill.class_chances import log_normalise
 from distill.data.bins import ColumnBins
 from distill.data.schema import Schema
+from distill.synthesis.statistics.class_odds import log_normalise
 from server_train.generators import stacked
 from server_train.union_head import find_cells
 

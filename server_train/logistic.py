@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from distill.class_chances import log_normalise
 from distill.errors import ConfigError, ModelError
+from distill.synthesis.statistics.class_odds import log_normalise
 from server_train.features import Encoder, Inputs
 from server_train.hard_labels import hard_labels
 from server_train.model import Network, network_for

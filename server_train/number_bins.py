@@ -25,7 +25,7 @@ LOWEST = 1e-12
 
 
 class BinnedGenerator(Protocol):
-    """What is needed of one institution's generator beyond `pool.Generator` (`distill.generator.Generator` has it)."""
+    """What is needed of one institution's generator beyond `pool.Generator` (`distill.synthesis.generator.generator.Generator` has it)."""
 
     noisy_rows: int
     class_prior: np.ndarray

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from distill.class_chances import match_prior
+from distill.synthesis.statistics.class_odds import match_prior
 from server_train.label_draw import draw_labels
 from server_train.pool import Pool
 

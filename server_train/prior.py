@@ -16,10 +16,10 @@ import numpy as np
 from distill.common.keys import SigningKey
 from distill.data.bins import ColumnBins
 from distill.errors import ConfigError
-from distill.generator import Generator, encode_rows
 from distill.global_prior import write_prior
-from distill.layout import Layout
-from distill.soft_head import fit_head
+from distill.synthesis.generator.class_head import fit_head
+from distill.synthesis.generator.generator import Generator, encode_rows
+from distill.synthesis.generator.one_hot import Layout
 from server_train.common_bins import common_bins, records_on
 from server_train.intake import Intake
 from server_train.pool import Pool

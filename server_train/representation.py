@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from distill.bundle import Bundle
-from distill.class_chances import log_normalise, match_prior
 from distill.common.threads import single_thread
-from distill.generator import Generator
 from distill.generator_parts import statistics_of
-from distill.layout import Layout
-from distill.statistics import ClassCounts, PairCounts
+from distill.synthesis.generator.generator import Generator
+from distill.synthesis.generator.one_hot import Layout
+from distill.synthesis.statistics.class_odds import log_normalise, match_prior
+from distill.synthesis.statistics.counts import ClassCounts, PairCounts
 from server_train.common_bins import LOWEST, CommonBins, common_bins, records_on
 from server_train.dependence import Pair, dependent_pairs, excess
 

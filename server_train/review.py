@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distill.class_chances import log_normalise, match_prior
+from distill.synthesis.statistics.class_odds import log_normalise, match_prior
 
 FEWEST = 3  # institutions; of two that disagree nobody can say which one is right
 HALF_INFORMATION = 80.0  # at which half of what a class head says is noise: fitted to 45 honest heads at epsilon 2

@@ -27,10 +27,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from distill.class_chances import log_normalise, match_prior
 from distill.common.threads import single_thread
 from distill.data.grids import ColumnGrid, column_grid
 from distill.data.schema import Schema
+from distill.synthesis.statistics.class_odds import log_normalise, match_prior
 from server_train.features import category_codes, number_values
 
 CELLS = 16  # of about equal mass, a number that takes more values is cut into

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distill.class_chances import match_prior
 from distill.data.bins import ColumnBins
 from distill.data.schema import Schema
 from distill.errors import BundleError, OutweighedError
+from distill.synthesis.statistics.class_odds import match_prior
 from server_train.contribution import (
     Contribution,
     class_precision,

@@ -11,16 +11,17 @@ import pandas as pd
 import pytest
 import torch
 
-from distill import distillation, generator
 from distill.data.demo import demo_schema, mixed_table
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table
-from distill.generator import Generator
-from distill.layout import Layout
-from distill.plan import Plan, make_plan
 from distill.privacy.events import Event
 from distill.privacy.record_gradients import Network
-from distill.stages import cluster, discriminate, refine, represent, select
+from distill.synthesis import pipeline
+from distill.synthesis.generator import generator
+from distill.synthesis.generator.generator import Generator
+from distill.synthesis.generator.one_hot import Layout
+from distill.synthesis.planning.plan import Plan, make_plan
+from distill.synthesis.stages import cluster, discriminate, refine, represent, select
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "benchmarks"), str(HERE / "distill")]  # as where the script runs, and the fakes
@@ -100,11 +101,11 @@ def test_a_variant_puts_back_what_it_replaced_even_after_an_error(name: str) -> 
 def quick_fit(name: str, frame: pd.DataFrame, patch: pytest.MonkeyPatch) -> ablation.Fitted:
     """A fit with few steps; call it inside the variant's block."""
     for owner, attribute, value in (
-        (distillation, "FIT_STEPS", 5),
-        (distillation, "SETTLE_BEFORE", 5),
-        (distillation, "SETTLE_AFTER", 5),
-        (distillation, "PRIVATE_SAMPLES", 300),
-        (distillation, "ADVERSARIAL_ROWS", 50),
+        (pipeline, "FIT_STEPS", 5),
+        (pipeline, "SETTLE_BEFORE", 5),
+        (pipeline, "SETTLE_AFTER", 5),
+        (pipeline, "PRIVATE_SAMPLES", 300),
+        (pipeline, "ADVERSARIAL_ROWS", 50),
         (select, "TRIAL_ROWS", 500),
     ):
         patch.setattr(owner, attribute, value)

@@ -15,7 +15,7 @@ import floating_point  # noqa: E402
 import mutations  # noqa: E402
 from planted import PLANTS, Change, Plant  # noqa: E402
 
-SIMPLEX, ITS_TEST = "distill/simplex.py", "tests/distill/test_simplex.py"
+SIMPLEX, ITS_TEST = "distill/synthesis/statistics/simplex.py", "tests/distill/test_simplex.py"
 
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.name)

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("distill", "server_train", "cli")
-STAGES = "distill.stages"
+STAGES = "distill.synthesis.stages"
 # What the hub may know of an institution: its bundles, and leaves that touch neither private rows nor the budget.
 HUB_MAY_IMPORT = {
     "distill",  # the version
@@ -20,27 +20,27 @@ HUB_MAY_IMPORT = {
     "distill.bundle_parts",  # one codec for tensors, bundles' and federated messages'
     "distill.common.canonical_json",
     "distill.common.checks",
-    "distill.class_chances",
+    "distill.synthesis.statistics.class_odds",
     "distill.data.demo",
     "distill.common.files",
     "distill.errors",
     "distill.common.exact",  # products of matrices that are free of rounding, as arithmetic
     "distill.common.report_style",
-    "distill.generator",
+    "distill.synthesis.generator.generator",
     "distill.generator_parts",
     "distill.global_prior",  # what the hub writes and institutions read
     "distill.data.grids",  # base grids, from the public schema alone
     "distill.common.keys",  # the hub signs its global prior
-    "distill.layout",
+    "distill.synthesis.generator.one_hot",
     "distill.ledger.rules.filters",  # whether a sum of budgets is within another
     "distill.levels",
     "distill.privacy.sampling",  # the rule that a plan follows, as arithmetic on a row count
     "distill.data.schema",
     "distill.score_table",  # figures from noisy counts: touches neither rows nor the budget
-    "distill.simplex",
-    "distill.soft_head",
+    "distill.synthesis.statistics.simplex",
+    "distill.synthesis.generator.class_head",
     "distill.common.sqlite",
-    "distill.statistics",  # released statistics as bundles hold them
+    "distill.synthesis.statistics.counts",  # released statistics as bundles hold them
     "distill.data.sources",
     "distill.data.tables",
     "distill.common.threads",
@@ -52,7 +52,7 @@ COMPARISON_MAY_IMPORT = HUB_MAY_IMPORT | {
     "distill.common.keys",
     "distill.ledger",
     "distill.pipeline",
-    "distill.plan",
+    "distill.synthesis.planning.plan",
     "distill.private_training",
     "distill.project",
     "distill.shrink",
@@ -65,7 +65,7 @@ HEAVY = ("torch", "pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "dp_acc
 
 
 def module_name(path: Path) -> str:
-    """`distill/stages/relate.py` -> `distill.stages.relate`."""
+    """`distill/synthesis/stages/relate.py` -> `distill.synthesis.stages.relate`."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -111,7 +111,7 @@ def inside(module: str, package: str) -> bool:
 
 
 def test_the_tree_holds_what_these_rules_are_about() -> None:
-    assert {"distill.errors", "distill.data.schema", "distill.stages", "server_train"} <= SOURCES.keys()
+    assert {"distill.errors", "distill.data.schema", "distill.synthesis.stages", "server_train"} <= SOURCES.keys()
     assert imports_of("distill.common.checks") >= {"distill.errors"}
 
 

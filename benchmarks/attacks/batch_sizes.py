@@ -33,8 +33,8 @@ from guard_fakes import CASES, freeze, quicken_all, release  # noqa: E402
 from planted import PLANTS  # noqa: E402
 from test_guard_non_interference import Told  # noqa: E402
 
-from distill import distillation  # noqa: E402
 from distill.bundle import parse_bundle  # noqa: E402
+from distill.synthesis import pipeline  # noqa: E402
 
 CASE = CASES["classes"]
 PAIRS = [(rows, rows + more) for rows in (700, 901, 1200, 1701) for more in (1, 2, 16, 200, 1500)]
@@ -53,7 +53,7 @@ class Left:
 def generators(patch: pytest.MonkeyPatch) -> Iterator[list[np.random.Generator]]:
     """All generators that are made meanwhile, those of the stages too."""
     made: list[np.random.Generator] = []
-    from_seed, split = np.random.default_rng, distillation.streams
+    from_seed, split = np.random.default_rng, pipeline.streams
 
     def kept(*seed: Any) -> np.random.Generator:
         made.append(from_seed(*seed))
@@ -66,7 +66,7 @@ def generators(patch: pytest.MonkeyPatch) -> Iterator[list[np.random.Generator]]
 
     with patch.context() as inner:
         inner.setattr(np.random, "default_rng", kept)
-        inner.setattr(distillation, "streams", kept_streams)
+        inner.setattr(pipeline, "streams", kept_streams)
         yield made
 
 

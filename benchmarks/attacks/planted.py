@@ -73,12 +73,16 @@ TRACES = "traces in what leaves"
 _TABLE, _MECHANISMS, _ENCODE = (
     "distill/privacy/private_table.py",
     "distill/privacy/noise.py",
-    "distill/stages/encode.py",
+    "distill/synthesis/stages/encode.py",
 )
-_DISTILLATION, _PIPELINE, _VECTORS = "distill/distillation.py", "distill/pipeline.py", "distill/privacy/row_vectors.py"
+_DISTILLATION, _PIPELINE, _VECTORS = (
+    "distill/synthesis/pipeline.py",
+    "distill/pipeline.py",
+    "distill/privacy/row_vectors.py",
+)
 _DISCRIMINATE, _REPRESENT, _CELLS = (
-    "distill/stages/discriminate.py",
-    "distill/stages/represent.py",
+    "distill/synthesis/stages/discriminate.py",
+    "distill/synthesis/stages/represent.py",
     "distill/privacy/cells.py",
 )
 _GRADIENTS = "distill/privacy/record_gradients.py"
@@ -456,7 +460,7 @@ PLANTS = (
         "the pairs of a wide table are chosen by exact counts, which a cell's `of` keeps",
         (
             Change(
-                "distill/stages/relate.py",
+                "distill/synthesis/stages/relate.py",
                 "    cells = [Lookup((features[i], features[j]), (groups[i], groups[j]), both) for i, j in pairs]\n"
                 "    released = table.noisy_counts(event.name, cells, [event.cell_stddev] * len(pairs))\n",
                 "    kept = {}\n\n"
@@ -580,7 +584,7 @@ PLANTS = (
                 '            return Event.model_validate({"name": name, "mechanism": mechanism, "noise_multiplier": 9.0})\n',
             ),
             Change(
-                "distill/stages/cluster.py",
+                "distill/synthesis/stages/cluster.py",
                 "    return project_to_simplex(counts.astype(np.float64))\n",
                 '    (again,) = table.noisy_counts("cluster.again", [cells], [event.cell_stddev])\n'
                 "    return project_to_simplex((counts + again).astype(np.float64))\n",
@@ -594,7 +598,7 @@ PLANTS = (
         "a stage takes exact counts past the door and adds noise of its own, charged to nobody",
         (
             Change(
-                "distill/stages/cluster.py",
+                "distill/synthesis/stages/cluster.py",
                 "    return project_to_simplex(counts.astype(np.float64))\n",
                 "    from distill.privacy.noise import NoiseSource\n\n"
                 "    again = NoiseSource().gaussian_counts(table._counted([cells])[0], stddev=event.cell_stddev)\n"

@@ -9,8 +9,8 @@ import pandas as pd
 import peer
 
 from distill.privacy.cells import Cross
-from distill.simplex import project_to_simplex
-from distill.stages import encode
+from distill.synthesis.stages import encode
+from distill.synthesis.statistics.simplex import project_to_simplex
 
 
 def fit(task: peer.Task) -> peer.Sample:

@@ -8,7 +8,7 @@ import own_bins
 import pandas as pd
 import peer
 
-from distill.stages import encode
+from distill.synthesis.stages import encode
 
 
 def fit(task: peer.Task) -> peer.Sample:

@@ -17,9 +17,9 @@ from distill.common.keys import SigningKey, generate_key
 from distill.data.schema import load_schema
 from distill.ledger import Ledger, create_ledger
 from distill.pipeline import Receipt, Request
-from distill.plan import Plan, make_plan
 from distill.privacy.events import Event, epsilon_of
 from distill.project import Project, create_project
+from distill.synthesis.planning.plan import Plan, make_plan
 
 SCHEMA = {
     "name": "loans",

@@ -8,10 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.app import app
-from distill import distillation, plan
 from distill.data.demo import BANKS, bank_table, demo_schema
 from distill.data.tables import write_table
-from distill.stages import represent
+from distill.synthesis import pipeline
+from distill.synthesis.planning import plan
+from distill.synthesis.stages import represent
 from server_train import hub
 from server_train.training import TrainingSettings
 
@@ -78,8 +79,8 @@ def quick():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan, "training_event", few)
-        patch.setattr(distillation, "FIT_STEPS", 5)
-        patch.setattr(distillation, "PRIVATE_SAMPLES", 300)
+        patch.setattr(pipeline, "FIT_STEPS", 5)
+        patch.setattr(pipeline, "PRIVATE_SAMPLES", 300)
         patch.setitem(represent.Autoencoder.warm_up.__kwdefaults__, "steps", 5)
         patch.setattr(hub, "default_rows", lambda _: 2000)
         patch.setitem(TrainingSettings.__init__.__kwdefaults__, "steps", 50)

@@ -13,22 +13,22 @@ import pytest
 import scipy.stats
 import torch
 
-from distill import distillation
 from distill.data.bins import ColumnBins
 from distill.data.encoded_table import encode_frame
 from distill.data.grids import base_grids
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table
-from distill.generator import Generator
-from distill.plan import Plan, make_plan
 from distill.privacy.cells import Cross, Rows
 from distill.privacy.dpsgd import FINEST_BITS, Factor, clipped_sum
 from distill.privacy.events import Event
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
 from distill.privacy.record_gradients import Gradients, Network, Records
-from distill.stages import represent, select
-from distill.statistics import ClassCounts, PairCounts
+from distill.synthesis import pipeline
+from distill.synthesis.generator.generator import Generator
+from distill.synthesis.planning.plan import Plan, make_plan
+from distill.synthesis.stages import represent, select
+from distill.synthesis.statistics.counts import ClassCounts, PairCounts
 
 FALSE_ALARM = 1e-6  # chance that correct code fails a statistical test on one fresh seed
 
@@ -288,9 +288,9 @@ def plan_of(
 
 def quicken(patch: pytest.MonkeyPatch) -> None:
     """Few optimiser steps and samples, for tests that do not judge what is learnt."""
-    patch.setattr(distillation, "FIT_STEPS", 20)
-    patch.setattr(distillation, "PRIVATE_SAMPLES", 400)
-    patch.setattr(distillation, "ADVERSARIAL_ROWS", 100)
+    patch.setattr(pipeline, "FIT_STEPS", 20)
+    patch.setattr(pipeline, "PRIVATE_SAMPLES", 400)
+    patch.setattr(pipeline, "ADVERSARIAL_ROWS", 100)
     patch.setattr(select, "TRIAL_ROWS", 500)
     patch.setitem(represent.Autoencoder.warm_up.__kwdefaults__, "steps", 10)
 

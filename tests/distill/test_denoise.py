@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from distill.denoise import shrink_classes, shrink_low_rank, signal_portion
+from distill.synthesis.statistics.denoising import shrink_classes, shrink_low_rank, signal_portion
 
 
 def planted(rng: np.random.Generator, shape: tuple[int, int], strength: float) -> tuple[np.ndarray, np.ndarray]:

@@ -17,14 +17,14 @@ from distill.bundle import read_bundle
 from distill.common.compute import choose_device, used
 from distill.common.keys import generate_key
 from distill.data.tables import write_table
-from distill.distillation import distil
 from distill.errors import ConfigError
-from distill.layout import Layout
 from distill.ledger import create_ledger
 from distill.privacy.dpsgd import FINEST_BITS
 from distill.privacy.record_gradients import Network, Records
-from distill.stages import represent
-from distill.weights import arrays_of, set_gradients
+from distill.synthesis.generator.one_hot import Layout
+from distill.synthesis.pipeline import distil
+from distill.synthesis.stages import represent
+from distill.synthesis.weights import arrays_of, set_gradients
 
 STAGES = Path(represent.__file__).parent
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")

@@ -12,10 +12,10 @@ from sklearn.metrics import roc_auc_score
 from distill.common.threads import single_thread
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table
-from distill.distillation import Distilled, distil
 from distill.errors import UnpaidReadError
-from distill.plan import Plan
 from distill.privacy.noise import NoiseSource
+from distill.synthesis.pipeline import Distilled, distil
+from distill.synthesis.planning.plan import Plan
 
 STEPS = 8
 

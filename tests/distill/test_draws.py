@@ -7,7 +7,7 @@ import torch
 from private_fakes import FALSE_ALARM
 
 from distill.common.compute import used
-from distill.draws import draw_by_weight, draw_normal, streams
+from distill.synthesis.generator.draws import draw_by_weight, draw_normal, streams
 
 
 def test_positions_are_drawn_by_their_weight(seed):

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from private_fakes import EVERY_KIND, every_kind, schema_of, statistics_of, toy_generator
 
-from distill.class_chances import match_prior
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table, to_public
-from distill.generator import rake
+from distill.synthesis.generator.generator import rake
+from distill.synthesis.statistics.class_odds import match_prior
 
 THREE = Schema.model_validate(
     {

@@ -12,13 +12,13 @@ from private_fakes import EVERY_KIND, schema_of, toy_generator
 from private_fakes import statistics_of as exact_statistics
 
 from distill.data.schema import Schema
-from distill.denoise import denoise_pairs
 from distill.errors import BundleError
-from distill.generator import Generator
 from distill.generator_parts import generator_of, parts_of, statistics_of
 from distill.levels import LEVELS, Level
-from distill.statistics import ClassCounts, PairCounts
-from distill.thin import thin
+from distill.synthesis.generator.generator import Generator
+from distill.synthesis.generator.thinning import thin
+from distill.synthesis.statistics.counts import ClassCounts, PairCounts
+from distill.synthesis.statistics.denoising import denoise_pairs
 
 CLUSTERS = np.array([0.7, 0.3])
 

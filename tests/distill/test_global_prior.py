@@ -26,9 +26,9 @@ from distill.errors import (
     RehearsalPriorError,
     UntrustedPriorError,
 )
-from distill.generator import Generator
 from distill.generator_parts import record_probabilities
 from distill.global_prior import Cost, GlobalPrior, parse_prior, prior_use, read_prior, write_prior
+from distill.synthesis.generator.generator import Generator
 
 DISJOINT, OVERLAPPING = Cost(epsilon=2.0, delta=1e-5), Cost(epsilon=5.0, delta=3e-5)
 Tensors = dict[str, np.ndarray]

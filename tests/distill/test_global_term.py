@@ -7,13 +7,13 @@ import pytest
 import torch
 from private_fakes import EVERY_KIND, plain_bins, schema_of, statistics_of, toy_generator
 
-from distill import distillation
 from distill.data.bins import ColumnBins
-from distill.denoise import denoise_pairs, shrink_classes, shrink_towards
-from distill.generator import Generator
 from distill.generator_parts import record_probabilities
-from distill.global_term import GlobalTerm, global_term, overlap, with_margins
-from distill.stages import discriminate
+from distill.synthesis import pipeline
+from distill.synthesis.generator.generator import Generator
+from distill.synthesis.generator.prior_guidance import GlobalTerm, global_term, overlap, with_margins
+from distill.synthesis.stages import discriminate
+from distill.synthesis.statistics.denoising import denoise_pairs, shrink_classes, shrink_towards
 
 NUMBER = schema_of({"name": "x", "kind": "integer", "min": 0, "max": 9, "nullable": True}, classes=(0, 1))
 
@@ -154,7 +154,7 @@ def test_the_class_head_starts_near_whichever_explains_own_class_counts(joint):
     way = {}
     for name, head in (("right", joint.head), ("turned", (-joint.head[0], -joint.head[1]))):
         term = global_term(replace(joint, head=head), joint.bins, np.random.default_rng(0))
-        start, bias = distillation._head_start(counts, term, torch.from_numpy(codes.astype(np.int64)))
+        start, bias = pipeline._head_start(counts, term, torch.from_numpy(codes.astype(np.int64)))
         hub = term.head(counts.prior)[0]
         way[name] = float(((start - own) * (hub - own)).sum() / np.square(hub - own).sum())
         assert np.isfinite(bias).all()

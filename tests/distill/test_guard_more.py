@@ -16,13 +16,13 @@ import pytest
 from guard_fakes import CASES, Case, freeze, quicken_all, release
 from test_guard_non_interference import Told
 
-from distill import plan
 from distill.bundle import read_bundle
 from distill.global_prior import USE
 from distill.ledger import open_ledger
 from distill.ledger.entries import entry
 from distill.privacy import private_table
 from distill.privacy.private_table import PrivateTable
+from distill.synthesis.planning import plan
 
 
 def cases(*names: str) -> pytest.MarkDecorator:

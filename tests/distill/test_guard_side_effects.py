@@ -19,7 +19,6 @@ import torch
 from guard_fakes import CASES, Case, quicken_all, release
 from private_fakes import EVERY_KIND, NoNoise, Paid
 
-from distill import distillation
 from distill.data.encoded_table import EncodedTable
 from distill.ledger import Ledger, Reservation
 from distill.privacy import cells, lattice_noise
@@ -27,6 +26,7 @@ from distill.privacy.events import Event
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
 from distill.privacy.random_source import SeededRandom, SystemRandom
+from distill.synthesis import pipeline
 
 # What a read may change, what does not live on, and tables that follow from a public stddev alone.
 OWN = (PrivateTable, EncodedTable, NoiseSource, SystemRandom, SeededRandom, Reservation, Ledger, lattice_noise._Strips)
@@ -135,7 +135,7 @@ def test_the_watch_sees_each_way_to_remember(way: str, monkeypatch):
     kept = np.random.default_rng(0)
     monkeypatch.setattr(cells, "KEPT", [], raising=False)
     monkeypatch.setattr(cells.Cross, "kept", [], raising=False)
-    monkeypatch.setattr(distillation, "DRAWS", kept, raising=False)
+    monkeypatch.setattr(pipeline, "DRAWS", kept, raising=False)
     honest = cells.Cross.of
 
     def sabotaged(self: cells.Cross, rows: Any) -> np.ndarray:

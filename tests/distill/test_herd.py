@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from distill.herd import choose_rows
-from distill.layout import Layout
+from distill.synthesis.generator.one_hot import Layout
+from distill.synthesis.generator.row_selection import choose_rows
 
 WIDTHS = (3, 4, 5)
 STARTS = torch.tensor([0, 3, 7])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.labels import balanced_labels
+from distill.synthesis.generator.label_draw import balanced_labels
 
 
 def rows(n: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:

@@ -12,10 +12,10 @@ from private_fakes import EVERY_KIND, category, integer, number, schema_of
 from distill.data.schema import Schema
 from distill.errors import BudgetError, ConfigError
 from distill.ledger.verification import audited_epsilon
-from distill.plan import MIN_ROWS, Plan, Shares, make_plan, size_event, target_bins
 from distill.privacy.events import Event, epsilon_of
 from distill.privacy.noise import MIN_COUNT_STDDEV, NoiseSource
 from distill.privacy.sampling import MOST_EXPECTED
+from distill.synthesis.planning.plan import MIN_ROWS, Plan, Shares, make_plan, size_event, target_bins
 
 DELTA = 1e-5
 

@@ -6,8 +6,8 @@ import pytest
 from private_fakes import EVERY_KIND, category, number, schema_of
 
 from distill.data.schema import Schema
-from distill.plan import Plan, Shares, make_plan, target_bins
-from distill.plan_reasons import Choice, choices
+from distill.synthesis.planning.explanation import Choice, choices
+from distill.synthesis.planning.plan import Plan, Shares, make_plan, target_bins
 
 DELTA = 1e-5
 NAMES = [f"share {f.name}" for f in dataclasses.fields(Shares)]

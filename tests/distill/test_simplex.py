@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from distill.simplex import project_to_simplex
+from distill.synthesis.statistics.simplex import project_to_simplex
 
 counts = arrays(float, st.integers(1, 40), elements=st.floats(-1e6, 1e6))
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from private_fakes import NoNoise, category, door, plan_of, schema_of
 
-from distill.layout import Layout
 from distill.privacy.noise import NoiseSource
-from distill.stages import cluster
+from distill.synthesis.generator.one_hot import Layout
+from distill.synthesis.stages import cluster
 
 CENTRES = np.array([[0.0, 0.0], [8.0, 0.0], [0.0, 8.0]])
 

@@ -10,12 +10,12 @@ from private_fakes import Batch, NoNoise, category, door, plan_of, schema_of, st
 from sklearn.metrics import roc_auc_score
 from torch.nn.functional import cross_entropy, softplus
 
-from distill.layout import Layout
-from distill.plan import Plan, make_plan
 from distill.privacy.noise import NoiseSource
-from distill.stages import discriminate
-from distill.stages.discriminate import Discriminator, head_step, naive_bayes
-from distill.statistics import ClassCounts
+from distill.synthesis.generator.one_hot import Layout
+from distill.synthesis.planning.plan import Plan, make_plan
+from distill.synthesis.stages import discriminate
+from distill.synthesis.stages.discriminate import Discriminator, head_step, naive_bayes
+from distill.synthesis.statistics.counts import ClassCounts
 
 WIDTHS = (4, 3, 5)
 

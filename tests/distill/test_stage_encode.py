@@ -20,9 +20,9 @@ from distill.data.bins import ColumnBins
 from distill.data.grids import column_grid
 from distill.data.schema import Column, Schema
 from distill.data.tables import canonical_table
-from distill.plan import target_bins
 from distill.privacy.noise import NoiseSource
-from distill.stages import encode
+from distill.synthesis.planning.plan import target_bins
+from distill.synthesis.stages import encode
 
 ROWS = 20_000
 NOISE = 20.0  # stddev on a count: about what a table of this size gets at epsilon 1

@@ -7,10 +7,10 @@ import pytest
 import torch
 from private_fakes import statistics_of
 
-from distill.layout import Layout
-from distill.stages import refine
-from distill.stages.refine import Candidates
-from distill.statistics import ClassCounts, PairCounts
+from distill.synthesis.generator.one_hot import Layout
+from distill.synthesis.stages import refine
+from distill.synthesis.stages.refine import Candidates
+from distill.synthesis.statistics.counts import ClassCounts, PairCounts
 
 LAYOUT = Layout((4, 3, 5), 2)
 

@@ -9,11 +9,11 @@ from distill.data.bins import ColumnBins
 from distill.data.encoded_table import encode_frame
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table
-from distill.plan import Plan
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
-from distill.stages import encode, relate
-from distill.statistics import ClassCounts, PairCounts
+from distill.synthesis.planning.plan import Plan
+from distill.synthesis.stages import encode, relate
+from distill.synthesis.statistics.counts import ClassCounts, PairCounts
 
 ROWS = 4000
 

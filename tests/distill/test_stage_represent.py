@@ -6,12 +6,12 @@ import scipy.stats
 import torch
 from private_fakes import FALSE_ALARM, Batch, door, every_kind, plan_of, schema_of
 
-from distill.draws import draw_normal
-from distill.layout import Layout
-from distill.plan import Plan
 from distill.privacy.events import Event
 from distill.privacy.record_gradients import Variational
-from distill.stages import represent
+from distill.synthesis.generator.draws import draw_normal
+from distill.synthesis.generator.one_hot import Layout
+from distill.synthesis.planning.plan import Plan
+from distill.synthesis.stages import represent
 
 LAYOUT = Layout((4, 3, 6), 2)
 

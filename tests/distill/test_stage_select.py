@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from private_fakes import EVERY_KIND, statistics_of, toy_generator
 
-from distill.generator import Generator
-from distill.stages import select
-from distill.statistics import ClassCounts, PairCounts
+from distill.synthesis.generator.generator import Generator
+from distill.synthesis.stages import select
+from distill.synthesis.statistics.counts import ClassCounts, PairCounts
 
 
 @pytest.fixture(autouse=True)

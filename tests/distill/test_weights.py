@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from distill.common.exact import on_grid
 from distill.privacy.dpsgd import FINEST_BITS
 from distill.privacy.record_gradients import Network, Records
-from distill.weights import arrays_of, set_gradients, uniform_start
+from distill.synthesis.weights import arrays_of, set_gradients, uniform_start
 
 
 def network(seed: int) -> list[nn.Linear]:

@@ -21,12 +21,13 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
-from distill import distillation, plan
 from distill.bundle import Bundle, read_bundle
 from distill.common.keys import SigningKey, load_signing_key
 from distill.ledger import Ledger, LedgerSummary, open_ledger
 from distill.project import Project, create_project, load_project
-from distill.stages import represent
+from distill.synthesis import pipeline
+from distill.synthesis.planning import plan
+from distill.synthesis.stages import represent
 
 EPSILON, DELTA = 2.0, 1e-5
 SCHEMA: dict[str, Any] = {
@@ -51,8 +52,8 @@ def quicken(patch: pytest.MonkeyPatch) -> None:
         return planned(name, share, scale, min(steps, 8), purpose, rate=rate)
 
     patch.setattr(plan, "training_event", few)
-    patch.setattr(distillation, "FIT_STEPS", 10, raising=False)
-    patch.setattr(distillation, "PRIVATE_SAMPLES", 400, raising=False)
+    patch.setattr(pipeline, "FIT_STEPS", 10, raising=False)
+    patch.setattr(pipeline, "PRIVATE_SAMPLES", 400, raising=False)
     if represent.Autoencoder.warm_up.__kwdefaults__:
         patch.setitem(represent.Autoencoder.warm_up.__kwdefaults__, "steps", 10)
 

@@ -16,12 +16,12 @@ from conftest import DELTA, EPSILON, SCHEMA, Bank, distill, loans, make_bank, qu
 from distill import pipeline
 from distill.data.schema import Schema
 from distill.errors import UnpaidReadError
-from distill.plan import Plan
 from distill.privacy.cells import Cross
 from distill.privacy.events import Event, epsilon_of
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
 from distill.privacy.record_gradients import Network
+from distill.synthesis.planning.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 DOOR = ROOT / "distill" / "private_table.py"

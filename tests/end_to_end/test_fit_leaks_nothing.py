@@ -12,8 +12,8 @@ from conftest import SCHEMA, Bank, distill, loans, make_bank, quicken
 
 from distill import pipeline
 from distill.pipeline import Request
-from distill.plan import Plan
 from distill.privacy.noise import NoiseSource
+from distill.synthesis.planning.plan import Plan
 
 ROWS = 1237  # distinctive: not a step, a size or a default of anything
 PLANTED = {"region": "Xanthippe", "income": 777.0078125}  # a category outside the schema, a number inside its bounds

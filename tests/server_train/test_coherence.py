@@ -13,7 +13,7 @@ from private_fakes import EVERY_KIND, statistics_of, toy_generator
 
 from distill.generator_parts import generator_of, parts_of
 from distill.privacy.sampling import sampling_rate
-from distill.statistics import ClassCounts, PairCounts
+from distill.synthesis.statistics.counts import ClassCounts, PairCounts
 from server_train.coherence import fault_of
 
 CLUSTERS = np.array([0.7, 0.3])

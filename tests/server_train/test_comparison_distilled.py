@@ -5,11 +5,13 @@ from dataclasses import replace
 import pytest
 from comparison_fakes import folder_source
 
-from distill import distillation, pipeline, plan
+from distill import pipeline
 from distill.errors import BudgetError
 from distill.ledger import open_ledger
 from distill.project import load_project
-from distill.stages import represent
+from distill.synthesis import pipeline as distillation
+from distill.synthesis.planning import plan
+from distill.synthesis.stages import represent
 from server_train.comparison.data import deal, read_tables
 from server_train.comparison.distilled import distilled_run, fit_client
 from server_train.comparison.institutions import Budget

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from distill.statistics import PairCounts
+from distill.synthesis.statistics.counts import PairCounts
 from server_train import dependence
 from server_train.dependence import BELIEVED, dependent_pairs, excess
 

@@ -7,10 +7,10 @@ from hub_fakes import BINARY, TERNARY, TableGenerator, class_chances, skewed, ta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.class_chances import log_normalise, match_prior
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table, to_public
 from distill.errors import BundleError
+from distill.synthesis.statistics.class_odds import log_normalise, match_prior
 from server_train.contribution import contributions
 from server_train.features import fit_encoder
 from server_train.generators import stack

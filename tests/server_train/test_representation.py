@@ -10,7 +10,7 @@ from joint_fakes import COARSE, OTHER, ROWS, SCHEMA, Site, bins_at, rows, site
 
 from distill.generator_parts import parts_of
 from distill.levels import LEVELS, Level
-from distill.statistics import PairCounts
+from distill.synthesis.statistics.counts import PairCounts
 from server_train import pool as pool_module
 from server_train import representation
 from server_train.common_bins import common_bins

@@ -8,8 +8,8 @@ from hub_fakes import BINARY, TERNARY, TableGenerator, skewed, table
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.class_chances import log_normalise
 from distill.errors import OutweighedError
+from distill.synthesis.statistics.class_odds import log_normalise
 from server_train import weighing
 from server_train.contribution import MOST_TIMES, allowances, counted_rows
 from server_train.pool import draw_pool

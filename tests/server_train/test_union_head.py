@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from distill.class_chances import log_normalise
 from distill.data.schema import Schema
+from distill.synthesis.statistics.class_odds import log_normalise
 from server_train.union_head import CELLS, FIT_ROWS, find_cells, fit_correction
 
 SCHEMA = Schema.model_validate(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distill.statistics import PairCounts, spread
+from distill.synthesis.statistics.counts import PairCounts, spread
 
 
 def denoise_pairs(

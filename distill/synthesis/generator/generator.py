@@ -14,15 +14,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from distill.class_chances import match_prior
 from distill.data.bins import ColumnBins
 from distill.data.grids import encode_table
 from distill.data.schema import Schema
 from distill.data.tables import OTHER, to_public
-from distill.draws import draw_by_weight
-from distill.herd import choose_rows
-from distill.labels import balanced_labels
-from distill.layout import Layout
+from distill.synthesis.generator.draws import draw_by_weight
+from distill.synthesis.generator.label_draw import balanced_labels
+from distill.synthesis.generator.one_hot import Layout
+from distill.synthesis.generator.row_selection import choose_rows
+from distill.synthesis.statistics.class_odds import match_prior
 
 OVER_GENERATE = 2
 CHUNK = 20_000

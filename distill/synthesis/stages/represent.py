@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distill.draws import draw_normal
-from distill.layout import Layout
-from distill.plan import Plan
 from distill.privacy.private_table import PrivateTable
 from distill.privacy.record_gradients import Variational
-from distill.weights import arrays_of, set_gradients, uniform_start
+from distill.synthesis.generator.draws import draw_normal
+from distill.synthesis.generator.one_hot import Layout
+from distill.synthesis.planning.plan import Plan
+from distill.synthesis.weights import arrays_of, set_gradients, uniform_start
 
 LATENT, ENCODER, DECODER = 16, 96, 96
 LEAST_LOG_VARIANCE, MOST_LOG_VARIANCE = -8.0, 4.0

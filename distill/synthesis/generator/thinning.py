@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from distill.common.threads import single_thread
-from distill.generator import Generator
+from distill.synthesis.generator.generator import Generator
 
 SETTLE_STEPS = 300
 LEARNING_RATE = 0.03

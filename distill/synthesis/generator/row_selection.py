@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.layout import Layout
+from distill.synthesis.generator.one_hot import Layout
 
 BATCHES = 500  # about so many a call; a batch has at least LEAST_BATCH rows
 LEAST_BATCH = 64

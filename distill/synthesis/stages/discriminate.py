@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from distill.class_chances import log_normalise, match_prior
-from distill.layout import Layout
-from distill.plan import Plan
 from distill.privacy.private_table import PrivateTable
 from distill.privacy.record_gradients import Network
-from distill.statistics import ClassCounts
-from distill.weights import arrays_of, set_gradients, uniform_start
+from distill.synthesis.generator.one_hot import Layout
+from distill.synthesis.planning.plan import Plan
+from distill.synthesis.statistics.class_odds import log_normalise, match_prior
+from distill.synthesis.statistics.counts import ClassCounts
+from distill.synthesis.weights import arrays_of, set_gradients, uniform_start
 
 HIDDEN = 64
 HEAD_STEP, HEAD_MOMENTUM = 0.5, 0.9  # the step is an upper bound, see `head_step`

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from distill.layout import Layout
+from distill.synthesis.generator.one_hot import Layout
 
 STEPS = 60  # of LBFGS
 MOST_CELLS = 100_000_000  # of the one-hot rows, 400 MB: wide tables are fitted to fewer rows

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distill.class_chances import log_normalise, match_prior
 from distill.data.bins import ColumnBins
-from distill.generator import Generator
-from distill.layout import Layout
-from distill.soft_head import fit_head
+from distill.synthesis.generator.class_head import fit_head
+from distill.synthesis.generator.generator import Generator
+from distill.synthesis.generator.one_hot import Layout
+from distill.synthesis.statistics.class_odds import log_normalise, match_prior
 
 ROWS = 100_000  # drawn from the joint model, to see what its class head says of them
 HEAD_ROWS = 20_000  # of those, for the class head on own bins

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.draws import draw_by_weight, draw_normal
-from distill.layout import Layout
-from distill.statistics import ClassCounts, PairCounts
+from distill.synthesis.generator.draws import draw_by_weight, draw_normal
+from distill.synthesis.generator.one_hot import Layout
+from distill.synthesis.statistics.counts import ClassCounts, PairCounts
 
 PAIR_WEIGHT = 2.0  # of the pairs' mean squared distance against that of the one-way counts
 FAINT = 0.2  # weight of a pair without any signal, where one that is all signal weighs 1 + FAINT

@@ -13,13 +13,13 @@ import numpy as np
 
 from distill.data.bins import ColumnBins
 from distill.data.grids import ColumnGrid
-from distill.denoise import nearer, shrink_classes, shrink_low_rank, shrink_towards
-from distill.global_term import GlobalTerm, with_margins
-from distill.plan import Plan, ReleasePlan, bin_weight, binned_columns, measured_depth, target_bins
 from distill.privacy.cells import Cross, Lookup
 from distill.privacy.private_table import PrivateTable
-from distill.simplex import project_to_simplex
-from distill.statistics import ClassCounts
+from distill.synthesis.generator.prior_guidance import GlobalTerm, with_margins
+from distill.synthesis.planning.plan import Plan, ReleasePlan, bin_weight, binned_columns, measured_depth, target_bins
+from distill.synthesis.statistics.counts import ClassCounts
+from distill.synthesis.statistics.denoising import nearer, shrink_classes, shrink_low_rank, shrink_towards
+from distill.synthesis.statistics.simplex import project_to_simplex
 
 END_NOISE = 3.0  # stddevs below which the ends of a number look empty
 RARE_CATEGORY = 0.004  # categories with a smaller noisy share are drawn together

@@ -13,12 +13,12 @@ from itertools import combinations
 import numpy as np
 
 from distill.data.bins import ColumnBins
-from distill.denoise import denoise_pairs
-from distill.global_term import GlobalTerm
-from distill.plan import SCOUT_BINS, Plan
 from distill.privacy.cells import Cross, Lookup
 from distill.privacy.private_table import PrivateTable
-from distill.statistics import ClassCounts, PairCounts
+from distill.synthesis.generator.prior_guidance import GlobalTerm
+from distill.synthesis.planning.plan import SCOUT_BINS, Plan
+from distill.synthesis.statistics.counts import ClassCounts, PairCounts
+from distill.synthesis.statistics.denoising import denoise_pairs
 
 
 def count_pairs(

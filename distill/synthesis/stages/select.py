@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from distill.generator import Generator
-from distill.statistics import ClassCounts, PairCounts
+from distill.synthesis.generator.generator import Generator
+from distill.synthesis.statistics.counts import ClassCounts, PairCounts
 
 STRENGTHS = (1.0, 0.5, 0.25, 0.0)
 TRIAL_ROWS = 20_000

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.layout import Layout
-from distill.plan import Plan
 from distill.privacy.cells import Nearest, nearest
 from distill.privacy.private_table import PrivateTable
 from distill.privacy.record_gradients import Layer
-from distill.simplex import project_to_simplex
+from distill.synthesis.generator.one_hot import Layout
+from distill.synthesis.planning.plan import Plan
+from distill.synthesis.statistics.simplex import project_to_simplex
 
 EVENT = "cluster"
 MIN_PORTION = 0.01  # of the samples, for a region to count as dense

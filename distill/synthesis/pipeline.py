@@ -8,14 +8,14 @@ import torch
 
 from distill.common.threads import single_thread
 from distill.data.bins import ColumnBins
-from distill.draws import draw_normal, streams
-from distill.generator import Generator, critic_of
-from distill.global_term import GlobalTerm, global_term
-from distill.layout import Layout
-from distill.plan import Plan
 from distill.privacy.private_table import PrivateTable
-from distill.stages import cluster, discriminate, encode, refine, relate, represent, select
-from distill.statistics import ClassCounts, PairCounts
+from distill.synthesis.generator.draws import draw_normal, streams
+from distill.synthesis.generator.generator import Generator, critic_of
+from distill.synthesis.generator.one_hot import Layout
+from distill.synthesis.generator.prior_guidance import GlobalTerm, global_term
+from distill.synthesis.planning.plan import Plan
+from distill.synthesis.stages import cluster, discriminate, encode, refine, relate, represent, select
+from distill.synthesis.statistics.counts import ClassCounts, PairCounts
 
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
 
