@@ -26,9 +26,9 @@ import tracer
 from kills import output_of, random_kills, window_kills
 
 from distill import pipeline, placement
-from distill.bundle import read_bundle
 from distill.common.keys import load_signing_key
 from distill.errors import DistillError
+from distill.exchange.bundle import read_bundle
 from distill.ledger import Ledger, Reservation, open_ledger
 from distill.privacy.private_table import PrivateTable
 from distill.project import load_project

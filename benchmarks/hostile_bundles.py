@@ -25,9 +25,9 @@ import pandas as pd
 from hostile_mutations import CARRIER, OWNER
 from processes import measured
 
-from distill.bundle import Bundle, parse_bundle
 from distill.data.schema import OTHER
 from distill.errors import BundleError, BundleTamperedError
+from distill.exchange.bundle import Bundle, parse_bundle
 from distill.privacy.events import epsilon_of
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "assets"))

@@ -31,8 +31,8 @@ from forge import (
     with_text,
 )
 
-from distill.bundle import SAMPLES
 from distill.common.canonical_json import canonical
+from distill.exchange.bundle import SAMPLES
 
 Rng = np.random.Generator
 Mutation = Callable[[Rng, House], bytes]

@@ -26,9 +26,9 @@ import yardstick
 from poisoning import pooled
 from splits import Split, bundles_of
 
-from distill.bundle import read_bundle
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table
+from distill.exchange.bundle import read_bundle
 from server_train.evaluation import evaluate_scores
 from server_train.features import class_codes
 from server_train.kinds import Fitted, ModelChoice, fit_model

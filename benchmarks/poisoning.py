@@ -32,9 +32,9 @@ import pandas as pd
 import utility
 from splits import BY, Split, bundles_of, parsed_splits
 
-from distill.bundle import Bundle, read_bundle
 from distill.data.schema import Schema
-from distill.generator_parts import CLASS_STEP, generator_of
+from distill.exchange.bundle import Bundle, read_bundle
+from distill.exchange.generator_codec import CLASS_STEP, generator_of
 from distill.privacy.sampling import sampling_rate
 from server_train.coherence import fault_of
 from server_train.evaluation import evaluate_scores

@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 from processes import distill
 
-from distill.bundle import MANIFEST
 from distill.common.canonical_json import canonical
 from distill.common.keys import SigningKey, load_signing_key
 from distill.common.signed_zip import open_container, pack
 from distill.data.demo import demo_tables
 from distill.data.tables import write_table
+from distill.exchange.bundle import MANIFEST
 
 LENGTHS = (4, 40, 400)
 

@@ -8,8 +8,8 @@ import typer
 from cli.common import CompressOption, JsonOption, ProjectOption, project_at, reporting
 
 if TYPE_CHECKING:
-    from distill.bundle import Bundle
-    from distill.bundle_manifest import Privacy
+    from distill.exchange.bundle import Bundle
+    from distill.exchange.manifest import Privacy
 
 FileArgument = Annotated[Path, typer.Argument(help="The bundle.", metavar="FILE")]
 KeyOption = Annotated[
@@ -45,7 +45,7 @@ def verify(
 ) -> None:
     """Check every byte, signature, digest, the ledger's entries, the stated epsilon, and every sample."""
     with reporting(as_json) as report:
-        from distill.bundle import CHECKS
+        from distill.exchange.bundle import CHECKS
 
         bundle = _checked(file, key, project)
         manifest, compared = bundle.manifest, key is not None
@@ -163,8 +163,8 @@ def recover(
 
 def _checked(file: Path, key: Path | None, folder: Path) -> "Bundle":
     """The bundle, verified; a FILE that is not there is looked for in the project's folder too."""
-    from distill.bundle import read_bundle
     from distill.common.keys import load_public_key
+    from distill.exchange.bundle import read_bundle
 
     if not file.is_absolute() and not file.exists() and folder != Path():
         file = project_at(folder).folder / file
@@ -174,7 +174,7 @@ def _checked(file: Path, key: Path | None, folder: Path) -> "Bundle":
 def _drawn(bundle: "Bundle", rows: int, seed: int) -> Any:
     import numpy as np
 
-    from distill.generator_parts import generator_of  # heavy: torch
+    from distill.exchange.generator_codec import generator_of  # heavy: torch
 
     return generator_of(bundle).draw(rows, np.random.default_rng(seed))
 

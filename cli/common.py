@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from distill.errors import DistillError
-from distill.levels import Level
+from distill.exchange.levels import Level
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from distill.data.schema import Schema
-    from distill.global_prior import GlobalPrior
+    from distill.exchange.prior import GlobalPrior
     from distill.pipeline import Receipt
 
 STAGES = {
@@ -135,7 +135,7 @@ def _prior(path: Path | None, hub_key: Path | None, schema: "Schema", *, rehears
     """The global prior that was named, verified against the hub's key, which must be known from elsewhere."""
     from distill.common.keys import load_public_key
     from distill.errors import ConfigError
-    from distill.global_prior import read_prior
+    from distill.exchange.prior import read_prior
 
     if path is None:
         return None

@@ -321,9 +321,9 @@ def _table(rows: list[dict[str, Any]]) -> "Table":
 
 def _accounted(ledger: "Ledger", path: Path) -> dict[str, Any]:
     """A bundle or published evaluation of this ledger: its head is in the chain, and its release committed with its digest."""
-    from distill.bundle import read_bundle
     from distill.errors import LedgerTamperedError
-    from distill.evaluation_file import is_evaluation, read_document
+    from distill.exchange.bundle import read_bundle
+    from distill.exchange.evaluation_document import is_evaluation, read_document
 
     if is_evaluation(path):
         document, digest = read_document(path)

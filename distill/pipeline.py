@@ -11,17 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.bundle import write_bundle
 from distill.common import checks
 from distill.common.compute import Device, choose_device, used
 from distill.common.keys import SigningKey
 from distill.data.encoded_table import read_encoded
 from distill.data.schema import Schema
-from distill.generator_parts import parts_of
-from distill.global_prior import USE, GlobalPrior
+from distill.exchange.bundle import write_bundle
+from distill.exchange.generator_codec import parts_of
+from distill.exchange.levels import LEVELS, Level
+from distill.exchange.prior import USE, GlobalPrior
 from distill.known_tables import remembered
 from distill.ledger import Ledger, Reservation
-from distill.levels import LEVELS, Level
 from distill.placement import commit_and_place, require_nothing_left
 from distill.privacy.events import RenyiLimit
 from distill.privacy.noise import NoiseSource

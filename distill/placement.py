@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.bundle import MAX_FILE, read_bundle
 from distill.common import files
 from distill.errors import BundleError, LedgerError
+from distill.exchange.bundle import MAX_FILE, read_bundle
 from distill.ledger import Ledger, Release, Reservation
 from distill.ledger.reservation import Books
 

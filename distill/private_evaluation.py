@@ -2,7 +2,7 @@
 
 The order is that of a fit: reserve the release, count rows with noise, record the plan, read, write the result under a
 temporary name, commit its digest, rename. Killed anywhere, the reservation stands and counts as spent. All that is read is
-the row count and one histogram a block (see `distill.score_table`); every figure is computed from these noisy counts alone,
+the row count and one histogram a block (see `distill.exchange.noisy_scores`); every figure is computed from these noisy counts alone,
 and nothing else about the rows leaves this module.
 
 A row's score follows from the public model and that row alone, and its bin from public edges, so a row adds one to one
@@ -23,7 +23,8 @@ from distill.common.keys import SigningKey
 from distill.data.encoded_table import EncodedTable, encode_frame
 from distill.data.schema import Schema
 from distill.data.tables import read_table
-from distill.evaluation_file import evaluation_document, write_document
+from distill.exchange.evaluation_document import evaluation_document, write_document
+from distill.exchange.noisy_scores import Block, Law, NoisyBlock, figures
 from distill.known_tables import remembered
 from distill.ledger import Ledger, Reservation
 from distill.placement import commit_and_place, require_nothing_left
@@ -32,7 +33,6 @@ from distill.privacy.events import Event, RenyiLimit, cost_of, gaussian_renyi
 from distill.privacy.noise import MIN_COUNT_STDDEV, NoiseSource
 from distill.privacy.private_table import PrivateTable
 from distill.release import require_place, require_unit, reserve_release
-from distill.score_table import Block, Law, NoisyBlock, figures
 from distill.synthesis.planning.plan import ReleasePlan, check_rows_per_unit, size_event, solve_scale
 
 SCORES = "evaluate.scores"

@@ -5,14 +5,14 @@ from typing import get_args
 
 import numpy as np
 
-from distill.bundle import Bundle, write_bundle
 from distill.common import files
 from distill.common.keys import SigningKey
 from distill.errors import BundleError, KeyFileError
-from distill.generator_parts import generator_of, parts_of, statistics_of
-from distill.global_prior import USE
+from distill.exchange.bundle import Bundle, write_bundle
+from distill.exchange.generator_codec import generator_of, parts_of, statistics_of
+from distill.exchange.levels import Level
+from distill.exchange.prior import USE
 from distill.ledger import Ledger
-from distill.levels import Level
 from distill.release import require_place
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from distill.bundle import Bundle
-from distill.generator_parts import CLASS_STEP, statistics_of
+from distill.exchange.bundle import Bundle
+from distill.exchange.generator_codec import CLASS_STEP, statistics_of
 from distill.privacy.sampling import sampling_rate
 from distill.synthesis.generator.generator import Generator
 from distill.synthesis.statistics.counts import PairCounts

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distill.bundle import Bundle
 from distill.common import sqlite
 from distill.errors import ConfigError, HubFileError
+from distill.exchange.bundle import Bundle
 from server_train.hub_heads import SeenLedger, SeenRelease, after_all
 from server_train.hub_trust import TrustedKey
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.bundle import Bundle
 from distill.errors import UntrustedSignerError
+from distill.exchange.bundle import Bundle
 
 
 @dataclass(frozen=True, kw_only=True)

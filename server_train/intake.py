@@ -1,6 +1,6 @@
 """The hub's front desk: finds bundles, verifies each one, and lets in what may be pooled together.
 
-Nothing is taken on trust: `distill.bundle.read_bundle` checks signature, digests, ledger proof and contents; here unknown
+Nothing is taken on trust: `distill.exchange.bundle.read_bundle` checks signature, digests, ledger proof and contents; here unknown
 signers (`hub_trust`) and rehearsals are turned away, and the bundles are compared with each other and with all that the
 hub has seen (`hub_heads`). What passed everything is remembered. What was left out or could not be checked is said in the
 notes.
@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill import generator_parts as generators
-from distill.bundle import Bundle, Manifest, read_bundle
 from distill.data.schema import Column, Schema
 from distill.errors import BundleError, BundleMismatchError, RehearsalBundleError
-from distill.global_prior import PriorUse, prior_use
-from distill.levels import LEVELS
+from distill.exchange import generator_codec as generators
+from distill.exchange.bundle import Bundle, Manifest, read_bundle
+from distill.exchange.levels import LEVELS
+from distill.exchange.prior import PriorUse, prior_use
 from server_train.generators import Generator, guarded
 from server_train.hub_heads import after_all
 from server_train.hub_store import HubStore, now

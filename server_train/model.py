@@ -21,10 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distill.bundle_parts import decode_tensors, encode_tensors
 from distill.common.checks import require
 from distill.data.schema import Column, Schema
 from distill.errors import ModelError
+from distill.exchange.samples import decode_tensors, encode_tensors
 from server_train.calibration import Calibration, class_probabilities
 from server_train.features import Encoder, Inputs, NumberCurve
 from server_train.number_bins import TargetBins, bin_labels, bin_means

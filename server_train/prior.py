@@ -3,7 +3,7 @@
 The components that all institutions share (see `representation`), each institution's weights of them with its share of the rows;
 where none could be fitted, all institutions' soft records side by side on the common refinement of their bins. The class head says
 what the pool's soft labels say, the correction of its class heads included. Post-processing of the bundles: no budget.
-`distill.global_prior` has the file, and what it says of privacy.
+`distill.exchange.prior` has the file, and what it says of privacy.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ import numpy as np
 from distill.common.keys import SigningKey
 from distill.data.bins import ColumnBins
 from distill.errors import ConfigError
-from distill.global_prior import write_prior
+from distill.exchange.prior import write_prior
 from distill.synthesis.generator.class_head import fit_head
 from distill.synthesis.generator.generator import Generator, encode_rows
 from distill.synthesis.generator.one_hot import Layout

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from distill.common.report_style import INK, MUTED, PALETTE, data_uri, empty_figure
-from distill.score_table import Block, Law, NoisyBlock, roc_points
+from distill.exchange.noisy_scores import Block, Law, NoisyBlock, roc_points
 from server_train.report import templates
 
 TEMPLATE = "private_evaluation.html"

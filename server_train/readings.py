@@ -10,7 +10,7 @@ them: these are added in either reading. Adding is an upper bound (basic composi
 from collections.abc import Sequence
 from typing import Any
 
-from distill.global_prior import Cost
+from distill.exchange.prior import Cost
 from server_train.intake import Received
 
 

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.bundle import Bundle
 from distill.common.threads import single_thread
-from distill.generator_parts import statistics_of
+from distill.exchange.bundle import Bundle
+from distill.exchange.generator_codec import statistics_of
 from distill.synthesis.generator.generator import Generator
 from distill.synthesis.generator.one_hot import Layout
 from distill.synthesis.statistics.class_odds import log_normalise, match_prior

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from distill.errors import ModelError
-from distill.score_table import Block
+from distill.exchange.noisy_scores import Block
 from server_train.features import class_codes
 from server_train.model import Model
 from server_train.row_scores import row_probabilities

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distill import bundle as reader
-from distill.bundle import Bundle, parse_bundle
+from distill.exchange import bundle as reader
+from distill.exchange.bundle import Bundle, parse_bundle
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "benchmarks"), str(HERE / "assets")]  # as where the script runs

@@ -16,8 +16,8 @@ STAGES = "distill.synthesis.stages"
 HUB_MAY_IMPORT = {
     "distill",  # the version
     "distill.data.bins",  # coarse bins as bundles hold them
-    "distill.bundle",
-    "distill.bundle_parts",  # one codec for tensors, bundles' and federated messages'
+    "distill.exchange.bundle",
+    "distill.exchange.samples",  # one codec for tensors, bundles' and federated messages'
     "distill.common.canonical_json",
     "distill.common.checks",
     "distill.synthesis.statistics.class_odds",
@@ -27,16 +27,16 @@ HUB_MAY_IMPORT = {
     "distill.common.exact",  # products of matrices that are free of rounding, as arithmetic
     "distill.common.report_style",
     "distill.synthesis.generator.generator",
-    "distill.generator_parts",
-    "distill.global_prior",  # what the hub writes and institutions read
+    "distill.exchange.generator_codec",
+    "distill.exchange.prior",  # what the hub writes and institutions read
     "distill.data.grids",  # base grids, from the public schema alone
     "distill.common.keys",  # the hub signs its global prior
     "distill.synthesis.generator.one_hot",
     "distill.ledger.rules.filters",  # whether a sum of budgets is within another
-    "distill.levels",
+    "distill.exchange.levels",
     "distill.privacy.sampling",  # the rule that a plan follows, as arithmetic on a row count
     "distill.data.schema",
-    "distill.score_table",  # figures from noisy counts: touches neither rows nor the budget
+    "distill.exchange.noisy_scores",  # figures from noisy counts: touches neither rows nor the budget
     "distill.synthesis.statistics.simplex",
     "distill.synthesis.generator.class_head",
     "distill.common.sqlite",
@@ -159,7 +159,9 @@ def test_no_stage_knows_another_stage(module: str) -> None:
 
 @pytest.mark.parametrize("module", [m for m in SOURCES if inside(m, STAGES)])
 def test_no_stage_reaches_for_the_ledger_or_the_pipeline(module: str) -> None:
-    wrong = sorted(imports_of(module) & {"distill.ledger", "distill.pipeline", "distill.bundle", "distill.common.keys"})
+    wrong = sorted(
+        imports_of(module) & {"distill.ledger", "distill.pipeline", "distill.exchange.bundle", "distill.common.keys"}
+    )
     assert not wrong, f"{module} imports {wrong}: a stage gets values and returns values"
 
 

@@ -33,7 +33,7 @@ from guard_fakes import CASES, freeze, quicken_all, release  # noqa: E402
 from planted import PLANTS  # noqa: E402
 from test_guard_non_interference import Told  # noqa: E402
 
-from distill.bundle import parse_bundle  # noqa: E402
+from distill.exchange.bundle import parse_bundle  # noqa: E402
 from distill.synthesis import pipeline  # noqa: E402
 
 CASE = CASES["classes"]

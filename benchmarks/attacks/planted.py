@@ -639,7 +639,7 @@ PLANTS = (
         "unit-not-checked-by-the-reader",
         CLAIM,
         "the reader takes a bundle that states its cost for another unit than its schema's",
-        (Change("distill/bundle_manifest.py", "if privacy.unit != schema.counted_unit:", "if not privacy.unit:"),),
+        (Change("distill/exchange/manifest.py", "if privacy.unit != schema.counted_unit:", "if not privacy.unit:"),),
         (f"{CLAIMS}::test_a_reader_refuses_a_manifest_whose_claim_is_not_that_of_its_schema[row]",),
     ),
     # ---- traces in what leaves --------------------------------------------------------------------------------------

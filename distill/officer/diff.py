@@ -109,7 +109,7 @@ def _from_state(path: Path, kind: Kind, state: State) -> Chain:
 
 
 def _from_bundle(path: Path) -> Chain:
-    from distill.bundle import read_bundle  # heavy: it checks every sample
+    from distill.exchange.bundle import read_bundle  # heavy: it checks every sample
 
     bundle = read_bundle(path)
     shown = [Entry.model_validate(raw) for raw in bundle.manifest.ledger.entries]

@@ -18,7 +18,7 @@ import numpy as np
 
 from distill.common import checks, files
 from distill.errors import ConfigError
-from distill.levels import Level
+from distill.exchange.levels import Level
 from server_train.card import versions
 from server_train.comparison import references, write
 from server_train.comparison.baselines import Baseline, Conditions

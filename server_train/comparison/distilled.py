@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from distill.bundle import read_bundle
 from distill.errors import BudgetError, ConfigError
-from distill.levels import LEVELS, Level
+from distill.exchange.bundle import read_bundle
+from distill.exchange.levels import LEVELS, Level
 from distill.pipeline import Request
 from distill.pipeline import fit as distill_table
 from distill.project import Project

@@ -6,7 +6,6 @@ from typing import Any
 
 from forge import House, Part, attack, contents, ended, part, parts_of, seal_of, sealed, signed, stored
 
-from distill.bundle import MANIFEST, SAMPLES
 from distill.common.canonical_json import canonical
 from distill.common.signed_zip import pack
 from distill.errors import (
@@ -17,6 +16,7 @@ from distill.errors import (
     BundleMemberError,
     BundleSignatureError,
 )
+from distill.exchange.bundle import MANIFEST, SAMPLES
 
 
 def changed(house: House, **fields: Any) -> bytes:

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import thrift
 from forge import House, attack, contents, tensor_file, with_file
 
-from distill.bundle import SAMPLES
 from distill.errors import BundleSamplesError, BundleTensorError
+from distill.exchange.bundle import SAMPLES
 
 HEADS = "heads.safetensors"
 CODED, WHOLE = pa.int16(), pa.int64()

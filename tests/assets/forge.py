@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from distill.bundle import MANIFEST, write_bundle
 from distill.common import signed_zip
 from distill.common.canonical_json import canonical
 from distill.common.keys import SigningKey, generate_key
@@ -25,6 +24,7 @@ from distill.common.signed_zip import open_container, pack
 from distill.data.schema import Schema
 from distill.data.tables import OTHER
 from distill.errors import BundleError
+from distill.exchange.bundle import MANIFEST, write_bundle
 from distill.ledger import create_ledger
 from distill.ledger.entries import entry as ledger_entry
 from distill.privacy.events import Event

@@ -1,7 +1,7 @@
 """Thrift's compact protocol, read and written with its types, so that a Parquet footer or page header can be forged.
 
 A struct is a dict: field number -> (type, value). A list is (type of its items, items). The reader is for our own files
-only; `distill.parquet_footer` is the one that meets strangers.
+only; `distill.exchange.parquet_guard` is the one that meets strangers.
 Format: https://github.com/apache/thrift, doc/specs/thrift-compact-protocol.md.
 """
 

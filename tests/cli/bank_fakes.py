@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.app import app
-from distill.bundle import write_bundle
 from distill.common.keys import load_signing_key
 from distill.data.schema import Schema
+from distill.exchange.bundle import write_bundle
 from distill.ledger import Reservation, open_ledger
 from distill.privacy.events import Event
 from distill.project import load_project

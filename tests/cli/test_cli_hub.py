@@ -13,10 +13,10 @@ from cli import models
 from cli.evaluate import evaluate
 from cli.predict import predict
 from cli.train_global import train_global
-from distill import generator_parts as generators
-from distill.bundle import write_bundle
 from distill.common.keys import generate_key
 from distill.data.schema import Schema
+from distill.exchange import generator_codec as generators
+from distill.exchange.bundle import write_bundle
 from distill.ledger import create_ledger
 from distill.privacy.events import Event
 from server_train.features import class_codes

@@ -15,15 +15,16 @@ import pandas as pd
 import pytest
 from private_fakes import EVERY_KIND, category, every_kind, integer, number, quicken, schema_of
 
-from distill import bundle, pipeline, private_evaluation, private_training
+from distill import pipeline, private_evaluation, private_training
 from distill.common.keys import generate_key, load_signing_key
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table
+from distill.exchange import bundle
+from distill.exchange.noisy_scores import Block
 from distill.ledger import create_ledger
 from distill.ledger.entries import entry
 from distill.privacy.private_table import PrivateTable
 from distill.private_training import PrivateSteps, TrainingRequest, begin_training
-from distill.score_table import Block
 from distill.synthesis.planning import plan
 
 DATASET, BUDGET = "ab" * 16, {"epsilon": 4.0, "delta": 1e-5}

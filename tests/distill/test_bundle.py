@@ -20,16 +20,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.bundle import GROUPS, MANIFEST, MEMBERS, SAMPLES, parse_bundle, read_bundle, write_bundle
-from distill.bundle_parts import (
-    CELLS_A_BYTE,
-    FREE_CELLS,
-    MAX_CELLS,
-    decode_samples,
-    decode_tensors,
-    encode_samples,
-    encode_tensors,
-)
 from distill.common.canonical_json import canonical
 from distill.common.keys import generate_key
 from distill.common.signed_zip import pack
@@ -47,6 +37,16 @@ from distill.errors import (
     BundleSignatureError,
     BundleTensorError,
     BundleVersionError,
+)
+from distill.exchange.bundle import GROUPS, MANIFEST, MEMBERS, SAMPLES, parse_bundle, read_bundle, write_bundle
+from distill.exchange.samples import (
+    CELLS_A_BYTE,
+    FREE_CELLS,
+    MAX_CELLS,
+    decode_samples,
+    decode_tensors,
+    encode_samples,
+    encode_tensors,
 )
 from distill.privacy.events import epsilon_of
 
@@ -654,10 +654,10 @@ def test_nothing_is_unpickled_when_a_bundle_is_read(data, where):
     script = (
         "import sys\n"
         "from pathlib import Path\n"
-        "import distill.bundle_parts\n"
+        "import distill.exchange.samples\n"
         "def watch(event, _):\n"
         "    if event.startswith(('pickle', 'marshal')): raise SystemExit(event)\n"
-        "from distill.bundle import read_bundle\n"
+        "from distill.exchange.bundle import read_bundle\n"
         "read_bundle(Path(sys.argv[1]))\n"  # imports what is still missing
         "sys.addaudithook(watch)\n"
         "print(len(read_bundle(Path(sys.argv[1])).samples))\n"

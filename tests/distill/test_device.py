@@ -13,11 +13,11 @@ import torch
 from private_fakes import EVERY_KIND, door, every_kind, lattice_sum, plan_of, quicken, toy_generator
 
 from distill import pipeline
-from distill.bundle import read_bundle
 from distill.common.compute import choose_device, used
 from distill.common.keys import generate_key
 from distill.data.tables import write_table
 from distill.errors import ConfigError
+from distill.exchange.bundle import read_bundle
 from distill.ledger import create_ledger
 from distill.privacy.dpsgd import FINEST_BITS
 from distill.privacy.record_gradients import Network, Records

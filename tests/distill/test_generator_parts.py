@@ -13,8 +13,8 @@ from private_fakes import statistics_of as exact_statistics
 
 from distill.data.schema import Schema
 from distill.errors import BundleError
-from distill.generator_parts import generator_of, parts_of, statistics_of
-from distill.levels import LEVELS, Level
+from distill.exchange.generator_codec import generator_of, parts_of, statistics_of
+from distill.exchange.levels import LEVELS, Level
 from distill.synthesis.generator.generator import Generator
 from distill.synthesis.generator.thinning import thin
 from distill.synthesis.statistics.counts import ClassCounts, PairCounts

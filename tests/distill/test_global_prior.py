@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 from private_fakes import EVERY_KIND, schema_of, toy_generator
 
-from distill import global_prior
-from distill.bundle_parts import encode_tensors
 from distill.common.canonical_json import canonical, parse_canonical
 from distill.common.keys import SigningKey, generate_key
 from distill.common.signed_zip import open_container, pack
@@ -26,8 +24,10 @@ from distill.errors import (
     RehearsalPriorError,
     UntrustedPriorError,
 )
-from distill.generator_parts import record_probabilities
-from distill.global_prior import Cost, GlobalPrior, parse_prior, prior_use, read_prior, write_prior
+from distill.exchange import prior as global_prior
+from distill.exchange.generator_codec import record_probabilities
+from distill.exchange.prior import Cost, GlobalPrior, parse_prior, prior_use, read_prior, write_prior
+from distill.exchange.samples import encode_tensors
 from distill.synthesis.generator.generator import Generator
 
 DISJOINT, OVERLAPPING = Cost(epsilon=2.0, delta=1e-5), Cost(epsilon=5.0, delta=3e-5)

@@ -8,7 +8,7 @@ import torch
 from private_fakes import EVERY_KIND, plain_bins, schema_of, statistics_of, toy_generator
 
 from distill.data.bins import ColumnBins
-from distill.generator_parts import record_probabilities
+from distill.exchange.generator_codec import record_probabilities
 from distill.synthesis import pipeline
 from distill.synthesis.generator.generator import Generator
 from distill.synthesis.generator.prior_guidance import GlobalTerm, global_term, overlap, with_margins

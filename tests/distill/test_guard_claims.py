@@ -9,13 +9,13 @@ from guard_fakes import BUDGET, CASES, DATASET, UNITS, Case, Scorer, quicken_all
 from private_fakes import EVERY_KIND
 
 from distill import pipeline, private_evaluation
-from distill.bundle import parse_bundle, read_bundle
-from distill.bundle_manifest import check_manifest
 from distill.common import checks
 from distill.common.keys import SigningKey, generate_key
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table
 from distill.errors import ConfigError
+from distill.exchange.bundle import parse_bundle, read_bundle
+from distill.exchange.manifest import check_manifest
 from distill.ledger import Ledger, create_ledger
 from distill.privacy import accountant
 from distill.privacy.events import Event

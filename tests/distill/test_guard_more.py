@@ -16,8 +16,8 @@ import pytest
 from guard_fakes import CASES, Case, freeze, quicken_all, release
 from test_guard_non_interference import Told
 
-from distill.bundle import read_bundle
-from distill.global_prior import USE
+from distill.exchange.bundle import read_bundle
+from distill.exchange.prior import USE
 from distill.ledger import open_ledger
 from distill.ledger.entries import entry
 from distill.privacy import private_table

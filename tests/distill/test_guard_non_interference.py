@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from guard_fakes import CASES, Case, freeze, quicken_all, release
 
-from distill.bundle import read_bundle
+from distill.exchange.bundle import read_bundle
 from distill.ledger.entries import bodies, entry
 from distill.privacy.private_table import PrivateTable
 

@@ -10,8 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.app import app
-from distill import bundle, errors
-from distill.bundle import parse_bundle, read_bundle
+from distill import errors
+from distill.exchange import bundle
+from distill.exchange.bundle import parse_bundle, read_bundle
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 sys.path.append(str(ASSETS))
@@ -27,7 +28,7 @@ import json, os, resource, sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[1]]
 from watching import watched
-from distill.bundle import read_bundle
+from distill.exchange.bundle import read_bundle
 from distill.errors import BundleError
 
 good, *hostile = map(Path, sys.argv[2:])

@@ -9,12 +9,12 @@ from private_fakes import NoNoise, Paid, assert_follows, category, number, round
 from distill.common import checks
 from distill.data.encoded_table import EncodedTable
 from distill.errors import UnpaidReadError
+from distill.exchange.noisy_scores import Block
 from distill.privacy import accountant
 from distill.privacy.events import Event, RenyiLimit, gaussian_renyi, renyi_of
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
 from distill.private_evaluation import FEWEST_BINS, MOST_BINS, choose_bins, count_blocks, table_event
-from distill.score_table import Block
 from distill.synthesis.planning.plan import size_event
 
 SCHEMA = schema_of(number("score"), category("kind", "a", "b"))

@@ -6,8 +6,8 @@ import scipy.stats
 from private_fakes import FALSE_ALARM
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from distill import score_table
-from distill.score_table import Block, NoisyBlock, auc, calibration, figures, roc_points
+from distill.exchange import noisy_scores
+from distill.exchange.noisy_scores import Block, NoisyBlock, auc, calibration, figures, roc_points
 
 EDGES = (0.1, 0.25, 0.5, 0.8)
 MIDDLES = (0.05, 0.2, 0.4, 0.6, 0.9)
@@ -64,7 +64,7 @@ def test_three_classes_are_means_over_classes_and_accuracy_comes_from_the_last_t
 @pytest.mark.parametrize("law", ["laplace", "gaussian"])
 def test_intervals_hold_the_exact_figure_as_often_as_they_say(law, monkeypatch):
     """95 % intervals over 600 releases: 90 % or fewer would be a defect; by chance it is rarer than FALSE_ALARM."""
-    monkeypatch.setattr(score_table, "REDRAWS", 1000)
+    monkeypatch.setattr(noisy_scores, "REDRAWS", 1000)
     rng, scale, releases = np.random.default_rng(3), 6.0, 600
     draw = rng.laplace if law == "laplace" else rng.normal
     exact = float(auc(BLOCK)(COUNTS))

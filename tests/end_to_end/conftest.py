@@ -21,8 +21,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
-from distill.bundle import Bundle, read_bundle
 from distill.common.keys import SigningKey, load_signing_key
+from distill.exchange.bundle import Bundle, read_bundle
 from distill.ledger import Ledger, LedgerSummary, open_ledger
 from distill.project import Project, create_project, load_project
 from distill.synthesis import pipeline

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from conftest import Bank, distill, make_bank, quicken, refusal, result_of
 
-from distill.bundle import read_bundle
-from distill.generator_parts import generator_of
-from distill.levels import LEVELS
+from distill.exchange.bundle import read_bundle
+from distill.exchange.generator_codec import generator_of
+from distill.exchange.levels import LEVELS
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import pytest
 from conftest import distill, quicken
 from rich.console import Console
 
-from distill.bundle import read_bundle
 from distill.common.keys import load_public_key
 from distill.data.demo import BANKS, demo_schema
 from distill.data.schema import load_schema
 from distill.data.tables import read_table
+from distill.exchange.bundle import read_bundle
 from distill.ledger import open_ledger
 
 ROWS = 0.05  # of the usual sizes; no bank gets fewer than 1000

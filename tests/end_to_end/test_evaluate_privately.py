@@ -10,7 +10,7 @@ from conftest import DELTA, SCHEMA, Bank, distill, full_disk, loans, make_bank, 
 from distill import private_evaluation
 from distill.common import files as durable
 from distill.data.schema import Schema
-from distill.evaluation_file import read_document
+from distill.exchange.evaluation_document import read_document
 from distill.privacy.accountant import check_export
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable

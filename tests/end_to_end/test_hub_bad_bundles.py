@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from conftest import SCHEMA, Bank, distill, flipped, make_bank, quicken
 
-from distill.bundle import MANIFEST, parse_bundle
 from distill.common.canonical_json import canonical
 from distill.common.signed_zip import open_container, pack
 from distill.errors import BundleError, BundleTamperedError, BundleVersionError
+from distill.exchange.bundle import MANIFEST, parse_bundle
 
 
 def hub_refuses(folder: Path, *words: object) -> str:

@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 from conftest import SCHEMA, distill, loans, refusal, result_of
 
-from distill import generator_parts
-from distill.bundle import write_bundle
 from distill.common.keys import SigningKey, generate_key
 from distill.data.schema import Schema
+from distill.exchange import generator_codec
+from distill.exchange.bundle import write_bundle
 from distill.ledger import Ledger, Member, create_ledger, open_ledger
 from distill.ledger.entries import store as ledger_store
 from distill.ledger.entries.entry import sign_head
@@ -105,7 +105,7 @@ class Samples:
 
 @pytest.fixture(autouse=True)
 def samples_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generator_parts, "generator_of", Samples)
+    monkeypatch.setattr(generator_codec, "generator_of", Samples)
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from conftest import Bank, distill, loans, make_bank, quicken, refusal
 
-from distill.bundle import read_bundle
 from distill.common.keys import SigningKey, generate_key
 from distill.errors import ConfigError
-from distill.generator_parts import generator_of
+from distill.exchange.bundle import read_bundle
+from distill.exchange.generator_codec import generator_of
 from server_train.hub import train_global
 from server_train.prior import PriorPlace
 from server_train.results import GlobalResult

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from distill import generator_parts as generators
 from distill.data.schema import Schema
+from distill.exchange import generator_codec as generators
 from server_train import intake
 from server_train.features import class_codes
 

@@ -11,7 +11,7 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parents[1] / "distill"))
 from private_fakes import EVERY_KIND, statistics_of, toy_generator
 
-from distill.generator_parts import generator_of, parts_of
+from distill.exchange.generator_codec import generator_of, parts_of
 from distill.privacy.sampling import sampling_rate
 from distill.synthesis.statistics.counts import ClassCounts, PairCounts
 from server_train.coherence import fault_of

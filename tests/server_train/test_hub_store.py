@@ -7,8 +7,8 @@ from contextlib import closing
 import pytest
 from hub_fakes import BINARY, TableGenerator, fake_bundle, fake_chain, fake_proven, table
 
-from distill import generator_parts as generators
 from distill.errors import BundleMismatchError, ConfigError, HubFileError, LedgerForkError
+from distill.exchange import generator_codec as generators
 from server_train import intake
 from server_train.hub_store import HubStore
 from server_train.intake import receive

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 from hub_fakes import BINARY, TERNARY, TableGenerator, fake_bundle, fake_chain, fake_proven, table
 
-from distill import generator_parts as generators
 from distill.errors import (
     BundleError,
     BundleMismatchError,
@@ -14,6 +13,7 @@ from distill.errors import (
     RehearsalBundleError,
     UntrustedSignerError,
 )
+from distill.exchange import generator_codec as generators
 from server_train import intake
 from server_train.hub_store import HubStore
 from server_train.intake import find_bundles

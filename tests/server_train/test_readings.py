@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from distill.global_prior import Cost
+from distill.exchange.prior import Cost
 from server_train.readings import costs, readings
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from joint_fakes import COARSE, OTHER, ROWS, SCHEMA, Site, bins_at, rows, site
 
-from distill.generator_parts import parts_of
-from distill.levels import LEVELS, Level
+from distill.exchange.generator_codec import parts_of
+from distill.exchange.levels import LEVELS, Level
 from distill.synthesis.statistics.counts import PairCounts
 from server_train import pool as pool_module
 from server_train import representation

@@ -18,7 +18,7 @@ import pandas as pd
 
 from distill.data.schema import Column, Schema
 from distill.data.tables import OTHER, public_column
-from distill.parquet_footer import check_footer
+from distill.exchange.parquet_guard import check_footer
 
 MAX_CELLS = 50_000_000
 FREE_CELLS = 1_000_000  # the largest level stores no more; beyond it a run-length code must not make rows from nothing

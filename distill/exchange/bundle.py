@@ -25,13 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.bundle_manifest import (
-    Manifest,
-    Privacy,
-    check_manifest,
-    make_manifest,
-    read_manifest,
-)
 from distill.common import files as durable
 from distill.common.keys import SigningKey
 from distill.common.signed_zip import Container, open_container, pack
@@ -48,9 +41,10 @@ from distill.errors import (
     BundleTensorError,
     BundleVersionError,
 )
+from distill.exchange.levels import Level
+from distill.exchange.manifest import Manifest, Privacy, check_manifest, make_manifest, read_manifest
 from distill.ledger.entries.entry import require_public_hex, software, today
 from distill.ledger.proof import LedgerProof, Proven
-from distill.levels import Level
 
 if TYPE_CHECKING:
     import numpy as np
@@ -265,7 +259,7 @@ def _files(
     schema: Schema, samples: "pd.DataFrame", tensors: Mapping[str, Mapping[str, "np.ndarray"]]
 ) -> dict[str, bytes]:
     """Samples and tensors as files; what is empty is left out."""
-    from distill.bundle_parts import encode_samples, encode_tensors
+    from distill.exchange.samples import encode_samples, encode_tensors
 
     if not set(tensors) <= set(GROUPS):
         raise ValueError(f"tensors come in the groups {', '.join(GROUPS)}, not {', '.join(sorted(tensors))}")
@@ -276,7 +270,7 @@ def _files(
 
 def _decoded(files: Mapping[str, bytes], schema: Schema) -> "tuple[pd.DataFrame, dict[str, dict[str, np.ndarray]]]":
     """Samples and tensors from files."""
-    from distill.bundle_parts import decode_samples, decode_tensors, no_samples
+    from distill.exchange.samples import decode_samples, decode_tensors, no_samples
 
     places = {group: f"{group}.safetensors" for group in GROUPS}
     with _failing_as(BundleTensorError):

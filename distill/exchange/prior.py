@@ -22,7 +22,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from distill.bundle_parts import decode_tensors, encode_tensors
 from distill.common import files
 from distill.common.canonical_json import canonical, parse_canonical
 from distill.common.checks import require
@@ -38,7 +37,7 @@ from distill.errors import (
     RehearsalPriorError,
     UntrustedPriorError,
 )
-from distill.generator_parts import (
+from distill.exchange.generator_codec import (
     bin_tensors,
     class_count,
     class_head_tensors,
@@ -47,6 +46,7 @@ from distill.generator_parts import (
     record_probabilities,
     shaped,
 )
+from distill.exchange.samples import decode_tensors, encode_tensors
 from distill.ledger.entries.bodies import Hash, Line, Time, Total, first_problem
 from distill.ledger.entries.entry import require_public_hex, software, today
 from distill.synthesis.generator.generator import Generator

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from distill.bundle import Bundle
 from distill.common.checks import require
 from distill.data.bins import ColumnBins
 from distill.data.grids import ColumnGrid, base_grids
 from distill.data.schema import MAX_CATEGORIES, MAX_TARGET_BINS, Schema
 from distill.errors import BundleError
-from distill.levels import LEVELS, Level
+from distill.exchange.bundle import Bundle
+from distill.exchange.levels import LEVELS, Level
 from distill.synthesis.generator.generator import Critic, Generator
 from distill.synthesis.generator.thinning import thin
 from distill.synthesis.statistics.counts import ClassCounts, PairCounts
