@@ -25,22 +25,22 @@ import pandas as pd
 import tracer
 from kills import output_of, random_kills, window_kills
 
-from distill import pipeline, placement
 from distill.common.keys import load_signing_key
 from distill.errors import DistillError
 from distill.exchange.bundle import read_bundle
 from distill.ledger import Ledger, Reservation, open_ledger
 from distill.privacy.private_table import PrivateTable
 from distill.project import load_project
+from distill.releases import fit, placement
 
 # Traced call by call. `recover` is how the fit begins that follows one killed between its commit and its rename.
 WINDOWS: dict[str, tuple[Any, str]] = {
     "reserve": (Ledger, "reserve"),
     "plan": (Reservation, "plan"),
-    "write": (pipeline, "write_bundle"),
+    "write": (fit, "write_bundle"),
     "commit": (Reservation, "commit"),
     "rename": (placement, "_move"),
-    "recover": (pipeline, "require_nothing_left"),
+    "recover": (fit, "require_nothing_left"),
 }
 STATES = ("nothing", "reserved", "planned", "committed")
 FAULTS = ("uncommitted bundles", "unpaid reads", "corrupt ledgers", "next fits wrong", "left behind")

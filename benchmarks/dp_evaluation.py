@@ -30,7 +30,7 @@ from distill.exchange.noisy_scores import Block, figures
 from distill.privacy.events import Event
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
-from distill.private_evaluation import choose_bins, count_blocks, table_event
+from distill.releases.evaluation import choose_bins, count_blocks, table_event
 from distill.synthesis.planning.plan import size_event
 from server_train.model import load_model
 from server_train.score_bins import ModelScorer, blocks_of_knots, score_knots

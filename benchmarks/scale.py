@@ -148,10 +148,10 @@ def measured_fit(folder: Path, epsilon: float, delta: float, device: str = "auto
 def fit(folder: Path, epsilon: float, delta: float, device: Any) -> dict[str, float]:
     """Fit the table in `folder` in this process; processor seconds a stage."""
     sys.path.insert(0, str(ROOT))
-    from distill import pipeline
     from distill.common.keys import generate_key
     from distill.data.schema import load_schema
     from distill.ledger import create_ledger
+    from distill.releases import fit as pipeline
 
     key = generate_key(folder / "key.pem")
     ledger = create_ledger(folder / "ledger.db", dataset="0" * 32, unit="row", key=key)

@@ -117,7 +117,7 @@ def shrink(
     with reporting(as_json) as report:
         from distill.common.keys import load_signing_key, passphrase_from_environment
         from distill.ledger import open_ledger
-        from distill.shrink import shrink_bundle
+        from distill.releases.shrink import shrink_bundle
 
         settings, bundle = project_at(project), _checked(file, None, project)
         books = open_ledger(settings.ledger, dataset=settings.dataset)
@@ -149,7 +149,7 @@ def recover(
     """Put a bundle in place whose fit was cut short after its release was committed. `fit` does so by itself when it starts."""
     with reporting(as_json) as report:
         from distill.ledger import open_ledger
-        from distill.placement import recover as put_right
+        from distill.releases.placement import recover as put_right
 
         settings = project_at(project)
         found = put_right(out or settings.out, open_ledger(settings.ledger, dataset=settings.dataset))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from distill.data.demo import DemoTables
     from distill.data.schema import Schema
-    from distill.pipeline import Receipt
+    from distill.releases.fit import Receipt
 
 EPSILON, DELTA = 2.0, 1e-5
 DATA_SEED = 7
@@ -130,8 +130,8 @@ def _fit_bank(folder: Path, name: str, epsilon: float) -> "tuple[str, Receipt, f
     from distill.data.demo import BANKS
     from distill.data.schema import load_schema
     from distill.ledger import open_ledger
-    from distill.pipeline import Request, fit
     from distill.project import create_project
+    from distill.releases.fit import Request, fit
 
     project = create_project(folder, data=folder / "customers.csv", schema=folder.parent / "schema.json", name=name)
     key, officer = load_signing_key(project.key), load_signing_key(project.officer)

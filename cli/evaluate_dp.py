@@ -9,7 +9,7 @@ from cli.common import Report, project_at
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from distill.private_evaluation import EvaluationReceipt
+    from distill.releases.evaluation import EvaluationReceipt
     from server_train.model import Model
 
 DEFAULT_OUT = "evaluation.dp.json"
@@ -39,10 +39,10 @@ def evaluate_privately(model: "Model", asked: Asked, report: Report) -> None:
     from distill.common.checks import NO_DELTA
     from distill.common.keys import load_signing_key, passphrase_from_environment
     from distill.errors import ConfigError
-    from distill.known_tables import state_folder
     from distill.ledger import open_ledger
-    from distill.private_evaluation import EvaluationRequest, release_evaluation
-    from distill.release import require_place
+    from distill.releases.evaluation import EvaluationRequest, release_evaluation
+    from distill.releases.known_tables import state_folder
+    from distill.releases.lifecycle import require_place
     from server_train.private_evaluation_report import render_private_evaluation
     from server_train.score_bins import ModelScorer
 

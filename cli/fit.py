@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from distill.data.schema import Schema
     from distill.exchange.prior import GlobalPrior
-    from distill.pipeline import Receipt
+    from distill.releases.fit import Receipt
 
 STAGES = {
     "size": "0 size: noisy row count",
@@ -95,10 +95,10 @@ def fit(
         from cli.budget import plan_table, read_shares
         from distill.common.keys import load_signing_key, passphrase_from_environment
         from distill.data.schema import load_schema
-        from distill.known_tables import state_folder
         from distill.ledger import open_ledger
-        from distill.pipeline import Request
-        from distill.pipeline import fit as run
+        from distill.releases.fit import Request
+        from distill.releases.fit import fit as run
+        from distill.releases.known_tables import state_folder
 
         public = load_schema(schema or settings.schema)
         request = Request(

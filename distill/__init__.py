@@ -1,6 +1,6 @@
 """The institution's side: one private table in, one signed bundle of private summaries and synthetic rows out.
 
-`distill.pipeline.fit` runs the whole job and `distill.exchange.bundle` is all that travels. Import the submodule you need: this
+`distill.releases.fit.fit` runs the whole job and `distill.exchange.bundle` is all that travels. Import the submodule you need: this
 package imports none of them, so that `import distill` stays light (no torch, no pandas).
 """
 

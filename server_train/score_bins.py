@@ -40,7 +40,7 @@ def block_scores(probabilities: np.ndarray) -> list[np.ndarray]:
 
 
 class ModelScorer:
-    """A model of classes as `distill.private_evaluation` asks it."""
+    """A model of classes as `distill.releases.evaluation` asks it."""
 
     def __init__(self, model: Model, *, thresholds: Sequence[float] = ()) -> None:
         """`thresholds` become edges of the bins of two classes. Raises ModelError if the card's knots make no sense."""

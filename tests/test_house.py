@@ -51,15 +51,15 @@ COMPARISON_MAY_IMPORT = HUB_MAY_IMPORT | {
     "distill.privacy.events",
     "distill.common.keys",
     "distill.ledger",
-    "distill.pipeline",
+    "distill.releases.fit",
     "distill.synthesis.planning.plan",
-    "distill.private_training",
+    "distill.releases.training",
     "distill.project",
-    "distill.shrink",
+    "distill.releases.shrink",
 }
 PRIVATE_CLIENT = "server_train.federated.private_client"
 # A private client stands for a process at an institution: it alone asks the institution's rows, by paid noisy answers.
-PRIVATE_CLIENT_MAY_IMPORT = HUB_MAY_IMPORT | {"distill.private_training"}
+PRIVATE_CLIENT_MAY_IMPORT = HUB_MAY_IMPORT | {"distill.releases.training"}
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 HEAVY = ("torch", "pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "dp_accounting", "opendp")
 
@@ -160,7 +160,8 @@ def test_no_stage_knows_another_stage(module: str) -> None:
 @pytest.mark.parametrize("module", [m for m in SOURCES if inside(m, STAGES)])
 def test_no_stage_reaches_for_the_ledger_or_the_pipeline(module: str) -> None:
     wrong = sorted(
-        imports_of(module) & {"distill.ledger", "distill.pipeline", "distill.exchange.bundle", "distill.common.keys"}
+        imports_of(module)
+        & {"distill.ledger", "distill.releases.fit", "distill.exchange.bundle", "distill.common.keys"}
     )
     assert not wrong, f"{module} imports {wrong}: a stage gets values and returns values"
 

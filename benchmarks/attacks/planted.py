@@ -77,7 +77,7 @@ _TABLE, _MECHANISMS, _ENCODE = (
 )
 _DISTILLATION, _PIPELINE, _VECTORS = (
     "distill/synthesis/pipeline.py",
-    "distill/pipeline.py",
+    "distill/releases/fit.py",
     "distill/privacy/row_vectors.py",
 )
 _DISCRIMINATE, _REPRESENT, _CELLS = (
@@ -628,7 +628,7 @@ PLANTS = (
         "a release begins under a ledger of another unit",
         (
             Change(
-                "distill/release.py",
+                "distill/releases/lifecycle.py",
                 "    require_unit(request.schema, ledger)\n    return ledger.reserve(",
                 "    return ledger.reserve(",
             ),
@@ -714,7 +714,7 @@ PLANTS = (
         "the bundle's file is dated by the moment of writing",
         (
             Change(
-                "distill/placement.py",
+                "distill/releases/placement.py",
                 "            durable.date(temporary, reservation.day)\n",
                 "",
             ),

@@ -13,10 +13,10 @@ from pathlib import Path
 from distill.errors import BudgetError, ConfigError
 from distill.exchange.bundle import read_bundle
 from distill.exchange.levels import LEVELS, Level
-from distill.pipeline import Request
-from distill.pipeline import fit as distill_table
 from distill.project import Project
-from distill.shrink import shrink_bundle
+from distill.releases.fit import Request
+from distill.releases.fit import fit as distill_table
+from distill.releases.shrink import shrink_bundle
 from server_train.comparison.data import Dealt, digest_of
 from server_train.comparison.institutions import Budget, books, grant_another, institution
 from server_train.comparison.parts import Parts, part_key, slug

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distill.errors import BudgetError
-from distill.private_training import PrivateSteps, PrivateTraining, TrainingRequest, begin_training
+from distill.releases.training import PrivateSteps, PrivateTraining, TrainingRequest, begin_training
 from server_train.comparison.baselines import Baseline, Conditions
 from server_train.comparison.data import Dealt
 from server_train.comparison.institutions import Budget, grant_another, institution

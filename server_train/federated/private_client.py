@@ -2,7 +2,7 @@
 
 This is the one module under `server_train` that uses the institution's side of private training: it stands for a process
 that runs at the institution. The client itself holds no row. What it sends is post-processing of noisy answers (see
-`distill.private_training`), whatever the strategy makes of them, so a strategy needs no trust beyond this: it gets
+`distill.releases.training`), whatever the strategy makes of them, so a strategy needs no trust beyond this: it gets
 gradients, never rows, losses or representations of rows.
 """
 
@@ -16,7 +16,7 @@ import pandas as pd
 
 from distill.data.grids import ColumnGrid, base_grids
 from distill.errors import ConfigError
-from distill.private_training import PrivateTraining
+from distill.releases.training import PrivateTraining
 from server_train.features import Encoder, category_codes, levels
 from server_train.federated.client import Client, Correction, LocalRun, LocalSettings, Model
 from server_train.federated.messages import Message, decode, encode

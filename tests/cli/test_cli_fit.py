@@ -12,13 +12,13 @@ from typer.testing import CliRunner, Result
 from cli.app import app
 from cli.budget import plan_payload, plan_table
 from cli.fit import STAGES
-from distill import pipeline
 from distill.common.keys import SigningKey, generate_key
 from distill.data.schema import load_schema
 from distill.ledger import Ledger, create_ledger
-from distill.pipeline import Receipt, Request
 from distill.privacy.events import Event, epsilon_of
 from distill.project import Project, create_project
+from distill.releases import fit as pipeline
+from distill.releases.fit import Receipt, Request
 from distill.synthesis.planning.plan import Plan, make_plan
 
 SCHEMA = {

@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 from private_fakes import EVERY_KIND, category, every_kind, integer, number, quicken, schema_of
 
-from distill import pipeline, private_evaluation, private_training
 from distill.common.keys import generate_key, load_signing_key
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table
@@ -24,7 +23,9 @@ from distill.exchange.noisy_scores import Block
 from distill.ledger import create_ledger
 from distill.ledger.entries import entry
 from distill.privacy.private_table import PrivateTable
-from distill.private_training import PrivateSteps, TrainingRequest, begin_training
+from distill.releases import evaluation, fit
+from distill.releases import training as private_training
+from distill.releases.training import PrivateSteps, TrainingRequest, begin_training
 from distill.synthesis.planning import plan
 
 DATASET, BUDGET = "ab" * 16, {"epsilon": 4.0, "delta": 1e-5}
@@ -122,7 +123,7 @@ def release(
     case: Case, frame: pd.DataFrame, folder: Path, door: type[PrivateTable], patch: pytest.MonkeyPatch
 ) -> bytes:
     """Make one release of `frame` behind `door`; all that leaves, as bytes."""
-    for module in (pipeline, private_evaluation, private_training):
+    for module in (fit, evaluation, private_training):
         patch.setattr(module, "PrivateTable", door)
     folder.mkdir()
     key_file = folder.parent / "key.pem"
@@ -145,10 +146,10 @@ def release(
         **BUDGET,
     }
     if case.kind == "fit":
-        pipeline.fit(pipeline.Request(**asked), ledger, key)
+        fit.fit(fit.Request(**asked), ledger, key)
     else:
-        request = private_evaluation.EvaluationRequest(model={"name": "ratio"}, **asked)
-        private_evaluation.release_evaluation(request, Scorer(), ledger, key)
+        request = evaluation.EvaluationRequest(model={"name": "ratio"}, **asked)
+        evaluation.release_evaluation(request, Scorer(), ledger, key)
     return (folder / "released").read_bytes()
 
 

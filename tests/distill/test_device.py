@@ -12,7 +12,6 @@ import pytest
 import torch
 from private_fakes import EVERY_KIND, door, every_kind, lattice_sum, plan_of, quicken, toy_generator
 
-from distill import pipeline
 from distill.common.compute import choose_device, used
 from distill.common.keys import generate_key
 from distill.data.tables import write_table
@@ -21,6 +20,7 @@ from distill.exchange.bundle import read_bundle
 from distill.ledger import create_ledger
 from distill.privacy.dpsgd import FINEST_BITS
 from distill.privacy.record_gradients import Network, Records
+from distill.releases import fit
 from distill.synthesis.generator.one_hot import Layout
 from distill.synthesis.pipeline import distil
 from distill.synthesis.stages import represent
@@ -137,7 +137,7 @@ def test_a_request_on_the_gpu_is_kept_from_end_to_end(monkeypatch, tmp_path):
     key = generate_key(tmp_path / "key.pem")
     ledger = create_ledger(tmp_path / "ledger.db", dataset="ab" * 16, unit="row", key=key)
     ledger.grant(epsilon=2.0, delta=1e-5, reason="test", actor="officer", key=key)
-    request = pipeline.Request(
+    request = fit.Request(
         data=tmp_path / "table.parquet",
         schema=EVERY_KIND,
         name="bank",
@@ -147,7 +147,7 @@ def test_a_request_on_the_gpu_is_kept_from_end_to_end(monkeypatch, tmp_path):
         delta=1e-5,
         device="cuda",
     )
-    pipeline.fit(request, ledger, key)
+    fit.fit(request, ledger, key)
     assert seen == {"cuda"}
     assert read_bundle(request.out, public_hex=key.public_hex).manifest.noisy_rows > 0
 
@@ -166,7 +166,7 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_charged(monkeypat
     ledger = create_ledger(tmp_path / "ledger.db", dataset="ab" * 16, unit="row", key=key)
     ledger.grant(epsilon=2.0, delta=1e-5, reason="test", actor="officer", key=key)
     write_table(every_kind(300, 0), tmp_path / "table.parquet")
-    request = pipeline.Request(
+    request = fit.Request(
         data=tmp_path / "table.parquet",
         schema=EVERY_KIND,
         name="bank",
@@ -177,5 +177,5 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_charged(monkeypat
         device="cuda",
     )
     with pytest.raises(ConfigError, match="device cuda was asked for"):
-        pipeline.fit(request, ledger, key)
+        fit.fit(request, ledger, key)
     assert ledger.summary().spent_epsilon == 0

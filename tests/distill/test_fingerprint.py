@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from distill import fingerprint as module
 from distill.data.encoded_table import encode_frame, read_encoded
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table, write_table
-from distill.fingerprint import LEAST, MOST_CHANCE, Fingerprint, fingerprint
+from distill.releases import fingerprint as module
+from distill.releases.fingerprint import LEAST, MOST_CHANCE, Fingerprint, fingerprint
 
 KEY, ROWS = bytes(range(32)), 3000
 COLUMNS: list[dict[str, Any]] = [

@@ -8,7 +8,6 @@ import pytest
 from guard_fakes import BUDGET, CASES, DATASET, UNITS, Case, Scorer, quicken_all, release
 from private_fakes import EVERY_KIND
 
-from distill import pipeline, private_evaluation
 from distill.common import checks
 from distill.common.keys import SigningKey, generate_key
 from distill.data.schema import Schema
@@ -20,7 +19,9 @@ from distill.ledger import Ledger, create_ledger
 from distill.privacy import accountant
 from distill.privacy.events import Event
 from distill.privacy.private_table import PrivateTable
-from distill.private_training import TrainingRequest, begin_training
+from distill.releases import evaluation
+from distill.releases import fit as pipeline
+from distill.releases.training import TrainingRequest, begin_training
 
 ROWS = CASES["units"].table()
 
@@ -45,10 +46,10 @@ def fit(frame: pd.DataFrame, schema: Schema, ledger: Ledger, key: SigningKey, **
 def evaluate(frame: pd.DataFrame, schema: Schema, ledger: Ledger, key: SigningKey, **more: Any) -> None:
     frame.to_parquet(ledger.path.with_name("rows.parquet"))
     asked = {"data": ledger.path.with_name("rows.parquet"), "out": ledger.path.with_name("out"), "name": "bank"}
-    request = private_evaluation.EvaluationRequest(
+    request = evaluation.EvaluationRequest(
         schema=schema, dataset=DATASET, model={"name": "ratio"}, **asked, **(BUDGET | more)
     )
-    private_evaluation.release_evaluation(request, Scorer(), ledger, key)
+    evaluation.release_evaluation(request, Scorer(), ledger, key)
 
 
 def train(frame: pd.DataFrame, schema: Schema, ledger: Ledger, key: SigningKey, **more: Any) -> None:

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distill import known_tables
 from distill.common.keys import SigningKey, generate_key
 from distill.data.encoded_table import EncodedTable
 from distill.data.grids import base_grids
 from distill.data.schema import Schema
 from distill.errors import BudgetError, ConfigError, CopiedTableError, StateError
-from distill.known_tables import KEPT, remembered, state_folder
 from distill.ledger import Ledger, create_ledger
 from distill.project import new_dataset_id
+from distill.releases import known_tables
+from distill.releases.known_tables import KEPT, remembered, state_folder
 
 SCHEMA = Schema.model_validate(
     {

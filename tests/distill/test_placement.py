@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from distill import placement
 from distill.common import files
 from distill.common.keys import generate_key
 from distill.errors import BundleError, LedgerError
 from distill.ledger import create_ledger
-from distill.placement import commit_and_place, recover, require_nothing_left
 from distill.privacy.events import Event
+from distill.releases import placement
+from distill.releases.placement import commit_and_place, recover, require_nothing_left
 
 DATASET = "0123456789abcdef0123456789abcdef"
 BUNDLE = b"all that travels"

@@ -14,7 +14,7 @@ from distill.privacy import accountant
 from distill.privacy.events import Event, RenyiLimit, gaussian_renyi, renyi_of
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
-from distill.private_evaluation import FEWEST_BINS, MOST_BINS, choose_bins, count_blocks, table_event
+from distill.releases.evaluation import FEWEST_BINS, MOST_BINS, choose_bins, count_blocks, table_event
 from distill.synthesis.planning.plan import size_event
 
 SCHEMA = schema_of(number("score"), category("kind", "a", "b"))

@@ -22,7 +22,6 @@ from private_fakes import (
     schema_of,
 )
 
-from distill import private_training
 from distill.common.keys import SigningKey, generate_key
 from distill.data.grids import base_grids
 from distill.data.schema import Schema
@@ -33,7 +32,8 @@ from distill.privacy.events import epsilon_of
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
 from distill.privacy.record_gradients import Network, Records
-from distill.private_training import (
+from distill.releases import training as private_training
+from distill.releases.training import (
     CLASSES,
     STEPS,
     PrivateSteps,

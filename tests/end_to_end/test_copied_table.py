@@ -11,7 +11,7 @@ import pytest
 from conftest import EPSILON, Bank, distill, loans, make_bank, refusal
 from typer.testing import Result
 
-from distill import pipeline
+from distill.releases import fit as pipeline
 
 pytestmark = pytest.mark.usefixtures("quick")
 

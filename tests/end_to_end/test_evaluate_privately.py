@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from conftest import DELTA, SCHEMA, Bank, distill, full_disk, loans, make_bank, refusal, result_of
 
-from distill import private_evaluation
 from distill.common import files as durable
 from distill.data.schema import Schema
 from distill.exchange.evaluation_document import read_document
 from distill.privacy.accountant import check_export
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
+from distill.releases import evaluation
 from server_train.score_bins import score_knots
 
 ROWS = 1237  # distinctive: not a step, a size or a default of anything
@@ -169,7 +169,7 @@ def test_the_books_are_charged_before_the_door_opens(model, house, monkeypatch):
 
 
 def test_over_the_grant_nothing_is_scored_or_charged(model, house, monkeypatch):
-    monkeypatch.setattr(private_evaluation, "PrivateTable", lambda *_, **__: pytest.fail("rows were asked"))
+    monkeypatch.setattr(evaluation, "PrivateTable", lambda *_, **__: pytest.fail("rows were asked"))
     said = refusal(evaluate(house, epsilon=2.5))
     assert "grant" in said
     assert house.books.releases == ()
@@ -196,7 +196,7 @@ def test_a_crash_in_the_read_stays_charged_and_leaves_no_file(model, house, monk
         raise MemoryError("4711 rows")
 
     files = house.files()
-    monkeypatch.setattr(private_evaluation, "count_blocks", crash)
+    monkeypatch.setattr(evaluation, "count_blocks", crash)
     monkeypatch.delenv("DISTILL_DEBUG", raising=False)
     ran = evaluate(house)
     assert ran.exit_code == 1
@@ -208,13 +208,13 @@ def test_a_crash_in_the_read_stays_charged_and_leaves_no_file(model, house, monk
 
 def test_a_full_disk_stays_charged_and_leaves_no_file(model, house, monkeypatch):
     files = house.files()
-    real = private_evaluation.write_document
+    real = evaluation.write_document
 
     def full(place, document):
         monkeypatch.setattr(durable.os, "fsync", full_disk)
         return real(place, document)
 
-    monkeypatch.setattr(private_evaluation, "write_document", full)
+    monkeypatch.setattr(evaluation, "write_document", full)
     ran = evaluate(house)
     monkeypatch.undo()
     assert ran.exit_code == 2

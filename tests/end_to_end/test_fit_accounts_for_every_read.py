@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from conftest import DELTA, EPSILON, SCHEMA, Bank, distill, loans, make_bank, quicken, refusal, result_of
 
-from distill import pipeline
 from distill.data.schema import Schema
 from distill.errors import UnpaidReadError
 from distill.privacy.cells import Cross
@@ -21,6 +20,7 @@ from distill.privacy.events import Event, epsilon_of
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
 from distill.privacy.record_gradients import Network
+from distill.releases import fit
 from distill.synthesis.planning.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,7 +89,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
     """One quick fit behind a watched door."""
     bank = make_bank(tmp_path_factory.mktemp("watched") / "bank", loans(1500, seed=3))
     plans: list[Plan] = []
-    make_plan = pipeline.make_plan
+    make_plan = fit.make_plan
 
     def remember(*arguments: Any, **named: Any) -> Plan:
         plans.append(make_plan(*arguments, **named))
@@ -99,8 +99,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
         quicken(patch)
         patch.setattr(WatchedTable, "log", [], raising=False)
         patch.setattr(WatchedTable, "bank", bank, raising=False)
-        patch.setattr(pipeline, "PrivateTable", WatchedTable)
-        patch.setattr(pipeline, "make_plan", remember)
+        patch.setattr(fit, "PrivateTable", WatchedTable)
+        patch.setattr(fit, "make_plan", remember)
         receipt = result_of("fit", "--project", bank.folder)
         reads = WatchedTable.log
     return Watched(bank, reads, plans[0], receipt)
@@ -179,9 +179,13 @@ def test_the_rows_are_read_in_one_place_only():
                 callers[node.func.id].add(path.relative_to(ROOT).as_posix())
             if path.parent.name == "stages" and isinstance(node, ast.ImportFrom):
                 assert node.module not in ("pandas", "distill.data.tables", "distill.data.sources", "pathlib"), path
-    evaluation = "distill/private_evaluation.py"  # scores rows before it encodes them
-    releases = {"distill/pipeline.py", "distill/private_training.py", evaluation}
-    assert callers == {"read_table": {evaluation}, "read_encoded": {"distill/pipeline.py"}, "PrivateTable": releases}
+    evaluation = "distill/releases/evaluation.py"  # scores rows before it encodes them
+    releases = {"distill/releases/fit.py", "distill/releases/training.py", evaluation}
+    assert callers == {
+        "read_table": {evaluation},
+        "read_encoded": {"distill/releases/fit.py"},
+        "PrivateTable": releases,
+    }
 
 
 def test_several_rows_a_unit_are_shown_in_plan_ledger_and_bundle(tmp_path):

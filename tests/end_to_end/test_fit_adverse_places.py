@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from conftest import DELTA, EPSILON, SCHEMA, Bank, distill, loans, make_bank, quicken, refusal, result_of
 
-from distill import pipeline, placement
 from distill.common.keys import generate_key, load_signing_key
 from distill.errors import LedgerError
 from distill.ledger import Ledger, Reservation, create_ledger, open_ledger
 from distill.ledger.entries import entry as ledger_entry
 from distill.privacy.events import Event
 from distill.project import load_project
-from distill.release import TRIAL_BYTES
+from distill.releases import fit, placement
+from distill.releases.lifecycle import TRIAL_BYTES
 
 PAGE = 4096  # a tmpfs gives out whole pages
 SIZE = Event(name="size", mechanism="laplace", noise_multiplier=100.0)
@@ -130,9 +130,9 @@ def test_a_disk_with_any_number_of_free_pages_takes_an_entry_or_leaves_the_ledge
 # --- fits --------------------------------------------------------------------------------------------------------------
 
 STAGES = {
-    "reserve": (pipeline, "reserve_release"),
-    "plan": (pipeline, "plan_or_abandon"),
-    "write": (pipeline, "commit_and_place"),
+    "reserve": (fit, "reserve_release"),
+    "plan": (fit, "plan_or_abandon"),
+    "write": (fit, "commit_and_place"),
     "commit": (Reservation, "commit"),
     "rename": (placement, "_move"),
 }

@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 from conftest import EPSILON, SCHEMA, Bank, flipped, full_disk, loans, make_bank, refusal
 
-from distill import pipeline
 from distill.common import files as durable
 from distill.common.keys import generate_key
 from distill.errors import ConfigError, LedgerError
+from distill.releases import fit
 
 ROOT = getattr(os, "geteuid", lambda: 1)() == 0
 
@@ -31,7 +31,7 @@ def door_stays_shut(*_: object, **__: object) -> None:
 @pytest.fixture
 def refused(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Run fit, which must refuse with all `words` before anything was read, charged or written; the line it printed."""
-    monkeypatch.setattr(pipeline, "PrivateTable", door_stays_shut)
+    monkeypatch.setattr(fit, "PrivateTable", door_stays_shut)
 
     def run(*options: object, words: tuple[str, ...], books: bool = True) -> str:
         files, before = bank.files(), bank.books if books else None
@@ -229,7 +229,7 @@ def test_a_grant_that_is_too_small(bank, refused):
 
 def test_nothing_granted_at_all(tmp_path, monkeypatch):
     bank = make_bank(tmp_path / "poor", grant=None)
-    monkeypatch.setattr(pipeline, "PrivateTable", door_stays_shut)
+    monkeypatch.setattr(fit, "PrivateTable", door_stays_shut)
     line = refusal(bank.fit())
     assert "nothing has been granted" in line
     assert "distill ledger grant --epsilon 2 --delta 1e-05" in line
@@ -262,7 +262,7 @@ def test_a_budget_that_no_noise_fits_costs_the_row_count_only(bank, monkeypatch)
         raise ConfigError("epsilon 2 is too small to calibrate noise for.")
 
     files = bank.files()
-    monkeypatch.setattr(pipeline, "make_plan", no_plan)
+    monkeypatch.setattr(fit, "make_plan", no_plan)
     ran = bank.fit()
     assert ran.exit_code == 2
     line = ran.stderr.strip().splitlines()[-1]

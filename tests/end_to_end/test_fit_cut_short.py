@@ -7,10 +7,10 @@ import sqlite3
 import pytest
 from conftest import DELTA, EPSILON, Bank, distill, full_disk, refusal, result_of
 
-from distill import pipeline
 from distill.common import files as durable
 from distill.ledger.entries import entry as ledger_entry
 from distill.ledger.entries import store as ledger_store
+from distill.releases import fit
 
 
 def nothing_learnt(*_: object) -> None:
@@ -62,7 +62,7 @@ def test_a_killed_fit_leaves_the_reservation(bank):
 def test_a_defect_in_the_middle_leaves_the_reservation_and_quotes_no_value(bank, monkeypatch):
     files = bank.files()
     monkeypatch.delenv("DISTILL_DEBUG", raising=False)
-    monkeypatch.setattr(pipeline, "distil", nothing_learnt)
+    monkeypatch.setattr(fit, "distil", nothing_learnt)
     ran = bank.fit()
     assert ran.exit_code == 1
     assert "unexpected MemoryError" in ran.stderr
@@ -73,7 +73,7 @@ def test_a_defect_in_the_middle_leaves_the_reservation_and_quotes_no_value(bank,
 @pytest.mark.parametrize("step", ["fsync", "write"])
 def test_a_disk_that_fills_up_leaves_no_half_bundle(bank, quick, monkeypatch, step):
     files = bank.files()
-    distil = pipeline.distil
+    distil = fit.distil
 
     class FullFile:
         """Takes a few bytes, then there is no more room."""
@@ -99,7 +99,7 @@ def test_a_disk_that_fills_up_leaves_no_half_bundle(bank, quick, monkeypatch, st
             monkeypatch.setattr(durable.os, "fdopen", FullFile)
         return done
 
-    monkeypatch.setattr(pipeline, "distil", and_then_it_is_full)
+    monkeypatch.setattr(fit, "distil", and_then_it_is_full)
     ran = bank.fit()
     monkeypatch.undo()
     assert ran.exit_code == 2
@@ -155,6 +155,6 @@ def test_a_user_without_a_name_can_fit(bank, monkeypatch):
         raise KeyError("getpwuid(): uid not found: 4711")
 
     monkeypatch.setattr(ledger_entry.getpass, "getuser", nameless)
-    monkeypatch.setattr(pipeline, "distil", nothing_learnt)
+    monkeypatch.setattr(fit, "distil", nothing_learnt)
     assert bank.fit().exit_code == 1  # in the stages, which are not there
     assert [e.actor for e in bank.ledger.entries()][-2:] == ["unknown user", "unknown user"]

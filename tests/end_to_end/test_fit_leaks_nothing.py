@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from conftest import SCHEMA, Bank, distill, loans, make_bank, quicken
 
-from distill import pipeline
-from distill.pipeline import Request
 from distill.privacy.noise import NoiseSource
+from distill.releases import fit
+from distill.releases.fit import Request
 from distill.synthesis.planning.plan import Plan
 
 ROWS = 1237  # distinctive: not a step, a size or a default of anything
@@ -95,7 +95,7 @@ def test_no_rate_step_or_noise_of_the_plan_follows_the_exact_row_count(tmp_path,
         raise KeyboardInterrupt
 
     monkeypatch.setattr(NoiseSource, "laplace_count", lambda self, count, *, scale: 2500)
-    monkeypatch.setattr(pipeline, "distil", stop_here)
+    monkeypatch.setattr(fit, "distil", stop_here)
     for rows in (700, 4000):
         assert make_bank(tmp_path / f"bank{rows}", loans(rows)).fit().exit_code == 130
     assert plans[0] == plans[1]
@@ -144,7 +144,7 @@ def test_a_request_for_a_unit_counts_units_and_not_rows(tmp_path, monkeypatch, w
     rows = loans(800).assign(customer=[f"c{i // 40}" for i in range(800)])
     bank = make_bank(tmp_path / "bank", rows, schema=schema)
     monkeypatch.setattr(NoiseSource, "laplace_count", noted)
-    monkeypatch.setattr(pipeline, "distil", stop_here)
+    monkeypatch.setattr(fit, "distil", stop_here)
     assert bank.fit(*words).exit_code == 130
     assert seen == [counted]
     assert bank.books.unit == "customer"

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from comparison_fakes import folder_source
 
-from distill import pipeline
 from distill.errors import BudgetError
 from distill.ledger import open_ledger
 from distill.project import load_project
+from distill.releases import fit as pipeline
 from distill.synthesis import pipeline as distillation
 from distill.synthesis.planning import plan
 from distill.synthesis.stages import represent

@@ -10,7 +10,6 @@ import scipy.stats
 from federated_fakes import NARROW, SCHEMA, bank
 from sklearn.metrics import roc_auc_score
 
-from distill import private_training
 from distill.common.keys import SigningKey, generate_key
 from distill.data.grids import base_grids
 from distill.data.schema import Column, Schema
@@ -20,7 +19,8 @@ from distill.ledger import create_ledger
 from distill.privacy.events import epsilon_of
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
-from distill.private_training import (
+from distill.releases import training as private_training
+from distill.releases.training import (
     STEPS,
     PrivateSteps,
     PrivateTraining,

@@ -25,14 +25,14 @@ from distill.data.schema import Schema
 from distill.data.tables import read_table
 from distill.exchange.evaluation_document import evaluation_document, write_document
 from distill.exchange.noisy_scores import Block, Law, NoisyBlock, figures
-from distill.known_tables import remembered
 from distill.ledger import Ledger, Reservation
-from distill.placement import commit_and_place, require_nothing_left
 from distill.privacy.cells import ScoreBins
 from distill.privacy.events import Event, RenyiLimit, cost_of, gaussian_renyi
 from distill.privacy.noise import MIN_COUNT_STDDEV, NoiseSource
 from distill.privacy.private_table import PrivateTable
-from distill.release import require_place, require_unit, reserve_release
+from distill.releases.known_tables import remembered
+from distill.releases.lifecycle import require_place, require_unit, reserve_release
+from distill.releases.placement import commit_and_place, require_nothing_left
 from distill.synthesis.planning.plan import ReleasePlan, check_rows_per_unit, size_event, solve_scale
 
 SCORES = "evaluate.scores"

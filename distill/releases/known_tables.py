@@ -28,8 +28,8 @@ from distill.common import files
 from distill.data.encoded_table import EncodedTable
 from distill.data.schema import Schema
 from distill.errors import ConfigError, CopiedTableError, StateError
-from distill.fingerprint import SIZES, Fingerprint, Sketch, fingerprint
 from distill.ledger import Ledger
+from distill.releases.fingerprint import SIZES, Fingerprint, Sketch, fingerprint
 
 STATE_VARIABLE = "DISTILL_STATE"
 KEPT = 4  # different tables a data set: a table grows, or is replaced

@@ -28,7 +28,7 @@ from distill.privacy.events import Event, RenyiLimit, cost_of
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
 from distill.privacy.record_gradients import Network
-from distill.release import plan_or_abandon, reserve_release
+from distill.releases.lifecycle import plan_or_abandon, reserve_release
 from distill.synthesis.planning.plan import (
     ReleasePlan,
     bin_events,

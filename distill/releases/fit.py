@@ -20,13 +20,13 @@ from distill.exchange.bundle import write_bundle
 from distill.exchange.generator_codec import parts_of
 from distill.exchange.levels import LEVELS, Level
 from distill.exchange.prior import USE, GlobalPrior
-from distill.known_tables import remembered
 from distill.ledger import Ledger, Reservation
-from distill.placement import commit_and_place, require_nothing_left
 from distill.privacy.events import RenyiLimit
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
-from distill.release import plan_or_abandon, require_place, require_unit, reserve_release
+from distill.releases.known_tables import remembered
+from distill.releases.lifecycle import plan_or_abandon, require_place, require_unit, reserve_release
+from distill.releases.placement import commit_and_place, require_nothing_left
 from distill.synthesis.pipeline import Distilled, Progress, distil, silent
 from distill.synthesis.planning.plan import Plan, Shares, check_rows_per_unit, make_plan
 
