@@ -11,9 +11,9 @@ from cli.common import JsonOption, ProjectOption, project_at, reporting
 from cli.ledger import LedgerOption, books, keys_from_outside, left, opened_ledger
 
 if TYPE_CHECKING:
-    from distill.officer import Audit, Comparison
-    from distill.officer.diff import Chain
-    from distill.officer.linked import Linked
+    from distill.audit import Audit, Comparison
+    from distill.audit.diff import Chain
+    from distill.audit.report.linked import Linked
 
 KeysOption = Annotated[
     list[Path] | None,
@@ -42,10 +42,10 @@ def report(
 ) -> None:
     """Verify the ledger and write the audit report to sign: one HTML file, to read in a browser or print."""
     with reporting(as_json) as say:
+        from distill.audit import audit
+        from distill.audit.report.page import render
         from distill.common import files
         from distill.errors import ConfigError
-        from distill.officer import audit
-        from distill.officer.page import render
 
         opened = opened_ledger(ledger, project)
         keys = keys_from_outside(public_key, ledger, project)
@@ -70,10 +70,10 @@ def export(
 ) -> None:
     """Write the ledger as JSON: whole, to recompute (`python -m distill.recompute FILE`), or as a registry entry."""
     with reporting(as_json) as say:
+        from distill.audit import export_ledger, registry_entry
+        from distill.audit.export import export_bytes
         from distill.common import files
         from distill.errors import ConfigError
-        from distill.officer import export_ledger, registry_entry
-        from distill.officer.export import export_bytes
 
         opened = opened_ledger(ledger, project)
         if format == "registry":
@@ -100,8 +100,8 @@ def diff(
 ) -> None:
     """Compare two copies of a ledger: equal, one older than the other (exit code 0), or parted ways (exit code 2)."""
     with reporting(as_json) as say:
+        from distill.audit import compare, read_chain
         from distill.errors import LedgerTamperedError
-        from distill.officer import compare, read_chain
 
         found = compare(read_chain(first), read_chain(second))
         say(_differences(found), _compared(found))

@@ -5,13 +5,13 @@ import shutil
 
 import pytest
 
+from distill.audit import compare, export_ledger, read_chain, registry_entry
+from distill.audit.export import export_bytes
 from distill.common.canonical_json import canonical
 from distill.common.keys import generate_key
 from distill.errors import LedgerError, LedgerTamperedError
 from distill.ledger import create_ledger, open_ledger
 from distill.ledger.entries.entry import read_entry
-from distill.officer import compare, export_ledger, read_chain, registry_entry
-from distill.officer.export import export_bytes
 from distill.privacy import accountant
 from distill.privacy.events import Event
 

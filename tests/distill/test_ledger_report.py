@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distill.audit import audit, bounded_posterior, most_detected
+from distill.audit.report import page as page_module
+from distill.audit.report.charts import spending
+from distill.audit.report.curves import DELTAS, curves_of
+from distill.audit.report.history import Moment, people
+from distill.audit.report.page import day_text, least_percent, most_percent, render
+from distill.audit.report.risk import meaning_of
+from distill.audit.report.wording import read_in_words, worlds
 from distill.common.keys import generate_key
 from distill.errors import ConfigError, LedgerTamperedError
 from distill.ledger import Member, create_ledger, open_ledger
 from distill.ledger.entries import store as ledger_store
-from distill.officer import audit, bounded_posterior, most_detected
-from distill.officer import page as page_module
-from distill.officer.curves import DELTAS, curves_of
-from distill.officer.history import Moment, people
-from distill.officer.meaning import meaning_of
-from distill.officer.page import day_text, least_percent, most_percent, render
-from distill.officer.plots import spending
-from distill.officer.words import read_in_words, worlds
 from distill.privacy import accountant
 from distill.privacy.events import Event
 

@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from distill.audit.report.contents import Audit
+from distill.audit.report.curves import Curves
+from distill.audit.report.history import Moment
+from distill.audit.report.risk import Meaning, bounded_posterior
 from distill.common.report_style import INK, MUTED, PALETTE, data_uri, empty_figure
-from distill.officer.curves import Curves
-from distill.officer.history import Moment
-from distill.officer.meaning import Meaning, bounded_posterior
-from distill.officer.report import Audit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

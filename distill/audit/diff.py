@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from distill.audit.export import read_export
 from distill.common import files
 from distill.errors import LedgerError
 from distill.ledger import Entry, open_ledger
 from distill.ledger.rules.state import State
-from distill.officer.export import read_export
 
 Kind = Literal["ledger", "export", "bundle"]
 Relation = Literal["equal", "first is older", "second is older", "forked"]

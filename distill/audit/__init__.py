@@ -9,12 +9,12 @@ Everything here starts from a ledger that was verified, and reads no row. Every 
     diff      two copies of a ledger, compared
 """
 
-from distill.officer.diff import Comparison, compare, read_chain
-from distill.officer.export import export_ledger
-from distill.officer.linked import Linked, add_up
-from distill.officer.meaning import bounded_posterior, most_detected
-from distill.officer.registry import registry_entry
-from distill.officer.report import Audit, audit
+from distill.audit.deployments import registry_entry
+from distill.audit.diff import Comparison, compare, read_chain
+from distill.audit.export import export_ledger
+from distill.audit.report.contents import Audit, audit
+from distill.audit.report.linked import Linked, add_up
+from distill.audit.report.risk import bounded_posterior, most_detected
 
 __all__ = [
     "Audit",

@@ -5,11 +5,11 @@ from datetime import datetime
 
 from jinja2 import Environment
 
+from distill.audit.report.charts import all_figures
+from distill.audit.report.contents import Audit
+from distill.audit.report.wording import charge_in_words, read_in_words
 from distill.common.report_style import templates_of
 from distill.ledger.rules.filters import within
-from distill.officer.plots import all_figures
-from distill.officer.report import Audit
-from distill.officer.words import charge_in_words, read_in_words
 
 TEMPLATE = "audit.html"
 

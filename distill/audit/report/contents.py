@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from distill.audit.report.curves import Curves, curves_of
+from distill.audit.report.history import Change, Granted, Moment, Person, changes, grants, moments, people
+from distill.audit.report.linked import Linked, add_up
+from distill.audit.report.risk import Meaning, meaning_of
+from distill.audit.report.wording import Worlds, smallest_group, worlds
 from distill.common import files
 from distill.errors import ConfigError
 from distill.ledger import AuditedRelease, Ledger, LedgerSummary, Release, Verification
 from distill.ledger.entries.entry import Entry, software, today
-from distill.officer.curves import Curves, curves_of
-from distill.officer.history import Change, Granted, Moment, Person, changes, grants, moments, people
-from distill.officer.linked import Linked, add_up
-from distill.officer.meaning import Meaning, meaning_of
-from distill.officer.words import Worlds, smallest_group, worlds
 
 MOST_UTILITY_BYTES = 100_000
 

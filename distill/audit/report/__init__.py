@@ -1,0 +1,3 @@
+"""The audit report of a privacy officer: its figures, its words, its charts and its page."""
+
+__all__: list[str] = []
