@@ -31,9 +31,10 @@ from kills import output_of, random_kills, window_kills
 from distill.common.keys import load_signing_key
 from distill.errors import DistillError, ModelError
 from distill.project import load_project
-from server_train import hub, publishing
+from server_train import hub
 from server_train.hub_store import HUB_FILE, HubStore
-from server_train.model import load_model
+from server_train.models import folder as publishing
+from server_train.models.model import load_model
 from server_train.registry import REGISTRY_FILE, Registry
 
 # Traced call by call, in this order of a run. `settle` is how the run begins that follows one killed while it replaced a folder.

@@ -67,7 +67,7 @@ def run_demo(out: Path, *, epsilon: float, rows: float, console: "Console") -> d
     from distill.errors import ConfigError
     from server_train.hub import train_global
     from server_train.hub_store import HUB_FILE, HubStore
-    from server_train.model import load_model
+    from server_train.models.model import load_model
     from server_train.registry import REGISTRY_FILE, Registry
     from server_train.results import GlobalResult
 
@@ -158,8 +158,8 @@ def _auc_of_real(schema: "Schema", frame: "pd.DataFrame", held_out: "pd.DataFram
     """Held-out AUC of the hub's own architecture trained on real rows, without privacy."""
     import numpy as np
 
-    from server_train.features import class_codes
-    from server_train.model import probabilities
+    from server_train.models.features import class_codes
+    from server_train.models.model import probabilities
     from server_train.training import TrainingSettings, train
 
     labels = np.eye(len(schema.classes))[class_codes(schema, frame)]
@@ -169,7 +169,7 @@ def _auc_of_real(schema: "Schema", frame: "pd.DataFrame", held_out: "pd.DataFram
 
 def _auc(schema: "Schema", frame: "pd.DataFrame", scores: "np.ndarray") -> float | None:
     from server_train.evaluation import evaluate_scores
-    from server_train.features import class_codes
+    from server_train.models.features import class_codes
 
     return evaluate_scores(class_codes(schema, frame), scores, schema.classes).roc_auc
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from server_train.assessment import Assessment, Question
     from server_train.decisions import Costs
     from server_train.fairness import Slice
-    from server_train.model import Model
+    from server_train.models.model import Model
 
 INTERRUPTED = "If a release was reserved already (--dp-epsilon), its reservation stands and counts as spent: see `distill ledger show`."
 
@@ -79,8 +79,8 @@ def evaluate(
     """
     with reporting(as_json, interrupted=INTERRUPTED) as report:
         from server_train.assessment import Question
-        from server_train.model import load_model
         from server_train.model_place import model_at
+        from server_train.models.model import load_model
 
         with model_at(model) as place:
             loaded = load_model(place)

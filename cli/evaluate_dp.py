@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from distill.releases.evaluation import EvaluationReceipt
-    from server_train.model import Model
+    from server_train.models.model import Model
 
 DEFAULT_OUT = "evaluation.dp.json"
 

@@ -121,9 +121,9 @@ def export(
 ) -> None:
     """Write a version's files into a folder, byte by byte as they were made."""
     with reporting(as_json) as report:
-        from server_train.model import ONNX
-        from server_train.onnx_graph import with_onnx
-        from server_train.publishing import write_folder
+        from server_train.models.folder import write_folder
+        from server_train.models.model import ONNX
+        from server_train.models.onnx_export import with_onnx
 
         files = registry_at(registry, project).files(number)
         if onnx and ONNX not in files:

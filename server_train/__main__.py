@@ -24,9 +24,9 @@ from server_train.class_weights import read_class_weights
 from server_train.distributed import ALONE, Group, PeerError, joined
 from server_train.hub import Targets, publish
 from server_train.kinds import ModelChoice, fit_stored
-from server_train.onnx_model import onnx_packages
+from server_train.models.folder import settle
+from server_train.models.onnx_scorer import onnx_packages
 from server_train.pool_file import open_pool
-from server_train.publishing import settle
 from server_train.stored_training import fitting
 from server_train.training import Epoch, TrainingSettings
 

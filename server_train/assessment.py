@@ -13,9 +13,9 @@ from distill.errors import ConfigError
 from server_train.decisions import Costs, Decision, cheapest_threshold, confusion_matrix, decide
 from server_train.evaluation import RELEASE_WORD, Evaluation, NumberEvaluation, evaluate_numbers, evaluate_scores
 from server_train.fairness import Slice, slice_many_classes, slice_numbers, slice_two_classes
-from server_train.features import class_codes, target_numbers
 from server_train.groups import Grouping, NumberBins, group_by_column, group_by_text
-from server_train.model import Model
+from server_train.models.features import class_codes, target_numbers
+from server_train.models.model import Model
 from server_train.reliability import Calibration, calibration_of
 
 

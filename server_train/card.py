@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from server_train.evaluation import evaluate_numbers, evaluate_scores
-from server_train.features import class_codes, target_numbers
 from server_train.held_out import class_curves, number_curves
 from server_train.intake import Intake, Received
 from server_train.kinds import Fitted, ModelChoice
-from server_train.model import Model, ModelCard
-from server_train.number_bins import bin_means, stored_bins
+from server_train.models.features import class_codes, target_numbers
+from server_train.models.model import Model, ModelCard
+from server_train.models.number_target import bin_means, stored_bins
 from server_train.pool import Drawer, Pool
 from server_train.pool_file import PoolCard
 from server_train.readings import readings

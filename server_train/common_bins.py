@@ -12,7 +12,7 @@ import torch
 
 from distill.data.bins import ColumnBins
 from distill.synthesis.generator.generator import Generator
-from server_train.number_bins import shares_within
+from server_train.models.number_target import shares_within
 
 LOWEST = 1e-7  # probability of a common bin in a record, at least
 

@@ -5,7 +5,7 @@ from server_train.decisions import Decision
 from server_train.evaluation import RELEASE_WORD
 from server_train.evaluation_figures import class_figures, groups, number_figures
 from server_train.groups import LEAST_OF_CLASS, LEAST_ROWS
-from server_train.model import ModelCard
+from server_train.models.model import ModelCard
 from server_train.report import templates
 
 TEMPLATE = "evaluation.html"

@@ -15,7 +15,7 @@ import pandas as pd
 
 from distill.data.schema import Column
 from distill.errors import ConfigError
-from server_train.features import category_codes, levels, number_values
+from server_train.models.features import category_codes, levels, number_values
 
 LEAST_ROWS = 30
 LEAST_OF_CLASS = 10  # rows of a class in a group before its true or false positive rate is compared

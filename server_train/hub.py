@@ -23,15 +23,15 @@ from server_train.generators import Generator, guarded
 from server_train.hub_store import HubStore
 from server_train.intake import Intake, find_bundles, receive
 from server_train.kinds import IN_MEMORY, Fitted, ModelChoice, fit_model, fit_stored
-from server_train.model import ONNX, Model, save_model
-from server_train.onnx_graph import write_onnx
-from server_train.onnx_model import onnx_packages
+from server_train.models.folder import REPORT, put, read_folder, settle, staged
+from server_train.models.model import ONNX, Model, save_model
+from server_train.models.onnx_export import write_onnx
+from server_train.models.onnx_scorer import onnx_packages
 from server_train.personal import FOLDER, folder_names, personal_notes, personal_pools
 from server_train.pool import Pool, default_rows, draw_pool
 from server_train.pool_file import PoolCard, StoredPool, export_rows
 from server_train.pool_stream import draw_pool_file
 from server_train.prior import HEAD_ROWS, PriorPlace
-from server_train.publishing import REPORT, put, read_folder, settle, staged
 from server_train.recipe import recipe_of
 from server_train.registry import Registry
 from server_train.report import render_report

@@ -17,17 +17,17 @@ from distill.data.bins import ColumnBins
 from distill.data.schema import Schema
 from distill.errors import ModelError
 from server_train.boosting import BoostingSettings, boost
-from server_train.calibration import Calibration, fit_calibration
 from server_train.class_weights import ClassWeights, class_factors, weigh_classes
 from server_train.distributed import ALONE, Group
-from server_train.features import Encoder, fit_encoder
 from server_train.logistic import LogisticSettings, fit_logistic
-from server_train.model import Kind, NetworkScorer
-from server_train.number_bins import bin_means
+from server_train.models.calibration import Calibration, fit_calibration
+from server_train.models.features import Encoder, fit_encoder
+from server_train.models.model import Kind, NetworkScorer
+from server_train.models.number_target import bin_means
+from server_train.models.trees import TreeScorer
 from server_train.pool_file import StoredPool
 from server_train.stored_training import train_stored
 from server_train.training import Epoch, TrainingSettings, loss_floor, settings_as_dict, split_rows, train
-from server_train.trees import TreeScorer
 
 IN_MEMORY = 500_000  # rows of a pool; larger ones lie on disk
 OnEpoch = Callable[[Epoch], None]

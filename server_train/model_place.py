@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from server_train.publishing import write_folder
+from server_train.models.folder import write_folder
 from server_train.registry import Registry, chosen_schema
 
 REGISTRY_SUFFIX = ".db"

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Strict
 
 from distill.common.canonical_json import canonical
 from distill.errors import RegistryError
-from server_train.model import ModelCard
+from server_train.models.model import ModelCard
 
 NOT_METRICS = ("curves", "classes", "per_class_auc")  # what a table of figures does not show
 MOST_FILES, LARGEST_FILE, LARGEST_VERSION = 2000, 256 << 20, 1 << 30

@@ -27,7 +27,7 @@ from distill.data.bins import ColumnBins
 from distill.data.schema import Column, Schema
 from distill.data.sources import write_parts
 from distill.errors import DataError
-from server_train.number_bins import TargetBins
+from server_train.models.number_target import TargetBins
 
 POOL_FORMAT = 1
 GROUP_ROWS = 65_536

@@ -13,7 +13,7 @@ from distill.common.report_style import PALETTE, templates_of
 from distill.data.schema import Column
 from server_train import report_figures as figures
 from server_train.contribution_terms import SHARES, Term, reasons_of, terms_in, terms_of
-from server_train.model import ModelCard
+from server_train.models.model import ModelCard
 
 TEMPLATE = "report.html"
 KINDS = {

@@ -16,11 +16,11 @@ import pandas as pd
 
 from distill.common import exact
 from distill.common.checks import require
-from server_train.calibration import Calibration
-from server_train.features import Inputs
-from server_train.model import Model, NetworkScorer, Scorer
-from server_train.onnx_model import OnnxScorer
-from server_train.trees import Trees, TreeScorer
+from server_train.models.calibration import Calibration
+from server_train.models.features import Inputs
+from server_train.models.model import Model, NetworkScorer, Scorer
+from server_train.models.onnx_scorer import OnnxScorer
+from server_train.models.trees import Trees, TreeScorer
 
 ROWS_AT_ONCE = 2048  # put through a network: few enough for the processor's cache
 WHOLE_BITS = 52  # a sum that stays below 2**52 steps is free of rounding in float64, whatever its order

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from distill.errors import ConfigError
-from server_train.features import Inputs
+from server_train.models.features import Inputs
 
 BLOCK_ROWS = 65_536
 BUFFER_BLOCKS = 8

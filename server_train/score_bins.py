@@ -14,8 +14,8 @@ import pandas as pd
 
 from distill.errors import ModelError
 from distill.exchange.noisy_scores import Block
-from server_train.features import class_codes
-from server_train.model import Model
+from server_train.models.features import class_codes
+from server_train.models.model import Model
 from server_train.row_scores import row_probabilities
 
 KNOTS = 129

@@ -26,8 +26,8 @@ from distill.common.threads import single_thread
 from distill.data.schema import Schema
 from distill.errors import ConfigError, ModelError
 from server_train.distributed import ALONE, Group
-from server_train.features import Encoder, fit_encoder
-from server_train.model import Network, network_for
+from server_train.models.features import Encoder, fit_encoder
+from server_train.models.model import Network, network_for
 from server_train.row_source import MemoryRows, Rows, RowSource, batches, steps
 
 LEAST_VISITS = 10_000_000  # ten passes over a million rows; more rows need fewer passes

@@ -31,7 +31,7 @@ from distill.common.threads import single_thread
 from distill.data.grids import ColumnGrid, column_grid
 from distill.data.schema import Schema
 from distill.synthesis.statistics.class_odds import log_normalise, match_prior
-from server_train.features import category_codes, number_values
+from server_train.models.features import category_codes, number_values
 
 CELLS = 16  # of about equal mass, a number that takes more values is cut into
 FIT_ROWS = 20_000  # rows that a correction is fitted to, at most

@@ -23,7 +23,7 @@ from server_train.contribution import (
 )
 from server_train.generators import Generator, draw_rows, guarded, head_logs, stack
 from server_train.heads import evidence
-from server_train.number_bins import as_binned, on_common_bins
+from server_train.models.number_target import as_binned, on_common_bins
 from server_train.review import FEWEST, Account, Review, review
 from server_train.union_head import find_cells
 

@@ -18,7 +18,7 @@ from distill.data.tables import read_table
 from distill.errors import ConfigError, DataError
 from server_train.comparison.partition import Partition
 from server_train.comparison.partition_file import parse_partition
-from server_train.features import class_codes
+from server_train.models.features import class_codes
 
 CLIENTS, DEAL, TEST_SHARE = 5, "iid", 0.2
 LEAST_TEST_ROWS = 20

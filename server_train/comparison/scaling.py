@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from server_train.comparison.data import Dealt
-from server_train.features import Encoder, class_codes
 from server_train.federated.messages import encode
 from server_train.federated.sketches import answer, class_shares, curves_of, merge, one_hot, sketch
+from server_train.models.features import Encoder, class_codes
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

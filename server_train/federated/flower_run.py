@@ -25,7 +25,6 @@ from distill.data.tables import read_table
 from distill.errors import ConfigError, DataError
 from server_train.card import versions
 from server_train.evaluation import evaluate_scores
-from server_train.features import Encoder, class_codes
 from server_train.federated import engine
 from server_train.federated.addresses import parse_address, read_pem
 from server_train.federated.compression import parse_compression
@@ -46,7 +45,8 @@ from server_train.federated.sketches import (
 from server_train.federated.strategy import Strategy
 from server_train.federated.wall_clock import WallClock
 from server_train.federated.wire import CountingProxy, Counts
-from server_train.model import Model, ModelCard, NetworkScorer, network_for, save_model
+from server_train.models.features import Encoder, class_codes
+from server_train.models.model import Model, ModelCard, NetworkScorer, network_for, save_model
 
 ROUNDS, RECORD = "rounds.csv", "federated.json"
 SCALINGS = ("bounds", "sketch")

@@ -13,7 +13,6 @@ import pandas as pd
 
 from distill.data.schema import Schema
 from distill.errors import ConfigError, DataError
-from server_train.features import Encoder, class_codes
 from server_train.federated.client import Client
 from server_train.federated.compression import Compression, parse_compression
 from server_train.federated.flower_terms import Hello, Kind, Terms, failure, reason_in
@@ -23,6 +22,7 @@ from server_train.federated.registry import STRATEGIES, make_strategy
 from server_train.federated.sketches import curves_of, one_hot, sketch
 from server_train.federated.strategy import Strategy
 from server_train.federated.transport import answer
+from server_train.models.features import Encoder, class_codes
 
 
 @dataclass(frozen=True)

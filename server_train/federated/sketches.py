@@ -13,7 +13,8 @@ import pandas as pd
 
 from distill.data.schema import Column, Schema
 from distill.errors import DataError
-from server_train.features import (
+from server_train.federated.messages import Message
+from server_train.models.features import (
     KNOTS,
     UNIFORM_SPREAD,
     Inputs,
@@ -22,7 +23,6 @@ from server_train.features import (
     curve_of_quantiles,
     number_values,
 )
-from server_train.federated.messages import Message
 
 GRID = np.linspace(0.0, 1.0, KNOTS)
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from cli.app import app
 from distill.data.demo import BANKS, bank_table, demo_schema
 from distill.data.tables import write_table
-from server_train.model import load_model
+from server_train.models.model import load_model
 
 SCHEMA = demo_schema()
 

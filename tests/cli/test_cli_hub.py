@@ -19,8 +19,8 @@ from distill.exchange import generator_codec as generators
 from distill.exchange.bundle import write_bundle
 from distill.ledger import create_ledger
 from distill.privacy.events import Event
-from server_train.features import class_codes
-from server_train.model import load_model
+from server_train.models.features import class_codes
+from server_train.models.model import load_model
 from server_train.score_bins import KNOTS
 
 EVENTS = (

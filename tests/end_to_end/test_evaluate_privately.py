@@ -50,7 +50,7 @@ def fakes_are_row_local(monkeypatch):
 @pytest.fixture
 def model(monkeypatch, tmp_path):
     monkeypatch.setenv("DISTILL_STATE", str(tmp_path / "state"))
-    monkeypatch.setattr("server_train.model.load_model", lambda path: fake_model())
+    monkeypatch.setattr("server_train.models.model.load_model", lambda path: fake_model())
     return "MODEL"
 
 
@@ -261,7 +261,7 @@ def test_rows_of_one_customer_count_once(monkeypatch, tmp_path):
     seen = []
     schema = {**SCHEMA, "unit": "customer"}
     monkeypatch.setenv("DISTILL_STATE", str(tmp_path / "state"))
-    monkeypatch.setattr("server_train.model.load_model", lambda path: fake_model(schema))
+    monkeypatch.setattr("server_train.models.model.load_model", lambda path: fake_model(schema))
     bank = make_bank(tmp_path / "bank", loans(800).assign(customer=[f"c{i // 40}" for i in range(800)]), schema=schema)
     real = NoiseSource.laplace_counts
 
@@ -300,7 +300,7 @@ def test_settings_that_do_not_go_together_are_refused_for_free(model, house, wor
 def test_a_model_of_a_rehearsal_is_evaluated_in_rehearsals_only(model, house, monkeypatch):
     rehearsed = fake_model()
     rehearsed.card.rehearsal = True
-    monkeypatch.setattr("server_train.model.load_model", lambda path: rehearsed)
+    monkeypatch.setattr("server_train.models.model.load_model", lambda path: rehearsed)
     assert "made from a rehearsal" in refusal(evaluate(house))
     assert house.books.releases == ()
     assert evaluate(house, "--rehearsal", 1).exit_code == 0

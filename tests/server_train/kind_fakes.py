@@ -10,8 +10,8 @@ from distill.data.grids import column_grid
 from distill.data.schema import Schema
 from server_train.boosting import BoostingSettings
 from server_train.kinds import Fitted, ModelChoice, fit_model
-from server_train.model import Model, ModelCard, save_model
-from server_train.number_bins import stored_bins, target_codes
+from server_train.models.model import Model, ModelCard, save_model
+from server_train.models.number_target import stored_bins, target_codes
 from server_train.training import TrainingSettings
 
 COLUMNS = [

@@ -2,7 +2,7 @@
 
 from hub_fakes import BINARY
 
-from server_train.model import ModelCard
+from server_train.models.model import ModelCard
 
 FILES = {"model.json": b"{}", "model.safetensors": b"weights", "report.html": b"<p>"}
 

@@ -4,11 +4,11 @@ import torch
 from comparison_fakes import SCHEMA, canonical, dealt
 
 from server_train.comparison.scaling import prepare
-from server_train.features import Encoder, fit_encoder
 from server_train.federated.messages import encode
 from server_train.federated.mlp import Mlp
 from server_train.federated.sketches import GRID, answer, merge, mixture_quantiles, one_hot, sketch
-from server_train.model import network_for
+from server_train.models.features import Encoder, fit_encoder
+from server_train.models.model import network_for
 
 
 def test_one_client_gets_the_curves_of_its_own_rows():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from distill.data.schema import Column, Schema
 from distill.data.tables import canonical_table
 from distill.errors import DataError
-from server_train.features import Encoder, NumberCurve, category_codes, class_codes, fit_encoder, levels
+from server_train.models.features import Encoder, NumberCurve, category_codes, class_codes, fit_encoder, levels
 
 
 def test_numbers_become_rank_value_and_flag_with_mean_zero_and_spread_one():

@@ -14,9 +14,9 @@ from server_train import hub, intake
 from server_train.boosting import BoostingSettings
 from server_train.card import SHIFTED
 from server_train.evaluation import evaluate_scores
-from server_train.features import class_codes
 from server_train.kinds import ModelChoice
-from server_train.model import load_model
+from server_train.models.features import class_codes
+from server_train.models.model import load_model
 from server_train.training import TrainingSettings
 
 QUICK = TrainingSettings(steps=150)

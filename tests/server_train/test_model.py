@@ -6,7 +6,7 @@ import pytest
 from hub_fakes import BINARY, TERNARY, class_chances, table
 
 from distill.errors import DataError, ModelError
-from server_train.model import CARD, WEIGHTS, Model, ModelCard, NetworkScorer, load_model, save_model
+from server_train.models.model import CARD, WEIGHTS, Model, ModelCard, NetworkScorer, load_model, save_model
 from server_train.training import TrainingSettings, train
 
 
@@ -57,7 +57,7 @@ def test_scores_are_probabilities_in_the_order_of_the_rows(model):
 def test_rows_are_scored_in_pieces(model, monkeypatch):
     rows = table(100, BINARY, 9)
     whole = model.predict(rows)
-    monkeypatch.setattr("server_train.model.PREDICT_ROWS", 7)
+    monkeypatch.setattr("server_train.models.model.PREDICT_ROWS", 7)
     assert model.predict(rows) == pytest.approx(whole, abs=1e-6)
 
 

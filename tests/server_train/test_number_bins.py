@@ -11,7 +11,7 @@ from distill.data.bins import ColumnBins
 from distill.data.grids import column_grid
 from distill.data.schema import Schema
 from server_train.evaluation import evaluate_numbers
-from server_train.number_bins import (
+from server_train.models.number_target import (
     LEAST_MASS,
     TargetBins,
     _join_light,

@@ -9,9 +9,9 @@ from kind_fakes import SCHEMAS, model_of, rows_of, saved
 
 from distill.data.schema import Schema
 from distill.errors import ConfigError, DataError, ModelError
-from server_train.model import ONNX, load_model
-from server_train.onnx_graph import onnx_bytes, with_onnx, write_onnx
-from server_train.onnx_model import CARD_KEY, input_values
+from server_train.models.model import ONNX, load_model
+from server_train.models.onnx_export import onnx_bytes, with_onnx, write_onnx
+from server_train.models.onnx_scorer import CARD_KEY, input_values
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -106,7 +106,7 @@ def test_unlisted_categories_become_other_or_missing(models, kind):
 def test_tables_of_one_kind_of_column_and_awkward_names_work(kind, features, tmp_path):
     """Columns that are called as the graph calls its own values."""
     from server_train.kinds import ModelChoice, fit_model
-    from server_train.model import Model, ModelCard
+    from server_train.models.model import Model, ModelCard
     from server_train.training import TrainingSettings
 
     rng = np.random.default_rng(0)

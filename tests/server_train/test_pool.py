@@ -12,9 +12,9 @@ from distill.data.tables import canonical_table, to_public
 from distill.errors import BundleError
 from distill.synthesis.statistics.class_odds import log_normalise, match_prior
 from server_train.contribution import contributions
-from server_train.features import fit_encoder
 from server_train.generators import stack
 from server_train.heads import combine_heads, heads_connect
+from server_train.models.features import fit_encoder
 from server_train.pool import allocate, default_rows, draw_pool
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from distill.common import files as durable
 from distill.errors import ConfigError
-from server_train import publishing
-from server_train.publishing import put, read_folder, settle, staged, write_folder
+from server_train.models import folder as publishing
+from server_train.models.folder import put, read_folder, settle, staged, write_folder
 
 OLD = {
     "model.json": b"old",

@@ -11,9 +11,9 @@ from distill.errors import ConfigError, RegistryError
 from server_train import hub, intake, reproduction
 from server_train.hub import train_global
 from server_train.kinds import ModelChoice
-from server_train.model import load_model
 from server_train.model_place import model_at
-from server_train.publishing import read_folder
+from server_train.models.folder import read_folder
+from server_train.models.model import load_model
 from server_train.recipe import arguments_of, recipe_of
 from server_train.registry import Registry
 from server_train.training import TrainingSettings

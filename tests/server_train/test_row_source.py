@@ -7,7 +7,7 @@ import torch
 
 from distill.errors import ConfigError
 from server_train import row_source
-from server_train.features import Inputs
+from server_train.models.features import Inputs
 from server_train.row_source import FileRows, MemoryRows, batches, make_files, open_files, steps
 
 

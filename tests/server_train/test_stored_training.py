@@ -10,9 +10,9 @@ from distill.errors import ConfigError, DataError
 from server_train import kinds, row_source, stored_training
 from server_train.boosting import BoostingSettings
 from server_train.evaluation import evaluate_scores
-from server_train.features import class_codes, fit_encoder
 from server_train.kinds import ModelChoice, fit_stored
-from server_train.model import probabilities
+from server_train.models.features import class_codes, fit_encoder
+from server_train.models.model import probabilities
 from server_train.pool_file import PoolCard, open_pool, writing_pool
 from server_train.row_source import MemoryRows
 from server_train.stored_training import fitting, train_stored

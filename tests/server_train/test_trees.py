@@ -8,7 +8,7 @@ from kind_fakes import SCHEMAS, fitted, rows_of, taught
 
 from server_train.boosting import BoostingSettings, arrays_of, boost
 from server_train.hard_labels import hard_labels
-from server_train.trees import LEAF, TreeInputs, TreeScorer, category_places, trees_from
+from server_train.models.trees import LEAF, TreeInputs, TreeScorer, category_places, trees_from
 
 
 def scikit_learns(task):
@@ -52,7 +52,7 @@ def test_rows_are_walked_in_pieces(monkeypatch):
     model, _, x = scikit_learns("three classes")
     trees = arrays_of(SCHEMAS["three classes"], model, 20)
     whole = trees.sums(x[:300])
-    monkeypatch.setattr("server_train.trees.CELLS", 7 * len(trees.roots))
+    monkeypatch.setattr("server_train.models.trees.CELLS", 7 * len(trees.roots))
     assert trees.sums(x[:300]) == pytest.approx(whole, abs=1e-12)  # sums of another shape may round otherwise
 
 

@@ -16,7 +16,6 @@ from federated_fakes import SCHEMA, bank
 from distill.data.demo import BANKS, bank_table
 from distill.data.tables import write_table
 from distill.errors import ConfigError, DataError
-from server_train.features import Encoder, class_codes
 from server_train.federated.addresses import listen
 from server_train.federated.client import Client, LocalSettings
 from server_train.federated.engine import OnRound, Round, RunSettings, run
@@ -37,6 +36,7 @@ from server_train.federated.sketches import answer, curves_of, one_hot, public_c
 from server_train.federated.transport import InProcess, NotSent
 from server_train.federated.wall_clock import WallClock
 from server_train.federated.wire import CountingProxy, Counts
+from server_train.models.features import Encoder, class_codes
 
 ROWS = 300
 CURVES = encode(answer(public_curves(SCHEMA)))

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from server_train.federated.mlp import Mlp, row_losses, softmax
-from server_train.model import Network
+from server_train.models.model import Network
 
 SIZES = [[4, 3], [4, 5, 2], [4, 6, 5, 3]]
 
@@ -47,7 +47,7 @@ def test_a_pull_adds_the_gradient_of_its_loss_in_the_representation(sizes, seed)
 
 
 def test_it_is_the_network_that_the_hub_trains(seed):
-    """Same logits and same gradients as `server_train.model.Network`, codes looked up there and one-hot here."""
+    """Same logits and same gradients as `server_train.models.model.Network`, codes looked up there and one-hot here."""
     rng = np.random.default_rng(seed)
     n_dense, n_codes, rows = 3, 5, 11
     model = Mlp([n_dense + n_codes, 6, 4, 3], dtype=np.float64)

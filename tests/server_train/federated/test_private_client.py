@@ -29,7 +29,6 @@ from distill.releases.training import (
     begin_training,
     make_training_plan,
 )
-from server_train.features import Encoder, class_codes
 from server_train.federated.client import LocalSettings
 from server_train.federated.engine import RunSettings, run
 from server_train.federated.messages import decode, encode
@@ -45,6 +44,7 @@ from server_train.federated.private_client import (
 from server_train.federated.registry import STRATEGIES, make_strategy
 from server_train.federated.sketches import check_sketch, one_hot, public_curves
 from server_train.federated.transport import InProcess, NotSent
+from server_train.models.features import Encoder, class_codes
 
 FALSE_ALARM = 1e-6  # chance that correct code fails a statistical test on one fresh seed
 QUICK = PrivateSteps(rounds=2, steps=2, scaling=0)

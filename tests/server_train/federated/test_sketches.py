@@ -6,7 +6,6 @@ import pytest
 from federated_fakes import NARROW, SCHEMA, bank
 
 from distill.errors import DataError
-from server_train.features import Encoder
 from server_train.federated.messages import Message, decode, encode
 from server_train.federated.sketches import (
     answer,
@@ -17,6 +16,7 @@ from server_train.federated.sketches import (
     public_curves,
     sketch,
 )
+from server_train.models.features import Encoder
 
 
 def test_public_curves_tell_nothing_but_the_bounds():

@@ -13,9 +13,9 @@ import pandas as pd
 
 from distill.common.checks import require
 from distill.data.schema import Schema
-from server_train.calibration import Calibration, class_probabilities
-from server_train.features import category_codes, levels, number_values
-from server_train.number_bins import hats
+from server_train.models.calibration import Calibration, class_probabilities
+from server_train.models.features import category_codes, levels, number_values
+from server_train.models.number_target import hats
 
 MAX_NODES = 4_000_000
 MAX_DEPTH = 64

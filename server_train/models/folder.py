@@ -18,7 +18,7 @@ from pathlib import Path
 
 from distill.common import files as durable
 from distill.errors import ConfigError
-from server_train.model import CARD, WEIGHTS
+from server_train.models.model import CARD, WEIGHTS
 
 REPORT = "report.html"
 OWNED = (

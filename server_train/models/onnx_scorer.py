@@ -15,7 +15,7 @@ import pandas as pd
 
 from distill.data.schema import Schema
 from distill.errors import ConfigError, ModelError
-from server_train.features import category_codes, levels, number_values
+from server_train.models.features import category_codes, levels, number_values
 
 CARD_KEY = "distill.card"
 DOMAINS = {"": 17, "ai.onnx.ml": 3}

@@ -25,11 +25,11 @@ from distill.common.checks import require
 from distill.data.schema import Column, Schema
 from distill.errors import ModelError
 from distill.exchange.samples import decode_tensors, encode_tensors
-from server_train.calibration import Calibration, class_probabilities
-from server_train.features import Encoder, Inputs, NumberCurve
-from server_train.number_bins import TargetBins, bin_labels, bin_means
-from server_train.onnx_model import OnnxScorer, read_onnx
-from server_train.trees import TreeScorer, trees_from
+from server_train.models.calibration import Calibration, class_probabilities
+from server_train.models.features import Encoder, Inputs, NumberCurve
+from server_train.models.number_target import TargetBins, bin_labels, bin_means
+from server_train.models.onnx_scorer import OnnxScorer, read_onnx
+from server_train.models.trees import TreeScorer, trees_from
 
 Kind = Literal["mlp", "logistic", "boosting"]
 

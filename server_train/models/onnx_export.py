@@ -19,12 +19,12 @@ import numpy as np
 from distill.common import files as durable
 from distill.data.schema import Column, Schema
 from distill.errors import ConfigError, ModelError
-from server_train.calibration import Calibration
-from server_train.features import EXTREME, UNIFORM_SPREAD, NumberCurve, levels
-from server_train.model import CARD, ONNX, WEIGHTS, Model, NetworkScorer, load_model
-from server_train.number_bins import bin_means, hat_edges
-from server_train.onnx_model import CARD_KEY, DOMAINS, onnx_packages
-from server_train.trees import LEAF, Trees, TreeScorer
+from server_train.models.calibration import Calibration
+from server_train.models.features import EXTREME, UNIFORM_SPREAD, NumberCurve, levels
+from server_train.models.model import CARD, ONNX, WEIGHTS, Model, NetworkScorer, load_model
+from server_train.models.number_target import bin_means, hat_edges
+from server_train.models.onnx_scorer import CARD_KEY, DOMAINS, onnx_packages
+from server_train.models.trees import LEAF, Trees, TreeScorer
 
 IR_VERSION = 8
 
