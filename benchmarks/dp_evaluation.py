@@ -32,8 +32,8 @@ from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
 from distill.releases.evaluation import choose_bins, count_blocks, table_event
 from distill.synthesis.planning.plan import size_event
+from server_train.evaluation.private_scorer import ModelScorer, blocks_of_knots, score_knots
 from server_train.models.model import load_model
-from server_train.score_bins import ModelScorer, blocks_of_knots, score_knots
 
 ROWS, EPSILONS = (1_000, 5_000, 50_000), (0.1, 0.5, 1.0)
 MADE_UP = {

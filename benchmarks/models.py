@@ -29,7 +29,7 @@ from splits import Split, bundles_of
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table
 from distill.exchange.bundle import read_bundle
-from server_train.evaluation import evaluate_scores
+from server_train.evaluation.metrics import evaluate_scores
 from server_train.kinds import Fitted, ModelChoice, fit_model
 from server_train.models.features import class_codes
 from server_train.pool import default_rows

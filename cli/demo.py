@@ -168,7 +168,7 @@ def _auc_of_real(schema: "Schema", frame: "pd.DataFrame", held_out: "pd.DataFram
 
 
 def _auc(schema: "Schema", frame: "pd.DataFrame", scores: "np.ndarray") -> float | None:
-    from server_train.evaluation import evaluate_scores
+    from server_train.evaluation.metrics import evaluate_scores
     from server_train.models.features import class_codes
 
     return evaluate_scores(class_codes(schema, frame), scores, schema.classes).roc_auc

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-    from server_train.assessment import Assessment, Question
-    from server_train.decisions import Costs
-    from server_train.fairness import Slice
+    from server_train.evaluation.assessment import Assessment, Question
+    from server_train.evaluation.decisions import Costs
+    from server_train.evaluation.fairness import Slice
     from server_train.models.model import Model
 
 INTERRUPTED = "If a release was reserved already (--dp-epsilon), its reservation stands and counts as spent: see `distill ledger show`."
@@ -78,7 +78,7 @@ def evaluate(
     With --dp-epsilon nothing of that is computed: one noisy table of scores and classes is charged to the ledger and released.
     """
     with reporting(as_json, interrupted=INTERRUPTED) as report:
-        from server_train.assessment import Question
+        from server_train.evaluation.assessment import Question
         from server_train.model_place import model_at
         from server_train.models.model import load_model
 
@@ -115,7 +115,7 @@ def _evaluate_here(model: "Model", data: Path, question: "Question", page: Path 
     """All figures without noise, for the eyes of this house."""
     from distill.common import files
     from distill.errors import ConfigError
-    from server_train.assessment import assess
+    from server_train.evaluation.assessment import assess
     from server_train.evaluation_report import render_evaluation
 
     if page is not None and page.resolve() == data.resolve():
@@ -130,7 +130,7 @@ def _evaluate_here(model: "Model", data: Path, question: "Question", page: Path 
 def _costs(false_positive: float | None, false_negative: float | None) -> "Costs | None":
     """Both costs or none."""
     from distill.errors import ConfigError
-    from server_train.decisions import Costs
+    from server_train.evaluation.decisions import Costs
 
     if false_positive is None and false_negative is None:
         return None
@@ -165,7 +165,7 @@ def _shown(found: "Assessment", page: Path | None) -> "Group":
     from rich.console import Group
     from rich.text import Text
 
-    from server_train.evaluation import RELEASE_WORD
+    from server_train.evaluation.metrics import RELEASE_WORD
 
     parts: list[Any] = [_figures(found)]
     parts += [_decisions(found)] if found.decisions else []
@@ -181,7 +181,7 @@ def _shown(found: "Assessment", page: Path | None) -> "Group":
 
 def _figures(found: "Assessment") -> "Table":
     """The figures of the whole table."""
-    from server_train.evaluation import NumberEvaluation
+    from server_train.evaluation.metrics import NumberEvaluation
 
     result = found.figures
     macro = len(found.classes) > 2

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from server_train.evaluation import evaluate_numbers, evaluate_scores
-from server_train.held_out import class_curves, number_curves
+from server_train.evaluation.held_out_curves import class_curves, number_curves
+from server_train.evaluation.metrics import evaluate_numbers, evaluate_scores
+from server_train.evaluation.private_scorer import score_knots
 from server_train.intake import Intake, Received
 from server_train.kinds import Fitted, ModelChoice
 from server_train.models.features import class_codes, target_numbers
@@ -17,7 +18,6 @@ from server_train.models.number_target import bin_means, stored_bins
 from server_train.pool import Drawer, Pool
 from server_train.pool_file import PoolCard
 from server_train.readings import readings
-from server_train.score_bins import score_knots
 from server_train.training import TrainingSettings
 
 SHIFTED = (

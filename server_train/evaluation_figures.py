@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill.common.report_style import INK, MUTED, PALETTE, data_uri, empty_figure
-from server_train.assessment import Assessment
-from server_train.decisions import cost_curve
-from server_train.fairness import Slice
-from server_train.reliability import Calibration
+from server_train.evaluation.assessment import Assessment
+from server_train.evaluation.decisions import cost_curve
+from server_train.evaluation.fairness import Slice
+from server_train.evaluation.reliability import Calibration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,10 +1,10 @@
 """The report of one evaluation on real rows: one HTML file that needs nothing beside it, and stays in the house."""
 
-from server_train.assessment import Assessment
-from server_train.decisions import Decision
-from server_train.evaluation import RELEASE_WORD
+from server_train.evaluation.assessment import Assessment
+from server_train.evaluation.decisions import Decision
+from server_train.evaluation.groups import LEAST_OF_CLASS, LEAST_ROWS
+from server_train.evaluation.metrics import RELEASE_WORD
 from server_train.evaluation_figures import class_figures, groups, number_figures
-from server_train.groups import LEAST_OF_CLASS, LEAST_ROWS
 from server_train.models.model import ModelCard
 from server_train.report import templates
 

@@ -402,7 +402,7 @@ PLANTS = (
         "scores of a private evaluation are computed in float32, a batch at a time",
         (
             Change(
-                "server_train/score_bins.py",
+                "server_train/evaluation/private_scorer.py",
                 "probabilities = row_probabilities(self.model, frame)",
                 "probabilities = self.model.predict(frame)",
             ),

@@ -11,7 +11,7 @@ import pandas as pd
 
 from server_train.comparison.data import Dealt
 from server_train.comparison.results import Kind, Point, Run
-from server_train.evaluation import evaluate_scores
+from server_train.evaluation.metrics import evaluate_scores
 from server_train.models.features import class_codes
 from server_train.models.model import probabilities
 from server_train.training import TrainingSettings, train

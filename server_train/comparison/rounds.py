@@ -10,7 +10,7 @@ from server_train.comparison.baselines import Baseline, Conditions
 from server_train.comparison.data import Dealt
 from server_train.comparison.results import Point, Run, Traffic
 from server_train.comparison.scaling import Agreed, Prepared
-from server_train.evaluation import evaluate_scores
+from server_train.evaluation.metrics import evaluate_scores
 from server_train.federated import engine
 from server_train.federated.client import Client
 from server_train.federated.clock import Clock

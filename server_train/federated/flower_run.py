@@ -24,7 +24,7 @@ from distill.data.schema import Schema, load_schema
 from distill.data.tables import read_table
 from distill.errors import ConfigError, DataError
 from server_train.card import versions
-from server_train.evaluation import evaluate_scores
+from server_train.evaluation.metrics import evaluate_scores
 from server_train.federated import engine
 from server_train.federated.addresses import parse_address, read_pem
 from server_train.federated.compression import parse_compression

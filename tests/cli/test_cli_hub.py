@@ -19,9 +19,9 @@ from distill.exchange import generator_codec as generators
 from distill.exchange.bundle import write_bundle
 from distill.ledger import create_ledger
 from distill.privacy.events import Event
+from server_train.evaluation.private_scorer import KNOTS
 from server_train.models.features import class_codes
 from server_train.models.model import load_model
-from server_train.score_bins import KNOTS
 
 EVENTS = (
     Event(name="size", mechanism="laplace", noise_multiplier=50.0),

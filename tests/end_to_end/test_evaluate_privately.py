@@ -14,7 +14,7 @@ from distill.privacy.accountant import check_export
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
 from distill.releases import evaluation
-from server_train.score_bins import score_knots
+from server_train.evaluation.private_scorer import score_knots
 
 ROWS = 1237  # distinctive: not a step, a size or a default of anything
 OUT = "evaluation.dp.json"
@@ -44,7 +44,9 @@ def fake_model(schema=SCHEMA):
 
 @pytest.fixture(autouse=True)
 def fakes_are_row_local(monkeypatch):
-    monkeypatch.setattr("server_train.score_bins.row_probabilities", lambda model, frame: model.predict(frame))
+    monkeypatch.setattr(
+        "server_train.evaluation.private_scorer.row_probabilities", lambda model, frame: model.predict(frame)
+    )
 
 
 @pytest.fixture
@@ -98,7 +100,7 @@ def test_a_release_is_charged_committed_signed_and_recomputed(model, house, tmp_
 def test_the_figures_are_near_the_exact_ones(model, house):
     """A rehearsal, so that it is the same in each run."""
     said = json.loads(evaluate(house, "--rehearsal", 3, json_too=True).stdout)
-    from server_train.evaluation import evaluate_scores
+    from server_train.evaluation.metrics import evaluate_scores
 
     frame = loans(ROWS, seed=11)
     exact = evaluate_scores(frame["default"].to_numpy(), fake_model().predict(frame), [0, 1])
@@ -120,7 +122,7 @@ def numbers_in(value):
 
 def test_no_exact_figure_leaves(model, house, tmp_path):
     """A rehearsal, so that no figure is the exact one by bad luck; what is printed, written and booked is searched."""
-    from server_train.assessment import Question, assess
+    from server_train.evaluation.assessment import Question, assess
 
     ran = evaluate(house, "--rehearsal", 5, "-o", tmp_path / "page.html", json_too=True)
     exact = assess(fake_model(), house.project.data, Question())
@@ -146,8 +148,8 @@ def test_the_exact_evaluation_is_not_even_computed(model, house, monkeypatch):
     def forbidden(*_, **__):
         raise AssertionError("exact figures were computed")
 
-    monkeypatch.setattr("server_train.assessment.assess", forbidden)
-    monkeypatch.setattr("server_train.evaluation.evaluate_scores", forbidden)
+    monkeypatch.setattr("server_train.evaluation.assessment.assess", forbidden)
+    monkeypatch.setattr("server_train.evaluation.metrics.evaluate_scores", forbidden)
     assert evaluate(house).exit_code == 0
 
 

@@ -11,10 +11,10 @@ from hub_fakes import BINARY, TERNARY, class_chances, table
 
 from distill.data.schema import Schema
 from distill.errors import ConfigError, DataError, ModelError
-from server_train.assessment import Question, assess
-from server_train.decisions import Costs
+from server_train.evaluation.assessment import Question, assess
+from server_train.evaluation.decisions import Costs
+from server_train.evaluation.private_scorer import KNOTS, MOST_RIGHT, ModelScorer, score_knots
 from server_train.evaluation_report import render_evaluation
-from server_train.score_bins import KNOTS, MOST_RIGHT, ModelScorer, score_knots
 
 NUMBER = Schema.model_validate(
     {

@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import confusion_matrix as reference
 
 from distill.errors import ConfigError
-from server_train.decisions import Costs, cheapest_threshold, confusion_matrix, cost_curve, decide
+from server_train.evaluation.decisions import Costs, cheapest_threshold, confusion_matrix, cost_curve, decide
 
 TRUTH = np.array([0, 0, 1, 0, 1, 1])
 SCORES = np.array([0.1, 0.4, 0.35, 0.5, 0.8, 0.9])

@@ -17,7 +17,7 @@ from distill.errors import ConfigError
 from server_train import __main__ as command
 from server_train import row_source
 from server_train.distributed import Group, joined
-from server_train.evaluation import evaluate_scores
+from server_train.evaluation.metrics import evaluate_scores
 from server_train.models.features import class_codes
 from server_train.models.model import load_model
 

@@ -3,7 +3,7 @@ import pytest
 from sklearn import metrics
 
 from distill.errors import DataError
-from server_train.evaluation import evaluate_scores
+from server_train.evaluation.metrics import evaluate_scores
 
 
 def random_scores(classes, rows=500, seed=0):

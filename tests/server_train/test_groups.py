@@ -6,9 +6,9 @@ import pytest
 from hub_fakes import BINARY
 
 from distill.errors import ConfigError
-from server_train.evaluation import evaluate_scores
-from server_train.fairness import slice_many_classes, slice_numbers, slice_two_classes
-from server_train.groups import JOINED, LEAST_ROWS, Grouping, group_by_column, group_by_text
+from server_train.evaluation.fairness import slice_many_classes, slice_numbers, slice_two_classes
+from server_train.evaluation.groups import JOINED, LEAST_ROWS, Grouping, group_by_column, group_by_text
+from server_train.evaluation.metrics import evaluate_scores
 
 REGION, AGE, INCOME, GRADE = (BINARY.column(name) for name in ("region", "age", "income", "grade"))
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from server_train.held_out import MOST_CLASSES, class_curves, number_curves
+from server_train.evaluation.held_out_curves import MOST_CLASSES, class_curves, number_curves
 from server_train.report import calibration_error
 
 

@@ -13,7 +13,7 @@ from server_train import __main__ as command
 from server_train import hub, intake
 from server_train.boosting import BoostingSettings
 from server_train.card import SHIFTED
-from server_train.evaluation import evaluate_scores
+from server_train.evaluation.metrics import evaluate_scores
 from server_train.kinds import ModelChoice
 from server_train.models.features import class_codes
 from server_train.models.model import load_model

@@ -9,7 +9,7 @@ from kind_fakes import SCHEMAS, chances, fitted, law, model_of, rows_of, saved, 
 
 from distill.errors import ConfigError, ModelError, SchemaError
 from server_train.class_weights import read_class_weights, weigh_classes
-from server_train.evaluation import evaluate_numbers, evaluate_scores
+from server_train.evaluation.metrics import evaluate_numbers, evaluate_scores
 from server_train.kinds import ModelChoice
 from server_train.logistic import LogisticSettings
 from server_train.models.calibration import Calibration, class_probabilities, fit_calibration

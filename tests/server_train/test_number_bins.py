@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from distill.data.bins import ColumnBins
 from distill.data.grids import column_grid
 from distill.data.schema import Schema
-from server_train.evaluation import evaluate_numbers
+from server_train.evaluation.metrics import evaluate_numbers
 from server_train.models.number_target import (
     LEAST_MASS,
     TargetBins,

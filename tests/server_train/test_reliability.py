@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from server_train.reliability import calibration_of, reliability_curve, wilson
+from server_train.evaluation.reliability import calibration_of, reliability_curve, wilson
 
 
 def scored(rows=20_000, sharpen=1.0, shift=0.0, seed=0):

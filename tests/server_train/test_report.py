@@ -7,7 +7,7 @@ from registry_fakes import card, institution
 
 from distill.data.schema import Schema
 from server_train.contribution_terms import KNOWN, reasons_of, terms_in, terms_of
-from server_train.held_out import class_curves, number_curves
+from server_train.evaluation.held_out_curves import class_curves, number_curves
 from server_train.models.number_target import TargetBins
 from server_train.report import (
     readable_bytes,

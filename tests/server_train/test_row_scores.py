@@ -13,13 +13,13 @@ from distill.common import exact
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table
 from distill.errors import ModelError
+from server_train.evaluation.private_scorer import ModelScorer
+from server_train.evaluation.row_scores import _whole_steps, row_probabilities
 from server_train.models.calibration import class_probabilities
 from server_train.models.features import fit_encoder
 from server_train.models.model import ONNX, Model, NetworkScorer, load_model, network_for
 from server_train.models.onnx_export import onnx_bytes, write_onnx
 from server_train.models.trees import CELLS
-from server_train.row_scores import _whole_steps, row_probabilities
-from server_train.score_bins import ModelScorer
 
 KINDS = ("mlp", "logistic", "boosting")
 FORMS = (*KINDS, *(f"{kind} from ONNX" for kind in KINDS))
@@ -76,7 +76,7 @@ def test_the_size_of_the_pieces_makes_no_difference(models, kind, monkeypatch):
     model, rows = models("three classes", kind), rows_of(5000, 4)
     whole = row_probabilities(model, rows)
     monkeypatch.setattr("server_train.models.model.PREDICT_ROWS", 1100)
-    monkeypatch.setattr("server_train.row_scores.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("server_train.evaluation.row_scores.ROWS_AT_ONCE", 7)
     monkeypatch.setattr("server_train.models.trees.CELLS", CELLS // 90)
     assert row_probabilities(model, rows).tobytes() == whole.tobytes()
     assert row_probabilities(model, rows.head(0)).shape == (0, 3)

@@ -9,7 +9,7 @@ from distill.data.schema import Schema
 from distill.errors import ConfigError, DataError
 from server_train import kinds, row_source, stored_training
 from server_train.boosting import BoostingSettings
-from server_train.evaluation import evaluate_scores
+from server_train.evaluation.metrics import evaluate_scores
 from server_train.kinds import ModelChoice, fit_stored
 from server_train.models.features import class_codes, fit_encoder
 from server_train.models.model import probabilities

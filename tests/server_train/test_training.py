@@ -5,7 +5,7 @@ from hub_fakes import BINARY, TERNARY, class_chances, table
 
 from distill.data.schema import Schema
 from distill.errors import ConfigError
-from server_train.evaluation import evaluate_scores
+from server_train.evaluation.metrics import evaluate_scores
 from server_train.models.features import class_codes
 from server_train.models.model import probabilities
 from server_train.training import TrainingSettings, train

@@ -10,13 +10,19 @@ import pandas as pd
 
 from distill.data.tables import read_beside, read_table
 from distill.errors import ConfigError
-from server_train.decisions import Costs, Decision, cheapest_threshold, confusion_matrix, decide
-from server_train.evaluation import RELEASE_WORD, Evaluation, NumberEvaluation, evaluate_numbers, evaluate_scores
-from server_train.fairness import Slice, slice_many_classes, slice_numbers, slice_two_classes
-from server_train.groups import Grouping, NumberBins, group_by_column, group_by_text
+from server_train.evaluation.decisions import Costs, Decision, cheapest_threshold, confusion_matrix, decide
+from server_train.evaluation.fairness import Slice, slice_many_classes, slice_numbers, slice_two_classes
+from server_train.evaluation.groups import Grouping, NumberBins, group_by_column, group_by_text
+from server_train.evaluation.metrics import (
+    RELEASE_WORD,
+    Evaluation,
+    NumberEvaluation,
+    evaluate_numbers,
+    evaluate_scores,
+)
+from server_train.evaluation.reliability import Calibration, calibration_of
 from server_train.models.features import class_codes, target_numbers
 from server_train.models.model import Model
-from server_train.reliability import Calibration, calibration_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ import pandas as pd
 
 from distill.errors import ModelError
 from distill.exchange.noisy_scores import Block
+from server_train.evaluation.row_scores import row_probabilities
 from server_train.models.features import class_codes
 from server_train.models.model import Model
-from server_train.row_scores import row_probabilities
 
 KNOTS = 129
 FIXED_REACH = 5.0  # log-odds between which fixed bins lie

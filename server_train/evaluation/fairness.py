@@ -2,7 +2,7 @@
 
 Demographic parity compares how often a group is selected, equal opportunity how often its rows of the selected class are
 (arXiv:1610.02413); differences are the largest minus the smallest, the ratio is the smallest over the largest. Groups that
-are too small take no part (see `server_train.groups`). That groups differ does not say why, and that they are alike in one
+are too small take no part (see `server_train.evaluation.groups`). That groups differ does not say why, and that they are alike in one
 of these does not say that they are in another: with unequal base rates they cannot be in all (arXiv:1609.05807).
 """
 
@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from server_train.decisions import decide, ratio
-from server_train.evaluation import evaluate_numbers, evaluate_scores
-from server_train.groups import LEAST_OF_CLASS, LEAST_ROWS, Grouping
+from server_train.evaluation.decisions import decide, ratio
+from server_train.evaluation.groups import LEAST_OF_CLASS, LEAST_ROWS, Grouping
+from server_train.evaluation.metrics import evaluate_numbers, evaluate_scores
 
 
 @dataclass(frozen=True)
