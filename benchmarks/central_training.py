@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
 
 def make_pool(path: Path, rows: int) -> None:
     """A pool of twelve numbers, seven categorical columns and a binary target, from one formula."""
-    from server_train.pool_file import PoolCard, writing_pool
+    from server_train.pooling.pool_file import PoolCard, writing_pool
 
     rng = np.random.default_rng(0)
     card = PoolCard(

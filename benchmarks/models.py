@@ -32,7 +32,7 @@ from distill.exchange.bundle import read_bundle
 from server_train.evaluation.metrics import evaluate_scores
 from server_train.kinds import Fitted, ModelChoice, fit_model
 from server_train.models.features import class_codes
-from server_train.pool import default_rows
+from server_train.pooling.pool import default_rows
 from server_train.training import TrainingSettings
 
 KINDS = ("mlp", "logistic", "boosting")

@@ -17,7 +17,7 @@ from distill.data.schema import Schema
 from distill.synthesis.generator.generator import Generator
 from distill.synthesis.statistics.counts import ClassCounts
 from distill.synthesis.statistics.denoising import denoise_pairs
-from server_train.representation import Site, fit_joint, pair_distance
+from server_train.pooling.mixture.joint_mixture import Site, fit_joint, pair_distance
 
 BINS, RECORDS, NOISE, ROWS = 16, 200, 60.0, 5_000
 

@@ -26,7 +26,7 @@ from server_train.hub import Targets, publish
 from server_train.kinds import ModelChoice, fit_stored
 from server_train.models.folder import settle
 from server_train.models.onnx_scorer import onnx_packages
-from server_train.pool_file import open_pool
+from server_train.pooling.pool_file import open_pool
 from server_train.stored_training import fitting
 from server_train.training import Epoch, TrainingSettings
 

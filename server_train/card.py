@@ -15,8 +15,8 @@ from server_train.kinds import Fitted, ModelChoice
 from server_train.models.features import class_codes, target_numbers
 from server_train.models.model import Model, ModelCard
 from server_train.models.number_target import bin_means, stored_bins
-from server_train.pool import Drawer, Pool
-from server_train.pool_file import PoolCard
+from server_train.pooling.pool import Drawer, Pool
+from server_train.pooling.pool_file import PoolCard
 from server_train.readings import readings
 from server_train.training import TrainingSettings
 

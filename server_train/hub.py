@@ -18,8 +18,6 @@ from distill.data.sources import PARQUET_SUFFIXES, check_suffix
 from distill.data.tables import write_table
 from distill.errors import ConfigError
 from server_train.card import model_of, pool_card
-from server_train.coherence import fault_of
-from server_train.generators import Generator, guarded
 from server_train.hub_store import HubStore
 from server_train.intake import Intake, find_bundles, receive
 from server_train.kinds import IN_MEMORY, Fitted, ModelChoice, fit_model, fit_stored
@@ -27,10 +25,12 @@ from server_train.models.folder import REPORT, put, read_folder, settle, staged
 from server_train.models.model import ONNX, Model, save_model
 from server_train.models.onnx_export import write_onnx
 from server_train.models.onnx_scorer import onnx_packages
-from server_train.personal import FOLDER, folder_names, personal_notes, personal_pools
-from server_train.pool import Pool, default_rows, draw_pool
-from server_train.pool_file import PoolCard, StoredPool, export_rows
-from server_train.pool_stream import draw_pool_file
+from server_train.pooling.institutions.generators import Generator, guarded
+from server_train.pooling.personal import FOLDER, folder_names, personal_notes, personal_pools
+from server_train.pooling.pool import Pool, default_rows, draw_pool
+from server_train.pooling.pool_file import PoolCard, StoredPool, export_rows
+from server_train.pooling.streaming import draw_pool_file
+from server_train.pooling.weighing.self_consistency import fault_of
 from server_train.prior import HEAD_ROWS, PriorPlace
 from server_train.recipe import recipe_of
 from server_train.registry import Registry

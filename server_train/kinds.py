@@ -25,7 +25,7 @@ from server_train.models.features import Encoder, fit_encoder
 from server_train.models.model import Kind, NetworkScorer
 from server_train.models.number_target import bin_means
 from server_train.models.trees import TreeScorer
-from server_train.pool_file import StoredPool
+from server_train.pooling.pool_file import StoredPool
 from server_train.stored_training import train_stored
 from server_train.training import Epoch, TrainingSettings, loss_floor, settings_as_dict, split_rows, train
 

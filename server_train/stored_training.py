@@ -20,7 +20,7 @@ import torch
 from distill.common.threads import single_thread
 from server_train.distributed import ALONE, Group
 from server_train.models.features import Encoder, fit_encoder
-from server_train.pool_file import GROUP_ROWS, StoredPool
+from server_train.pooling.pool_file import GROUP_ROWS, StoredPool
 from server_train.row_source import FileRows, Rows, make_files, open_files
 from server_train.training import Epoch, Trained, TrainingSettings, check_rows, fit_network, loss_floor
 

@@ -6,9 +6,9 @@ import numpy as np
 from hub_fakes import TableGenerator, skewed, table
 
 from distill.data.schema import Schema
-from server_train.pool import Drawer
-from server_train.pool_file import PoolCard, StoredPool
-from server_train.pool_stream import draw_pool_file
+from server_train.pooling.pool import Drawer
+from server_train.pooling.pool_file import PoolCard, StoredPool
+from server_train.pooling.streaming import draw_pool_file
 
 
 def banks(schema: Schema, rows: int = 6000) -> list[tuple[str, TableGenerator]]:

@@ -14,7 +14,7 @@ from private_fakes import EVERY_KIND, statistics_of, toy_generator
 from distill.exchange.generator_codec import generator_of, parts_of
 from distill.privacy.sampling import sampling_rate
 from distill.synthesis.statistics.counts import ClassCounts, PairCounts
-from server_train.coherence import fault_of
+from server_train.pooling.weighing.self_consistency import fault_of
 
 CLUSTERS = np.array([0.7, 0.3])
 NOISE = 5.0  # stddev of one count, in rows

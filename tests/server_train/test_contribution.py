@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server_train.contribution import (
+from server_train.pooling.weighing.contribution import (
     clean_prior,
     contributions,
     global_prior,

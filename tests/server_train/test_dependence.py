@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from distill.synthesis.statistics.counts import PairCounts
-from server_train import dependence
-from server_train.dependence import BELIEVED, dependent_pairs, excess
+from server_train.pooling.mixture import dependence
+from server_train.pooling.mixture.dependence import BELIEVED, dependent_pairs, excess
 
 EVEN = [np.full(4, 0.25), np.full(4, 0.25)]
 TIED = np.eye(4) / 4  # of two columns that are one

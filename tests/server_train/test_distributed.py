@@ -141,12 +141,12 @@ def test_torchrun_makes_the_model_that_one_process_makes(pool, tmp_path, capsys)
 @pytest.mark.slow
 def test_a_fault_that_one_process_meets_stops_all_and_is_told_once(pool, tmp_path):
     """A row group that only the second process reads is damaged."""
-    from server_train import pool_stream
+    from server_train.pooling import streaming
 
     path = tmp_path / "pool.parquet"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pool_stream, "FIRST_ROWS", 2000)
-        patch.setattr(pool_stream, "GROUP_ROWS", 2000)
+        patch.setattr(streaming, "FIRST_ROWS", 2000)
+        patch.setattr(streaming, "GROUP_ROWS", 2000)
         damaged = stored_pool(path, BINARY, 10_000)
     place = damaged._file.metadata.row_group(3).column(5)  # a soft label: no other process looks at it
     data = bytearray(path.read_bytes())

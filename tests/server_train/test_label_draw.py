@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from distill.data.schema import Column, Schema
-from server_train.label_draw import balanced_classes, draw_labels
+from server_train.pooling.labelling.label_draw import balanced_classes, draw_labels
 
 ROWS = 20_000
 

@@ -8,8 +8,8 @@ from hub_fakes import BINARY, TableGenerator, skewed, table
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server_train.personal import LEAST_ROWS, folder_names, personal_pool
-from server_train.pool import draw_pool
+from server_train.pooling.personal import LEAST_ROWS, folder_names, personal_pool
+from server_train.pooling.pool import draw_pool
 
 
 @pytest.fixture(scope="module")

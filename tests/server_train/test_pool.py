@@ -11,11 +11,11 @@ from distill.data.schema import Schema
 from distill.data.tables import canonical_table, to_public
 from distill.errors import BundleError
 from distill.synthesis.statistics.class_odds import log_normalise, match_prior
-from server_train.contribution import contributions
-from server_train.generators import stack
-from server_train.heads import combine_heads, heads_connect
 from server_train.models.features import fit_encoder
-from server_train.pool import allocate, default_rows, draw_pool
+from server_train.pooling.institutions.generators import stack
+from server_train.pooling.labelling.labeller import combine_heads, heads_connect
+from server_train.pooling.pool import allocate, default_rows, draw_pool
+from server_train.pooling.weighing.contribution import contributions
 
 
 def member(rows, prior):

@@ -10,8 +10,8 @@ from pool_fakes import stored_pool
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table, read_table
 from distill.errors import DataError
-from server_train import pool_file
-from server_train.pool_file import PoolCard, export_rows, open_pool, writing_pool
+from server_train.pooling import pool_file
+from server_train.pooling.pool_file import PoolCard, export_rows, open_pool, writing_pool
 
 
 def card(schema, rows, classes):

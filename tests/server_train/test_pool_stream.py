@@ -5,9 +5,9 @@ from hub_fakes import BINARY, TERNARY
 from pool_fakes import banks, card_of, stored_pool
 
 from distill.errors import BundleError
-from server_train import pool_stream
-from server_train.pool import draw_pool
-from server_train.pool_stream import draw_pool_file
+from server_train.pooling import streaming
+from server_train.pooling.pool import draw_pool
+from server_train.pooling.streaming import draw_pool_file
 
 
 def test_a_pool_that_fits_into_the_first_part_is_that_drawn_in_memory(tmp_path):
@@ -27,8 +27,8 @@ def test_a_pool_drawn_in_parts_agrees_with_one_in_memory(tmp_path, monkeypatch, 
 
     The intercept follows the first 4,000 rows alone: their mean soft label has a spread of .3 / sqrt(4000) = .005 at most.
     """
-    monkeypatch.setattr(pool_stream, "FIRST_ROWS", 4000)
-    monkeypatch.setattr(pool_stream, "GROUP_ROWS", 1500)
+    monkeypatch.setattr(streaming, "FIRST_ROWS", 4000)
+    monkeypatch.setattr(streaming, "GROUP_ROWS", 1500)
     stored = stored_pool(tmp_path / "p.parquet", schema, 12_000)
     memory = draw_pool(schema, banks(schema), rows=12_000, rng=np.random.default_rng(0))
     frame, soft = stored.rows(0, 12_000)
@@ -43,11 +43,11 @@ def test_a_pool_drawn_in_parts_agrees_with_one_in_memory(tmp_path, monkeypatch, 
 
 def test_every_part_is_a_sample_of_the_whole(tmp_path, monkeypatch):
     """Each institution gives the rows it owes in all, and about its share to every part (six standard deviations)."""
-    monkeypatch.setattr(pool_stream, "FIRST_ROWS", 4000)
-    monkeypatch.setattr(pool_stream, "GROUP_ROWS", 2000)
+    monkeypatch.setattr(streaming, "FIRST_ROWS", 4000)
+    monkeypatch.setattr(streaming, "GROUP_ROWS", 2000)
     parts = []
-    take = pool_stream._take
-    monkeypatch.setattr(pool_stream, "_take", lambda *a: parts.append(take(*a)) or parts[-1])
+    take = streaming._take
+    monkeypatch.setattr(streaming, "_take", lambda *a: parts.append(take(*a)) or parts[-1])
     stored = stored_pool(tmp_path / "p.parquet", BINARY, 10_000)
     owed = np.array([i["pooled_rows"] for i in stored.card.institutions])
     assert sum(parts).tolist() == owed.tolist()
@@ -58,8 +58,8 @@ def test_every_part_is_a_sample_of_the_whole(tmp_path, monkeypatch):
 
 
 def test_labels_are_drawn_from_the_soft_ones_in_later_parts_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(pool_stream, "FIRST_ROWS", 2000)
-    monkeypatch.setattr(pool_stream, "GROUP_ROWS", 8000)
+    monkeypatch.setattr(streaming, "FIRST_ROWS", 2000)
+    monkeypatch.setattr(streaming, "GROUP_ROWS", 8000)
     stored = stored_pool(tmp_path / "p.parquet", BINARY, 10_000)
     frame, soft = stored.group(1)
     high = soft[:, 1] > 0.5
@@ -68,8 +68,8 @@ def test_labels_are_drawn_from_the_soft_ones_in_later_parts_too(tmp_path, monkey
 
 
 def test_a_generator_that_breaks_later_leaves_no_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(pool_stream, "FIRST_ROWS", 1000)
-    monkeypatch.setattr(pool_stream, "GROUP_ROWS", 1000)
+    monkeypatch.setattr(streaming, "FIRST_ROWS", 1000)
+    monkeypatch.setattr(streaming, "GROUP_ROWS", 1000)
     generators = banks(BINARY)
     calls = []
     draw = generators[0][1].draw

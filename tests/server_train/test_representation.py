@@ -11,11 +11,11 @@ from joint_fakes import COARSE, OTHER, ROWS, SCHEMA, Site, bins_at, rows, site
 from distill.exchange.generator_codec import parts_of
 from distill.exchange.levels import LEVELS, Level
 from distill.synthesis.statistics.counts import PairCounts
-from server_train import pool as pool_module
-from server_train import representation
-from server_train.common_bins import common_bins
-from server_train.pool import draw_pool
-from server_train.representation import fit_joint, joint_or_plain, pair_distance, site_of
+from server_train.pooling import pool as pool_module
+from server_train.pooling.mixture import joint_mixture
+from server_train.pooling.mixture.common_bins import common_bins
+from server_train.pooling.mixture.joint_mixture import fit_joint, joint_or_plain, pair_distance, site_of
+from server_train.pooling.pool import draw_pool
 
 BOTH = np.ones(2) / 2
 
@@ -23,7 +23,7 @@ BOTH = np.ones(2) / 2
 @pytest.fixture(autouse=True)
 def fewer_components(monkeypatch):
     """Four narrow features need no thousand of them."""
-    monkeypatch.setattr(representation, "COMPONENTS", 200)
+    monkeypatch.setattr(joint_mixture, "COMPONENTS", 200)
 
 
 def two_sites(noise: float = 40.0) -> list[Site]:
@@ -97,7 +97,7 @@ def test_the_fit_stops_at_the_noise_instead_of_learning_it(monkeypatch):
     """The floor is what holds it: with one far above, it stops far above; without one, it goes on and below."""
 
     def reached(floor: float) -> float:
-        monkeypatch.setattr(representation, "NOISE_FLOOR", floor)
+        monkeypatch.setattr(joint_mixture, "NOISE_FLOOR", floor)
         sites = two_sites(noise=60.0)
         joint = fit_joint(sites, BOTH, np.ones(2), np.random.default_rng(0))
         return float(np.mean([pair_distance(s, joint.own(i).pair_shares) for i, s in enumerate(sites)]))

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from distill.errors import OutweighedError
 from distill.synthesis.statistics.class_odds import log_normalise
-from server_train import weighing
-from server_train.contribution import MOST_TIMES, allowances, counted_rows
-from server_train.pool import draw_pool
-from server_train.review import upper_median
-from server_train.weighing import weigh
+from server_train.pooling.pool import draw_pool
+from server_train.pooling.weighing import weights
+from server_train.pooling.weighing.contribution import MOST_TIMES, allowances, counted_rows
+from server_train.pooling.weighing.peer_review import upper_median
+from server_train.pooling.weighing.weights import weigh
 
 NAMES = ("a", "b", "c", "d", "e")
 
@@ -22,7 +22,7 @@ NAMES = ("a", "b", "c", "d", "e")
 @pytest.fixture(autouse=True)
 def _few_rows(monkeypatch):
     """Enough to tell liars from others here."""
-    monkeypatch.setattr(weighing, "REVIEW_ROWS", 1000)
+    monkeypatch.setattr(weights, "REVIEW_ROWS", 1000)
 
 
 @dataclass

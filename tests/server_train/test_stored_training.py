@@ -13,7 +13,7 @@ from server_train.evaluation.metrics import evaluate_scores
 from server_train.kinds import ModelChoice, fit_stored
 from server_train.models.features import class_codes, fit_encoder
 from server_train.models.model import probabilities
-from server_train.pool_file import PoolCard, open_pool, writing_pool
+from server_train.pooling.pool_file import PoolCard, open_pool, writing_pool
 from server_train.row_source import MemoryRows
 from server_train.stored_training import fitting, train_stored
 from server_train.training import TrainingSettings, fit_network

@@ -6,7 +6,7 @@ import pytest
 
 from distill.data.schema import Schema
 from distill.synthesis.statistics.class_odds import log_normalise
-from server_train.union_head import CELLS, FIT_ROWS, find_cells, fit_correction
+from server_train.pooling.labelling.correction import CELLS, FIT_ROWS, find_cells, fit_correction
 
 SCHEMA = Schema.model_validate(
     {

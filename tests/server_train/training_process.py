@@ -12,7 +12,7 @@ from pathlib import Path
 from server_train import row_source
 from server_train.distributed import PeerError, joined
 from server_train.models.model import probabilities
-from server_train.pool_file import open_pool
+from server_train.pooling.pool_file import open_pool
 from server_train.stored_training import train_stored
 from server_train.training import Epoch, TrainingSettings
 

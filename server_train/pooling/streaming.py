@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from distill.data.schema import Schema
-from server_train.generators import Generator
-from server_train.pool import Drawer, plan_pool
-from server_train.pool_file import GROUP_ROWS, PoolCard, StoredPool, open_pool, writing_pool
-from server_train.representation import Site
+from server_train.pooling.institutions.generators import Generator
+from server_train.pooling.mixture.joint_mixture import Site
+from server_train.pooling.pool import Drawer, plan_pool
+from server_train.pooling.pool_file import GROUP_ROWS, PoolCard, StoredPool, open_pool, writing_pool
 
 FIRST_ROWS = 4 * GROUP_ROWS
 

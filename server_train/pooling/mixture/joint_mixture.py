@@ -26,8 +26,8 @@ from distill.synthesis.generator.generator import Generator
 from distill.synthesis.generator.one_hot import Layout
 from distill.synthesis.statistics.class_odds import log_normalise, match_prior
 from distill.synthesis.statistics.counts import ClassCounts, PairCounts
-from server_train.common_bins import LOWEST, CommonBins, common_bins, records_on
-from server_train.dependence import Pair, dependent_pairs, excess
+from server_train.pooling.mixture.common_bins import LOWEST, CommonBins, common_bins, records_on
+from server_train.pooling.mixture.dependence import Pair, dependent_pairs, excess
 
 COMPONENTS = 1000  # at most
 CELLS = 1_500_000  # components times common bins, about, so that many institutions with many columns take less than a minute

@@ -12,7 +12,11 @@ from distill.data.bins import ColumnBins
 from distill.data.schema import Schema
 from distill.errors import BundleError, OutweighedError
 from distill.synthesis.statistics.class_odds import match_prior
-from server_train.contribution import (
+from server_train.models.number_target import as_binned, on_common_bins
+from server_train.pooling.institutions.generators import Generator, draw_rows, guarded, head_logs, stack
+from server_train.pooling.labelling.correction import find_cells
+from server_train.pooling.labelling.labeller import evidence
+from server_train.pooling.weighing.contribution import (
     Contribution,
     class_precision,
     clean_prior,
@@ -21,11 +25,7 @@ from server_train.contribution import (
     counted_rows,
     reweigh,
 )
-from server_train.generators import Generator, draw_rows, guarded, head_logs, stack
-from server_train.heads import evidence
-from server_train.models.number_target import as_binned, on_common_bins
-from server_train.review import FEWEST, Account, Review, review
-from server_train.union_head import find_cells
+from server_train.pooling.weighing.peer_review import FEWEST, Account, Review, review
 
 REVIEW_ROWS = 2000  # of each institution, by which institutions are compared
 

@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from distill.synthesis.statistics.class_odds import match_prior
-from server_train.label_draw import draw_labels
-from server_train.pool import Pool
+from server_train.pooling.labelling.label_draw import draw_labels
+from server_train.pooling.pool import Pool
 
 FOLDER = "personal"
 LEAST_ROWS = 500  # of the pool; fewer teach a network nothing

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from server_train.review import FEWEST, Review
+from server_train.pooling.weighing.peer_review import FEWEST, Review
 
 NOISE_VARIANCE = 100.0  # of one class count, in rows squared: the order that a release at epsilon 1-2 carries
 LEAST_COUNT = 5.0  # a class with fewer noisy rows teaches a head nothing that can be told from noise

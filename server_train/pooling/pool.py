@@ -14,14 +14,14 @@ import pandas as pd
 
 from distill.data.bins import ColumnBins
 from distill.data.schema import Schema
-from server_train.contribution import Contribution, global_prior
-from server_train.generators import Generator, draw_rows, guarded, stack
-from server_train.heads import Labeller, fit_labeller, heads_connect
-from server_train.label_draw import draw_labels
 from server_train.models.features import class_codes
 from server_train.models.number_target import target_codes
-from server_train.representation import Joint, Site, joint_or_plain
-from server_train.weighing import weigh_all, weight_notes
+from server_train.pooling.institutions.generators import Generator, draw_rows, guarded, stack
+from server_train.pooling.labelling.label_draw import draw_labels
+from server_train.pooling.labelling.labeller import Labeller, fit_labeller, heads_connect
+from server_train.pooling.mixture.joint_mixture import Joint, Site, joint_or_plain
+from server_train.pooling.weighing.contribution import Contribution, global_prior
+from server_train.pooling.weighing.weights import weigh_all, weight_notes
 
 
 @dataclass(frozen=True)

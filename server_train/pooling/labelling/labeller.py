@@ -14,9 +14,9 @@ import pandas as pd
 
 from distill.data.schema import Schema
 from distill.synthesis.statistics.class_odds import log_normalise, match_prior, prior_shift
-from server_train.contribution import Contribution, global_prior, pseudo_inverse, smoothed_prior
-from server_train.generators import Generator, head_logs
-from server_train.union_head import FIT_ROWS, Cells, Correct, find_cells, fit_correction
+from server_train.pooling.institutions.generators import Generator, head_logs
+from server_train.pooling.labelling.correction import FIT_ROWS, Cells, Correct, find_cells, fit_correction
+from server_train.pooling.weighing.contribution import Contribution, global_prior, pseudo_inverse, smoothed_prior
 
 EVIDENCE_LIMIT = 10.0  # natural-log units; what one head may say about one class of one row
 LOWEST_LOG = -30.0
