@@ -35,7 +35,7 @@ from server_train import hub
 from server_train.hub_store import HUB_FILE, HubStore
 from server_train.models import folder as publishing
 from server_train.models.model import load_model
-from server_train.registry import REGISTRY_FILE, Registry
+from server_train.registry.registry import REGISTRY_FILE, Registry
 
 # Traced call by call, in this order of a run. `settle` is how the run begins that follows one killed while it replaced a folder.
 WINDOWS: dict[str, tuple[Any, str]] = {

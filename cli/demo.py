@@ -68,7 +68,7 @@ def run_demo(out: Path, *, epsilon: float, rows: float, console: "Console") -> d
     from server_train.hub import train_global
     from server_train.hub_store import HUB_FILE, HubStore
     from server_train.models.model import load_model
-    from server_train.registry import REGISTRY_FILE, Registry
+    from server_train.registry.registry import REGISTRY_FILE, Registry
     from server_train.results import GlobalResult
 
     if out.exists():

@@ -79,8 +79,8 @@ def evaluate(
     """
     with reporting(as_json, interrupted=INTERRUPTED) as report:
         from server_train.evaluation.assessment import Question
-        from server_train.model_place import model_at
         from server_train.models.model import load_model
+        from server_train.registry.lookup import model_at
 
         with model_at(model) as place:
             loaded = load_model(place)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from server_train.hub_store import HubStore
     from server_train.hub_trust import TrustedKey
     from server_train.intake import Intake
-    from server_train.registry import Registry
+    from server_train.registry.registry import Registry
 
 HubOption = Annotated[
     Path | None,
@@ -142,7 +142,7 @@ def hub_store(hub: Path | None, project: Path) -> "HubStore":
 def registry_at(registry: Path | None, project: Path) -> "Registry":
     """The registry that was named, or the one in the project's folder; for whoever runs this."""
     from distill.ledger import acting_user
-    from server_train.registry import REGISTRY_FILE, Registry
+    from server_train.registry.registry import REGISTRY_FILE, Registry
 
     return Registry(registry if registry is not None else project / REGISTRY_FILE, by=acting_user())
 

@@ -9,8 +9,8 @@ from cli.common import JsonOption, ProjectOption, reporting
 from cli.hub import RegistryOption, registry_at
 
 if TYPE_CHECKING:
-    from server_train.model_version import Mark, Version
-    from server_train.registry import History
+    from server_train.registry.registry import History
+    from server_train.registry.version import Mark, Version
 
 NumberArgument = Annotated[int, typer.Argument(help="Number of a version, as `list` prints it.", metavar="N", min=1)]
 ReasonOption = Annotated[str, typer.Option(help="Why, for those who read the history.", metavar="TEXT")]
@@ -69,7 +69,7 @@ def diff(
     """Show what differs between two versions: bundles, weights, settings, figures, columns, software, files."""
     with reporting(as_json) as report:
         from cli.models_text import difference_text
-        from server_train.version_diff import difference
+        from server_train.registry.diff import difference
 
         history = registry_at(registry, project).history()
         found = difference(history.version(one), history.version(two))

@@ -8,8 +8,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from server_train.model_version import Version
-from server_train.registry import History
+from server_train.registry.registry import History
+from server_train.registry.version import Version
 
 SHOWN_CHARACTERS = 60  # of a value; the rest is in --json
 

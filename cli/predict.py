@@ -32,8 +32,8 @@ def predict(
         from distill.data.sources import check_suffix
         from distill.data.tables import read_table, write_table
         from distill.errors import DataError
-        from server_train.model_place import model_at
         from server_train.models.model import load_model
+        from server_train.registry.lookup import model_at
 
         check_suffix(out)
         if out.resolve() == data.resolve():

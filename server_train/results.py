@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from server_train.model_version import Version
 from server_train.models.folder import REPORT
 from server_train.models.model import ONNX, ModelCard
+from server_train.registry.version import Version
 
 
 @dataclass(frozen=True)

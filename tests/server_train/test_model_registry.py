@@ -9,7 +9,7 @@ from hub_fakes import BINARY, TERNARY
 from registry_fakes import FILES, card, institution, register
 
 from distill.errors import ConfigError, RegistryError, RegistryTamperedError
-from server_train.registry import Registry
+from server_train.registry.registry import Registry
 
 
 @pytest.fixture
@@ -78,11 +78,11 @@ def test_names_that_step_out_of_the_folder_are_refused(registry, name):
 
 
 def test_a_version_that_is_too_large_is_refused(registry, monkeypatch):
-    monkeypatch.setattr("server_train.model_version.LARGEST_FILE", 3)
+    monkeypatch.setattr("server_train.registry.version.LARGEST_FILE", 3)
     with pytest.raises(RegistryError, match="cannot be kept"):
         register(registry)
     monkeypatch.undo()
-    monkeypatch.setattr("server_train.model_version.LARGEST_VERSION", 3)
+    monkeypatch.setattr("server_train.registry.version.LARGEST_VERSION", 3)
     with pytest.raises(RegistryError, match="1 to 2000 files"):
         register(registry)
     with pytest.raises(RegistryError, match="this model has 0 files"):

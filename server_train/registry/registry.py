@@ -20,8 +20,8 @@ from distill.common import sqlite
 from distill.common.canonical_json import parse_canonical
 from distill.errors import ConfigError, RegistryError, RegistryTamperedError
 from server_train.hub_store import now
-from server_train.model_version import LARGEST_FILE, Mark, Version, entries_of, is_file_name, promoted, record_of
 from server_train.models.model import ModelCard
+from server_train.registry.version import LARGEST_FILE, Mark, Version, entries_of, is_file_name, promoted, record_of
 
 REGISTRY_FILE = "models.db"
 RESTORE = "Restore it from a backup."

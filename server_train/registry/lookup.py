@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from server_train.models.folder import write_folder
-from server_train.registry import Registry, chosen_schema
+from server_train.registry.registry import Registry, chosen_schema
 
 REGISTRY_SUFFIX = ".db"
 _NUMBERED = re.compile(r"(.+\.db)@([0-9]{1,9})", re.DOTALL)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from server_train.model_version import Input, Record, Version
+from server_train.registry.version import Input, Record, Version
 
 WEIGHTS = ("row_share", "head_share", "weight")  # of an institution; `weight` where its card has one
 

@@ -1,0 +1,3 @@
+"""Versions of models: registered, promoted, rolled back, compared; a hash-chained history."""
+
+__all__: list[str] = []
