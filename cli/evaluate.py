@@ -116,7 +116,7 @@ def _evaluate_here(model: "Model", data: Path, question: "Question", page: Path 
     from distill.common import files
     from distill.errors import ConfigError
     from server_train.evaluation.assessment import assess
-    from server_train.evaluation_report import render_evaluation
+    from server_train.reports.evaluation_report import render_evaluation
 
     if page is not None and page.resolve() == data.resolve():
         raise ConfigError(f"{page} is the table itself; name another file for the report.")

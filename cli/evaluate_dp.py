@@ -44,7 +44,7 @@ def evaluate_privately(model: "Model", asked: Asked, report: Report) -> None:
     from distill.releases.known_tables import state_folder
     from distill.releases.lifecycle import require_place
     from server_train.evaluation.private_scorer import ModelScorer
-    from server_train.private_evaluation_report import render_private_evaluation
+    from server_train.reports.private_evaluation_report import render_private_evaluation
 
     if model.card.rehearsal and asked.rehearsal is None:
         raise ConfigError(

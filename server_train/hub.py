@@ -34,7 +34,7 @@ from server_train.pooling.weighing.self_consistency import fault_of
 from server_train.prior import HEAD_ROWS, PriorPlace
 from server_train.recipe import recipe_of
 from server_train.registry.registry import Registry
-from server_train.report import render_report
+from server_train.reports.model_report import render_report
 from server_train.results import GlobalResult, PoolResult
 from server_train.stored_training import fitting
 from server_train.training import Epoch, TrainingSettings

@@ -21,7 +21,7 @@ from distill.common.report_style import GRID, INK, MUTED, dress
 from server_train.comparison.figures import BASELINES, SHADES
 from server_train.comparison.results import Point, Run
 from server_train.comparison.summary import Line
-from server_train.report import readable_bytes
+from server_train.reports.model_report import readable_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

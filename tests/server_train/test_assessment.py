@@ -14,7 +14,7 @@ from distill.errors import ConfigError, DataError, ModelError
 from server_train.evaluation.assessment import Question, assess
 from server_train.evaluation.decisions import Costs
 from server_train.evaluation.private_scorer import KNOTS, MOST_RIGHT, ModelScorer, score_knots
-from server_train.evaluation_report import render_evaluation
+from server_train.reports.evaluation_report import render_evaluation
 
 NUMBER = Schema.model_validate(
     {

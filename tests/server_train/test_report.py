@@ -6,10 +6,11 @@ from hub_fakes import BINARY, TERNARY
 from registry_fakes import card, institution
 
 from distill.data.schema import Schema
-from server_train.contribution_terms import KNOWN, reasons_of, terms_in, terms_of
 from server_train.evaluation.held_out_curves import class_curves, number_curves
 from server_train.models.number_target import TargetBins
-from server_train.report import (
+from server_train.reports.contribution_terms import KNOWN, reasons_of, terms_in, terms_of
+from server_train.reports.model_figures import learning_curve, terms, weights
+from server_train.reports.model_report import (
     readable_bytes,
     readable_column,
     readable_number,
@@ -19,7 +20,6 @@ from server_train.report import (
     render_report,
     short,
 )
-from server_train.report_figures import learning_curve, terms, weights
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (52_345, "52.3 kB"), (1_400_000, "1.4 MB")])

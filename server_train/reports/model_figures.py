@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from distill.common.report_style import INK, MUTED, PALETTE, data_uri, dress, empty_figure
-from server_train.contribution_terms import SHARES, Term, terms_in
+from server_train.reports.contribution_terms import SHARES, Term, terms_in
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,9 +11,9 @@ from jinja2 import Environment
 
 from distill.common.report_style import PALETTE, templates_of
 from distill.data.schema import Column
-from server_train import report_figures as figures
-from server_train.contribution_terms import SHARES, Term, reasons_of, terms_in, terms_of
 from server_train.models.model import ModelCard
+from server_train.reports import model_figures as figures
+from server_train.reports.contribution_terms import SHARES, Term, reasons_of, terms_in, terms_of
 
 TEMPLATE = "report.html"
 KINDS = {
