@@ -30,10 +30,10 @@ from distill.data.schema import Schema
 from distill.data.tables import canonical_table
 from distill.exchange.bundle import read_bundle
 from server_train.evaluation.metrics import evaluate_scores
-from server_train.kinds import Fitted, ModelChoice, fit_model
 from server_train.models.features import class_codes
 from server_train.pooling.pool import default_rows
-from server_train.training import TrainingSettings
+from server_train.training.fit import Fitted, ModelChoice, fit_model
+from server_train.training.network import TrainingSettings
 
 KINDS = ("mlp", "logistic", "boosting")
 FIGURES = ("roc_auc", "average_precision", "brier", "log_loss", "accuracy")

@@ -37,12 +37,12 @@ from distill.exchange.bundle import Bundle, read_bundle
 from distill.exchange.generator_codec import CLASS_STEP, generator_of
 from distill.privacy.sampling import sampling_rate
 from server_train.evaluation.metrics import evaluate_scores
-from server_train.kinds import ModelChoice, fit_model
 from server_train.models.features import class_codes
 from server_train.pooling.mixture.joint_mixture import site_of
 from server_train.pooling.pool import Pool, draw_pool
 from server_train.pooling.weighing.self_consistency import fault_of
-from server_train.training import TrainingSettings
+from server_train.training.fit import ModelChoice, fit_model
+from server_train.training.network import TrainingSettings
 
 SPLITS = ("5:iid", "5:0.5")
 HONEST = (*SPLITS, "10:0.3")

@@ -160,7 +160,7 @@ def _auc_of_real(schema: "Schema", frame: "pd.DataFrame", held_out: "pd.DataFram
 
     from server_train.models.features import class_codes
     from server_train.models.model import probabilities
-    from server_train.training import TrainingSettings, train
+    from server_train.training.network import TrainingSettings, train
 
     labels = np.eye(len(schema.classes))[class_codes(schema, frame)]
     trained = train(schema, frame, labels, TrainingSettings())

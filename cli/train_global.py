@@ -107,11 +107,11 @@ def train_global(
     Where the schema names no target there is no model to train: --export-pool FILE then gives the pooled rows alone.
     """
     with reporting(as_json, interrupted="No model was written.") as report:
-        from server_train.class_weights import read_class_weights
         from server_train.hub import train_global as run
-        from server_train.kinds import ModelChoice
         from server_train.results import GlobalResult
-        from server_train.training import TrainingSettings
+        from server_train.training.class_weights import read_class_weights
+        from server_train.training.fit import ModelChoice
+        from server_train.training.network import TrainingSettings
 
         choice = ModelChoice(kind=model, class_weights=read_class_weights(class_weights), calibrate=calibrate)
         place = _prior_place(global_prior, key)

@@ -20,15 +20,15 @@ from typing import Any
 from distill.common import checks
 from distill.errors import ConfigError, DistillError
 from server_train.card import model_of
-from server_train.class_weights import read_class_weights
-from server_train.distributed import ALONE, Group, PeerError, joined
 from server_train.hub import Targets, publish
-from server_train.kinds import ModelChoice, fit_stored
 from server_train.models.folder import settle
 from server_train.models.onnx_scorer import onnx_packages
 from server_train.pooling.pool_file import open_pool
-from server_train.stored_training import fitting
-from server_train.training import Epoch, TrainingSettings
+from server_train.training.class_weights import read_class_weights
+from server_train.training.distributed import ALONE, Group, PeerError, joined
+from server_train.training.fit import ModelChoice, fit_stored
+from server_train.training.network import Epoch, TrainingSettings
+from server_train.training.out_of_core import fitting
 
 REFUSED, INTERRUPTED = 2, 130
 

@@ -20,7 +20,6 @@ from distill.errors import ConfigError
 from server_train.card import model_of, pool_card
 from server_train.hub_store import HubStore
 from server_train.intake import Intake, find_bundles, receive
-from server_train.kinds import IN_MEMORY, Fitted, ModelChoice, fit_model, fit_stored
 from server_train.models.folder import REPORT, put, read_folder, settle, staged
 from server_train.models.model import ONNX, Model, save_model
 from server_train.models.onnx_export import write_onnx
@@ -36,8 +35,9 @@ from server_train.recipe import recipe_of
 from server_train.registry.registry import Registry
 from server_train.reports.model_report import render_report
 from server_train.results import GlobalResult, PoolResult
-from server_train.stored_training import fitting
-from server_train.training import Epoch, TrainingSettings
+from server_train.training.fit import IN_MEMORY, Fitted, ModelChoice, fit_model, fit_stored
+from server_train.training.network import Epoch, TrainingSettings
+from server_train.training.out_of_core import fitting
 
 LARGEST_POOL = 100_000_000
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all

@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from distill.errors import ConfigError
-from server_train.kinds import ModelChoice
-from server_train.training import TrainingSettings
+from server_train.training.fit import ModelChoice
+from server_train.training.network import TrainingSettings
 
 _SETTINGS, _CHOICE = TypeAdapter(TrainingSettings), TypeAdapter(ModelChoice)
 

@@ -34,7 +34,7 @@ from server_train.comparison.scaling import Prepared, prepare
 from server_train.federated.clock import Clock, measure_seconds_per_row
 from server_train.federated.mlp import Mlp
 from server_train.models.features import class_codes
-from server_train.training import TrainingSettings
+from server_train.training.network import TrainingSettings
 
 Progress = Callable[[str, int, int], None]  # part, steps done, steps in all
 

@@ -26,7 +26,7 @@ from server_train.federated.clock import Clock
 from server_train.hub import train_global
 from server_train.models.features import class_codes
 from server_train.models.model import CARD, WEIGHTS, load_model
-from server_train.training import TrainingSettings
+from server_train.training.network import TrainingSettings
 
 LARGEST: Level = "full"
 NAME = "distillation"

@@ -14,7 +14,7 @@ from server_train.comparison.results import Kind, Point, Run
 from server_train.evaluation.metrics import evaluate_scores
 from server_train.models.features import class_codes
 from server_train.models.model import probabilities
-from server_train.training import TrainingSettings, train
+from server_train.training.network import TrainingSettings, train
 
 LEAST_ROWS = 20  # below, training refuses
 

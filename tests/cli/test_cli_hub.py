@@ -333,7 +333,7 @@ def test_a_version_is_made_again_and_a_change_is_an_exit_code(two_versions, tmp_
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "again")]
     assert weights[0] == weights[1]
     monkeypatch.setattr(
-        "server_train.training.TrainingSettings.epochs", lambda *_: 2
+        "server_train.training.network.TrainingSettings.epochs", lambda *_: 2
     )  # another version of the software
     ran = run("models", "reproduce", 1, tmp_path)
     assert ran.exit_code == 2

@@ -14,7 +14,7 @@ from distill.synthesis import pipeline
 from distill.synthesis.planning import plan
 from distill.synthesis.stages import represent
 from server_train import hub
-from server_train.training import TrainingSettings
+from server_train.training.network import TrainingSettings
 
 ROUNDS = 3
 OWN = """

@@ -16,7 +16,7 @@ from distill.exchange.generator_codec import generator_of
 from server_train.hub import train_global
 from server_train.prior import PriorPlace
 from server_train.results import GlobalResult
-from server_train.training import TrainingSettings
+from server_train.training.network import TrainingSettings
 
 SEED = 7
 

@@ -8,11 +8,11 @@ import pandas as pd
 from distill.data.bins import ColumnBins
 from distill.data.grids import column_grid
 from distill.data.schema import Schema
-from server_train.boosting import BoostingSettings
-from server_train.kinds import Fitted, ModelChoice, fit_model
 from server_train.models.model import Model, ModelCard, save_model
 from server_train.models.number_target import stored_bins, target_codes
-from server_train.training import TrainingSettings
+from server_train.training.boosting import BoostingSettings
+from server_train.training.fit import Fitted, ModelChoice, fit_model
+from server_train.training.network import TrainingSettings
 
 COLUMNS = [
     {"name": "income", "kind": "continuous", "min": 0, "max": 1e6, "nullable": True},

@@ -15,11 +15,11 @@ from pool_fakes import stored_pool
 
 from distill.errors import ConfigError
 from server_train import __main__ as command
-from server_train import row_source
-from server_train.distributed import Group, joined
 from server_train.evaluation.metrics import evaluate_scores
 from server_train.models.features import class_codes
 from server_train.models.model import load_model
+from server_train.training import rows as row_source
+from server_train.training.distributed import Group, joined
 
 ROOT = Path(__file__).resolve().parents[2]
 PROCESS = Path(__file__).with_name("training_process.py")

@@ -11,13 +11,13 @@ from distill.data.tables import read_table
 from distill.errors import BundleMismatchError, ConfigError, DataError
 from server_train import __main__ as command
 from server_train import hub, intake
-from server_train.boosting import BoostingSettings
 from server_train.card import SHIFTED
 from server_train.evaluation.metrics import evaluate_scores
-from server_train.kinds import ModelChoice
 from server_train.models.features import class_codes
 from server_train.models.model import load_model
-from server_train.training import TrainingSettings
+from server_train.training.boosting import BoostingSettings
+from server_train.training.fit import ModelChoice
+from server_train.training.network import TrainingSettings
 
 QUICK = TrainingSettings(steps=150)
 BOOSTED = ModelChoice(kind="boosting", boosting=BoostingSettings(iterations=40))

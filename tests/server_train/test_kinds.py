@@ -8,13 +8,13 @@ import pytest
 from kind_fakes import SCHEMAS, chances, fitted, law, model_of, rows_of, saved, taught
 
 from distill.errors import ConfigError, ModelError, SchemaError
-from server_train.class_weights import read_class_weights, weigh_classes
 from server_train.evaluation.metrics import evaluate_numbers, evaluate_scores
-from server_train.kinds import ModelChoice
-from server_train.logistic import LogisticSettings
 from server_train.models.calibration import Calibration, class_probabilities, fit_calibration
 from server_train.models.model import CARD, load_model
-from server_train.training import TrainingSettings
+from server_train.training.class_weights import read_class_weights, weigh_classes
+from server_train.training.fit import ModelChoice
+from server_train.training.logistic import LogisticSettings
+from server_train.training.network import TrainingSettings
 
 KINDS = ("mlp", "logistic", "boosting")
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -75,7 +75,7 @@ def test_the_learning_curve_is_reported_as_it_comes_and_ends_above_the_floor(kin
 
 def test_a_weaker_penalty_is_kept_only_where_held_out_rows_gain():
     """Random labels on few rows: the strongest penalty is the best."""
-    from server_train.kinds import fit_model
+    from server_train.training.fit import fit_model
 
     frame, _, _ = taught("two classes", 200, 0)
     labels = np.eye(2)[np.random.default_rng(1).integers(0, 2, 200)]
@@ -88,7 +88,7 @@ def test_a_weaker_penalty_is_kept_only_where_held_out_rows_gain():
 @each_kind
 def test_calibration_takes_class_weights_back(kind):
     """Balanced training pulls the mean score of a class of a tenth to about one half; calibrated, it is a tenth again."""
-    from server_train.kinds import fit_model
+    from server_train.training.fit import fit_model
 
     frame, soft, _ = taught("two classes", 4000, 0)
     rare = soft * [0.97, 0.08]
@@ -238,7 +238,7 @@ class Spoilt:
 
 def test_the_law_of_these_tests_needs_more_than_a_line():
     """Else the kinds would not be told apart."""
-    from server_train.kinds import fit_model
+    from server_train.training.fit import fit_model
 
     frame, soft, _ = taught("two classes", 4000, 0)
     line, trees = (

@@ -7,7 +7,7 @@ from hub_fakes import BINARY, TERNARY, class_chances, table
 
 from distill.errors import DataError, ModelError
 from server_train.models.model import CARD, WEIGHTS, Model, ModelCard, NetworkScorer, load_model, save_model
-from server_train.training import TrainingSettings, train
+from server_train.training.network import TrainingSettings, train
 
 
 def trained_model(schema):

@@ -105,9 +105,9 @@ def test_unlisted_categories_become_other_or_missing(models, kind):
 @pytest.mark.parametrize("features", ["numbers", "categories"])
 def test_tables_of_one_kind_of_column_and_awkward_names_work(kind, features, tmp_path):
     """Columns that are called as the graph calls its own values."""
-    from server_train.kinds import ModelChoice, fit_model
     from server_train.models.model import Model, ModelCard
-    from server_train.training import TrainingSettings
+    from server_train.training.fit import ModelChoice, fit_model
+    from server_train.training.network import TrainingSettings
 
     rng = np.random.default_rng(0)
     if features == "numbers":

@@ -10,14 +10,14 @@ from registry_fakes import FILES, institution, register
 from distill.errors import ConfigError, RegistryError
 from server_train import hub, intake, reproduction
 from server_train.hub import train_global
-from server_train.kinds import ModelChoice
 from server_train.models.folder import read_folder
 from server_train.models.model import load_model
 from server_train.recipe import arguments_of, recipe_of
 from server_train.registry.diff import difference
 from server_train.registry.lookup import model_at
 from server_train.registry.registry import Registry
-from server_train.training import TrainingSettings
+from server_train.training.fit import ModelChoice
+from server_train.training.network import TrainingSettings
 
 QUICK = TrainingSettings(steps=60, hidden=(8,), seed=3)
 

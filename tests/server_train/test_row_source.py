@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from distill.errors import ConfigError
-from server_train import row_source
 from server_train.models.features import Inputs
-from server_train.row_source import FileRows, MemoryRows, batches, make_files, open_files, steps
+from server_train.training import rows as row_source
+from server_train.training.rows import FileRows, MemoryRows, batches, make_files, open_files, steps
 
 
 @pytest.fixture

@@ -7,16 +7,16 @@ from pool_fakes import stored_pool
 
 from distill.data.schema import Schema
 from distill.errors import ConfigError, DataError
-from server_train import kinds, row_source, stored_training
-from server_train.boosting import BoostingSettings
 from server_train.evaluation.metrics import evaluate_scores
-from server_train.kinds import ModelChoice, fit_stored
 from server_train.models.features import class_codes, fit_encoder
 from server_train.models.model import probabilities
 from server_train.pooling.pool_file import PoolCard, open_pool, writing_pool
-from server_train.row_source import MemoryRows
-from server_train.stored_training import fitting, train_stored
-from server_train.training import TrainingSettings, fit_network
+from server_train.training import fit, out_of_core, rows
+from server_train.training.boosting import BoostingSettings
+from server_train.training.fit import ModelChoice, fit_stored
+from server_train.training.network import TrainingSettings, fit_network
+from server_train.training.out_of_core import fitting, train_stored
+from server_train.training.rows import MemoryRows
 
 QUICK = TrainingSettings(steps=100, dropout=0.2)
 
@@ -52,8 +52,8 @@ def test_a_pool_on_disk_trains_the_network_that_its_rows_train_in_memory(tmp_pat
 
 
 def test_a_pool_of_many_blocks_reaches_the_true_ranking(tmp_path, monkeypatch):
-    monkeypatch.setattr(row_source, "BLOCK_ROWS", 500)
-    monkeypatch.setattr(row_source, "BUFFER_BLOCKS", 4)
+    monkeypatch.setattr(rows, "BLOCK_ROWS", 500)
+    monkeypatch.setattr(rows, "BUFFER_BLOCKS", 4)
     pool = stored_pool(tmp_path / "p.parquet", BINARY, 8000)
     trained = train_stored(pool, TrainingSettings(steps=400), scratch=tmp_path).trained
     fresh = table(4000, BINARY, 9)
@@ -122,7 +122,7 @@ def test_large_pools_are_taken_in_large_batches_and_few_passes():
     settings = TrainingSettings()
     assert fitting(settings, 999_999) == settings
     large = fitting(settings, 10_000_000)
-    assert (large.batch_size, large.epochs(10_000_000)) == (stored_training.LARGE_BATCH, 5)
+    assert (large.batch_size, large.epochs(10_000_000)) == (out_of_core.LARGE_BATCH, 5)
     assert settings.epochs(180_000) == 10
     assert fitting(TrainingSettings(batch_size=50_000), 10_000_000).batch_size == 50_000
 
@@ -130,7 +130,7 @@ def test_large_pools_are_taken_in_large_batches_and_few_passes():
 @pytest.mark.parametrize("kind", ["mlp", "logistic", "boosting"])
 def test_every_kind_of_model_learns_from_a_pool_on_disk(tmp_path, monkeypatch, kind):
     """A network from all its rows, the others from as many as memory is meant to hold; weights of classes are calibrated away."""
-    monkeypatch.setattr(kinds, "IN_MEMORY", 3000)
+    monkeypatch.setattr(fit, "IN_MEMORY", 3000)
     pool = stored_pool(tmp_path / "p.parquet", BINARY, 6000)
     choice = ModelChoice(kind=kind, class_weights="balanced", boosting=BoostingSettings(iterations=60))
     fitted = fit_stored(pool, TrainingSettings(steps=300), choice, scratch=tmp_path)

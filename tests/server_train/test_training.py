@@ -8,7 +8,7 @@ from distill.errors import ConfigError
 from server_train.evaluation.metrics import evaluate_scores
 from server_train.models.features import class_codes
 from server_train.models.model import probabilities
-from server_train.training import TrainingSettings, train
+from server_train.training.network import TrainingSettings, train
 
 XOR = Schema.model_validate(
     {

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from kind_fakes import SCHEMAS, fitted, rows_of, taught
 
-from server_train.boosting import BoostingSettings, arrays_of, boost
-from server_train.hard_labels import hard_labels
 from server_train.models.trees import LEAF, TreeInputs, TreeScorer, category_places, trees_from
+from server_train.training.boosting import BoostingSettings, arrays_of, boost
+from server_train.training.hard_labels import hard_labels
 
 
 def scikit_learns(task):

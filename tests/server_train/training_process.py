@@ -9,12 +9,12 @@ import sys
 import time
 from pathlib import Path
 
-from server_train import row_source
-from server_train.distributed import PeerError, joined
 from server_train.models.model import probabilities
 from server_train.pooling.pool_file import open_pool
-from server_train.stored_training import train_stored
-from server_train.training import Epoch, TrainingSettings
+from server_train.training import rows
+from server_train.training.distributed import PeerError, joined
+from server_train.training.network import Epoch, TrainingSettings
+from server_train.training.out_of_core import train_stored
 
 # Batches of an odd size, so that shares differ; blocks and buffers of which there are several.
 SETTINGS = TrainingSettings(batch_size=331, steps=60, max_epochs=10, dropout=0.2)
@@ -22,7 +22,7 @@ TIMEOUT = {"hang": 20.0}
 
 
 def main(pool: Path, folder: Path, what: str) -> int:
-    row_source.BLOCK_ROWS, row_source.BUFFER_BLOCKS = 700, 2
+    rows.BLOCK_ROWS, rows.BUFFER_BLOCKS = 700, 2
     try:
         with joined(device="cpu", timeout=TIMEOUT.get(what, 120.0)) as group:
 

@@ -25,10 +25,10 @@ from distill.common import checks
 from distill.common.threads import single_thread
 from distill.data.schema import Schema
 from distill.errors import ConfigError, ModelError
-from server_train.distributed import ALONE, Group
 from server_train.models.features import Encoder, fit_encoder
 from server_train.models.model import Network, network_for
-from server_train.row_source import MemoryRows, Rows, RowSource, batches, steps
+from server_train.training.distributed import ALONE, Group
+from server_train.training.rows import MemoryRows, Rows, RowSource, batches, steps
 
 LEAST_VISITS = 10_000_000  # ten passes over a million rows; more rows need fewer passes
 LOSS_ROWS = 65_536  # of the held-out rows, looked at at once

@@ -16,18 +16,18 @@ import pandas as pd
 from distill.data.bins import ColumnBins
 from distill.data.schema import Schema
 from distill.errors import ModelError
-from server_train.boosting import BoostingSettings, boost
-from server_train.class_weights import ClassWeights, class_factors, weigh_classes
-from server_train.distributed import ALONE, Group
-from server_train.logistic import LogisticSettings, fit_logistic
 from server_train.models.calibration import Calibration, fit_calibration
 from server_train.models.features import Encoder, fit_encoder
 from server_train.models.model import Kind, NetworkScorer
 from server_train.models.number_target import bin_means
 from server_train.models.trees import TreeScorer
 from server_train.pooling.pool_file import StoredPool
-from server_train.stored_training import train_stored
-from server_train.training import Epoch, TrainingSettings, loss_floor, settings_as_dict, split_rows, train
+from server_train.training.boosting import BoostingSettings, boost
+from server_train.training.class_weights import ClassWeights, class_factors, weigh_classes
+from server_train.training.distributed import ALONE, Group
+from server_train.training.logistic import LogisticSettings, fit_logistic
+from server_train.training.network import Epoch, TrainingSettings, loss_floor, settings_as_dict, split_rows, train
+from server_train.training.out_of_core import train_stored
 
 IN_MEMORY = 500_000  # rows of a pool; larger ones lie on disk
 OnEpoch = Callable[[Epoch], None]

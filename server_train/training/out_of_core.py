@@ -18,11 +18,11 @@ import pandas as pd
 import torch
 
 from distill.common.threads import single_thread
-from server_train.distributed import ALONE, Group
 from server_train.models.features import Encoder, fit_encoder
 from server_train.pooling.pool_file import GROUP_ROWS, StoredPool
-from server_train.row_source import FileRows, Rows, make_files, open_files
-from server_train.training import Epoch, Trained, TrainingSettings, check_rows, fit_network, loss_floor
+from server_train.training.distributed import ALONE, Group
+from server_train.training.network import Epoch, Trained, TrainingSettings, check_rows, fit_network, loss_floor
+from server_train.training.rows import FileRows, Rows, make_files, open_files
 
 CURVE_ROWS = 4 * GROUP_ROWS  # that the encoder's curves follow; their ranks are off by .001 then
 MOST_HELD_OUT = 100_000

@@ -14,9 +14,9 @@ from threadpoolctl import threadpool_limits
 
 from distill.errors import ConfigError, ModelError
 from distill.synthesis.statistics.class_odds import log_normalise
-from server_train.hard_labels import hard_labels
 from server_train.models.features import Encoder, Inputs
 from server_train.models.model import Network, network_for
+from server_train.training.hard_labels import hard_labels
 
 MOST_LABELS = 2_000_000  # labelled rows times classes that are fitted to
 
