@@ -32,7 +32,7 @@ from distill.common.keys import load_signing_key
 from distill.errors import DistillError, ModelError
 from distill.project import load_project
 from server_train import hub
-from server_train.hub_store import HUB_FILE, HubStore
+from server_train.intake.store import HUB_FILE, HubStore
 from server_train.models import folder as publishing
 from server_train.models.model import load_model
 from server_train.registry.registry import REGISTRY_FILE, Registry
@@ -51,7 +51,7 @@ MODEL, MINE = "global-model", "mine.txt"
 QUICK_RANDOM, QUICK_EVERY = 1, 150
 ROWS = 60
 NEEDED = """
-    cli.train_global cli.hub server_train.intake server_train.training.network server_train.pooling.pool server_train.reports.model_report sklearn.metrics
+    cli.train_global cli.hub server_train.intake.intake server_train.training.network server_train.pooling.pool server_train.reports.model_report sklearn.metrics
 """
 
 

@@ -66,7 +66,7 @@ def run_demo(out: Path, *, epsilon: float, rows: float, console: "Console") -> d
     from distill.data.demo import BANKS, HELD_OUT_ROWS, demo_tables
     from distill.errors import ConfigError
     from server_train.hub import train_global
-    from server_train.hub_store import HUB_FILE, HubStore
+    from server_train.intake.store import HUB_FILE, HubStore
     from server_train.models.model import load_model
     from server_train.registry.registry import REGISTRY_FILE, Registry
     from server_train.results import GlobalResult

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-    from server_train.hub_heads import SeenLedger
-    from server_train.hub_store import HubStore
-    from server_train.hub_trust import TrustedKey
-    from server_train.intake import Intake
+    from server_train.intake.intake import Intake
+    from server_train.intake.ledger_heads import SeenLedger
+    from server_train.intake.store import HubStore
+    from server_train.intake.trust import TrustedKey
     from server_train.registry.registry import Registry
 
 HubOption = Annotated[
@@ -119,7 +119,7 @@ def check(
 ) -> None:
     """Check bundles as train-global does, without training: contents, signers, and their ledgers against all that was seen."""
     with reporting(as_json) as report:
-        from server_train.intake import find_bundles, receive
+        from server_train.intake.intake import find_bundles, receive
 
         intake = receive(
             find_bundles(bundles),
@@ -134,7 +134,7 @@ def check(
 
 def hub_store(hub: Path | None, project: Path) -> "HubStore":
     """The hub's memory that was named, or the one in the project's folder."""
-    from server_train.hub_store import HUB_FILE, HubStore
+    from server_train.intake.store import HUB_FILE, HubStore
 
     return HubStore(hub if hub is not None else project / HUB_FILE)
 

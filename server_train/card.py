@@ -10,13 +10,13 @@ import numpy as np
 from server_train.evaluation.held_out_curves import class_curves, number_curves
 from server_train.evaluation.metrics import evaluate_numbers, evaluate_scores
 from server_train.evaluation.private_scorer import score_knots
-from server_train.intake import Intake, Received
+from server_train.intake.combined_budget import readings
+from server_train.intake.intake import Intake, Received
 from server_train.models.features import class_codes, target_numbers
 from server_train.models.model import Model, ModelCard
 from server_train.models.number_target import bin_means, stored_bins
 from server_train.pooling.pool import Drawer, Pool
 from server_train.pooling.pool_file import PoolCard
-from server_train.readings import readings
 from server_train.training.fit import Fitted, ModelChoice
 from server_train.training.network import TrainingSettings
 

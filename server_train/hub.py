@@ -18,8 +18,8 @@ from distill.data.sources import PARQUET_SUFFIXES, check_suffix
 from distill.data.tables import write_table
 from distill.errors import ConfigError
 from server_train.card import model_of, pool_card
-from server_train.hub_store import HubStore
-from server_train.intake import Intake, find_bundles, receive
+from server_train.intake.intake import Intake, find_bundles, receive
+from server_train.intake.store import HubStore
 from server_train.models.folder import REPORT, put, read_folder, settle, staged
 from server_train.models.model import ONNX, Model, save_model
 from server_train.models.onnx_export import write_onnx

@@ -20,10 +20,10 @@ from distill.exchange.prior import write_prior
 from distill.synthesis.generator.class_head import fit_head
 from distill.synthesis.generator.generator import Generator, encode_rows
 from distill.synthesis.generator.one_hot import Layout
-from server_train.intake import Intake
+from server_train.intake.combined_budget import costs
+from server_train.intake.intake import Intake
 from server_train.pooling.mixture.common_bins import common_bins, records_on
 from server_train.pooling.pool import Pool
-from server_train.readings import costs
 
 RECORDS, CELLS = 1500, 10_000_000  # soft records in all, about, and what they hold together at most
 LEAST_RECORDS = 20  # of an institution with few rows, where there is room

@@ -10,7 +10,7 @@ import pandas as pd
 
 from distill.data.schema import Schema
 from distill.exchange import generator_codec as generators
-from server_train import intake
+from server_train.intake import intake
 from server_train.models.features import class_codes
 
 BINARY = Schema.model_validate(

@@ -10,9 +10,10 @@ from hub_fakes import BINARY, TERNARY, class_chances, put_bundles, table
 from distill.data.tables import read_table
 from distill.errors import BundleMismatchError, ConfigError, DataError
 from server_train import __main__ as command
-from server_train import hub, intake
+from server_train import hub
 from server_train.card import SHIFTED
 from server_train.evaluation.metrics import evaluate_scores
+from server_train.intake import intake
 from server_train.models.features import class_codes
 from server_train.models.model import load_model
 from server_train.training.boosting import BoostingSettings

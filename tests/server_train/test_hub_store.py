@@ -9,9 +9,9 @@ from hub_fakes import BINARY, TableGenerator, fake_bundle, fake_chain, fake_prov
 
 from distill.errors import BundleMismatchError, ConfigError, HubFileError, LedgerForkError
 from distill.exchange import generator_codec as generators
-from server_train import intake
-from server_train.hub_store import HubStore
-from server_train.intake import receive
+from server_train.intake import intake
+from server_train.intake.intake import receive
+from server_train.intake.store import HubStore
 
 KEY = "a" * 64
 

@@ -14,9 +14,9 @@ from distill.errors import (
     UntrustedSignerError,
 )
 from distill.exchange import generator_codec as generators
-from server_train import intake
-from server_train.hub_store import HubStore
-from server_train.intake import find_bundles
+from server_train.intake import intake
+from server_train.intake.intake import find_bundles
+from server_train.intake.store import HubStore
 
 receive = functools.partial(intake.receive, allow_unknown_signers=True)
 FIRST = fake_chain("open", "grant", "reserve 1", "plan 1")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from distill.exchange.prior import Cost
-from server_train.readings import costs, readings
+from server_train.intake.combined_budget import costs, readings
 
 
 def received(epsilon, delta, prior=None):

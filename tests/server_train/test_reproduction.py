@@ -8,8 +8,9 @@ from hub_fakes import BINARY, put_bundles
 from registry_fakes import FILES, institution, register
 
 from distill.errors import ConfigError, RegistryError
-from server_train import hub, intake, reproduction
+from server_train import hub, reproduction
 from server_train.hub import train_global
+from server_train.intake import intake
 from server_train.models.folder import read_folder
 from server_train.models.model import load_model
 from server_train.recipe import arguments_of, recipe_of

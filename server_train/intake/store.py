@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from distill.common import sqlite
 from distill.errors import ConfigError, HubFileError
 from distill.exchange.bundle import Bundle
-from server_train.hub_heads import SeenLedger, SeenRelease, after_all
-from server_train.hub_trust import TrustedKey
+from server_train.intake.ledger_heads import SeenLedger, SeenRelease, after_all
+from server_train.intake.trust import TrustedKey
 
 HUB_FILE = "hub.db"
 _TABLES = {

@@ -16,9 +16,9 @@ from distill.exchange import generator_codec as generators
 from distill.exchange.bundle import Bundle, Manifest, read_bundle
 from distill.exchange.levels import LEVELS
 from distill.exchange.prior import PriorUse, prior_use
-from server_train.hub_heads import after_all
-from server_train.hub_store import HubStore, now
-from server_train.hub_trust import Signers
+from server_train.intake.ledger_heads import after_all
+from server_train.intake.store import HubStore, now
+from server_train.intake.trust import Signers
 from server_train.pooling.institutions.generators import Generator, guarded
 from server_train.pooling.mixture.joint_mixture import Site, site_of
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distill.exchange.prior import Cost
-from server_train.intake import Received
+from server_train.intake.intake import Received
 
 
 def readings(received: Sequence[Received]) -> dict[str, Any]:
