@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from server_train.comparison.compare import Progress, Request
     from server_train.comparison.results import Comparison
-    from server_train.federated.clock import Clock
+    from server_train.federated.engine.clock import Clock
 
 EPSILON, DELTA = 2.0, 1e-5
 INTERRUPTED = "Finished parts are kept: the same command goes on from there."
@@ -87,8 +87,8 @@ def compare(
         from server_train.comparison.distilled import parse_levels
         from server_train.comparison.institutions import Budget
         from server_train.comparison.private import private_conditions
-        from server_train.federated.client import LocalSettings
-        from server_train.federated.compression import parse_compression
+        from server_train.federated.local.client import LocalSettings
+        from server_train.federated.messages.compression import parse_compression
 
         request = Request(
             source=Source(
@@ -119,7 +119,7 @@ def _clock(tiers: str, dropout: float | None) -> "Clock":
     """Tiers from words, all with the same chance to drop out where one is given."""
     import dataclasses
 
-    from server_train.federated.clock import Clock, parse_tiers
+    from server_train.federated.engine.clock import Clock, parse_tiers
 
     parsed = parse_tiers(tiers)
     if dropout is not None:

@@ -12,8 +12,8 @@ from cli.common import JsonOption, progress_console, reporting
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from server_train.federated.engine import OnRound
-    from server_train.federated.flower_run import Served
+    from server_train.federated.engine.run import OnRound
+    from server_train.federated.flower.serve import Served
 
 app = typer.Typer(
     help="Federated training over a network (needs the extra `flower`), without privacy: to compare with.",
@@ -58,10 +58,10 @@ def serve(
 ) -> None:
     """Wait for the clients, run all rounds, write the global model (not private), rounds.csv and federated.json."""
     with reporting(as_json, interrupted="The clients were sent home; no model was written.") as report:
-        from server_train.federated.client import LocalSettings
-        from server_train.federated.flower_run import Service, client_bytes
-        from server_train.federated.flower_run import serve as run
-        from server_train.federated.flower_terms import Terms
+        from server_train.federated.flower.serve import Service, client_bytes
+        from server_train.federated.flower.serve import serve as run
+        from server_train.federated.local.client import LocalSettings
+        from server_train.federated.messages.protocol import Terms
 
         service = Service(
             address=address,
@@ -117,9 +117,9 @@ def join(
         from distill.common import checks
         from distill.data.schema import load_schema
         from distill.data.tables import read_table
-        from server_train.federated.addresses import read_pem
-        from server_train.federated.flower_client import join as run
-        from server_train.federated.participant import Participant
+        from server_train.federated.flower.addresses import read_pem
+        from server_train.federated.flower.client import join as run
+        from server_train.federated.institution.participant import Participant
 
         checks.positive(wait=wait)
         root = None if certificate is None else read_pem(certificate)
@@ -150,7 +150,7 @@ def _bar(rounds: int, *, quiet: bool) -> "Iterator[tuple[OnRound, Callable[[str]
     """A progress bar of the rounds, and a way to tell something above it."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from server_train.federated.engine import Round
+    from server_train.federated.engine.run import Round
 
     columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=progress_console(quiet=quiet)) as bars:
@@ -171,7 +171,7 @@ def _summary(served: "Served") -> "Group":
     from rich.table import Table
     from rich.text import Text
 
-    from server_train.federated.flower_run import client_bytes
+    from server_train.federated.flower.serve import client_bytes
     from server_train.reports.model_report import readable_bytes
 
     lines: list[dict[str, Any]] = client_bytes(served)

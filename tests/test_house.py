@@ -57,7 +57,7 @@ COMPARISON_MAY_IMPORT = HUB_MAY_IMPORT | {
     "distill.project",
     "distill.releases.shrink",
 }
-PRIVATE_CLIENT = "server_train.federated.private_client"
+PRIVATE_CLIENT = "server_train.federated.institution.private_client"
 # A private client stands for a process at an institution: it alone asks the institution's rows, by paid noisy answers.
 PRIVATE_CLIENT_MAY_IMPORT = HUB_MAY_IMPORT | {"distill.releases.training"}
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

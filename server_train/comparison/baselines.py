@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from distill.errors import ConfigError
-from server_train.federated import engine
-from server_train.federated.client import LocalSettings
-from server_train.federated.clock import Clock
-from server_train.federated.compression import Compression
-from server_train.federated.registry import STRATEGIES, make_strategy
-from server_train.federated.strategy import Strategy
+from server_train.federated.engine import run
+from server_train.federated.engine.clock import Clock
+from server_train.federated.local.client import LocalSettings
+from server_train.federated.messages.compression import Compression
+from server_train.federated.strategies.base import Strategy
+from server_train.federated.strategies.catalogue import STRATEGIES, make_strategy
 
 RATE = "learning_rate"
 TITLES = {
@@ -90,9 +90,9 @@ class Conditions:
         """Refuse what the engine refuses, before any work."""
         self.run_settings(0)
 
-    def run_settings(self, seed: int) -> engine.RunSettings:
+    def run_settings(self, seed: int) -> run.RunSettings:
         """As the engine takes them."""
-        return engine.RunSettings(
+        return run.RunSettings(
             rounds=self.rounds,
             participation=self.participation,
             seed=seed,

@@ -31,8 +31,8 @@ from server_train.comparison.private import PrivateConditions, private_name, pri
 from server_train.comparison.results import ClientRows, Comparison, Deal, Record, Run, reach_of
 from server_train.comparison.rounds import federated_run
 from server_train.comparison.scaling import Prepared, prepare
-from server_train.federated.clock import Clock, measure_seconds_per_row
-from server_train.federated.mlp import Mlp
+from server_train.federated.engine.clock import Clock, measure_seconds_per_row
+from server_train.federated.local.mlp import Mlp
 from server_train.models.features import class_codes
 from server_train.training.network import TrainingSettings
 

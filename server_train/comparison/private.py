@@ -17,9 +17,7 @@ from server_train.comparison.institutions import Budget, grant_another, institut
 from server_train.comparison.results import PRIVATE, Run
 from server_train.comparison.rounds import Progress, run_strategy
 from server_train.comparison.scaling import Agreed, read_test
-from server_train.federated.client import LocalSettings
-from server_train.federated.mlp import Mlp
-from server_train.federated.private_client import (
+from server_train.federated.institution.private_client import (
     TUNED,
     PrivateClient,
     Tuned,
@@ -27,6 +25,8 @@ from server_train.federated.private_client import (
     cell_features,
     require_private,
 )
+from server_train.federated.local.client import LocalSettings
+from server_train.federated.local.mlp import Mlp
 
 UNTUNED = Tuned(learning_rate=1.0, options={})  # for a strategy of one's own
 

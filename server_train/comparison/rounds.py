@@ -11,11 +11,11 @@ from server_train.comparison.data import Dealt
 from server_train.comparison.results import Point, Run, Traffic
 from server_train.comparison.scaling import Agreed, Prepared
 from server_train.evaluation.metrics import evaluate_scores
-from server_train.federated import engine
-from server_train.federated.client import Client
-from server_train.federated.clock import Clock
-from server_train.federated.mlp import Mlp, Vector
-from server_train.federated.transport import InProcess
+from server_train.federated.engine import run
+from server_train.federated.engine.clock import Clock
+from server_train.federated.engine.transport import InProcess
+from server_train.federated.local.client import Client
+from server_train.federated.local.mlp import Mlp, Vector
 
 Progress = Callable[[int, int], None]  # rounds done, rounds in all
 
@@ -81,9 +81,9 @@ def run_strategy(
     strategy = baseline.make()
     weights = model.initial(np.random.default_rng([seed, 2]), agreed.prior)
     judge = _judge(model, dealt, agreed)
-    record = [engine.Round(number=0, seconds=0.0, down=0, up=0, participants=(), metrics=judge(weights))]
+    record = [run.Round(number=0, seconds=0.0, down=0, up=0, participants=(), metrics=judge(weights))]
 
-    def note(one: engine.Round) -> None:
+    def note(one: run.Round) -> None:
         record.append(one)
         progress(one.number, conditions.rounds)
 
@@ -91,7 +91,7 @@ def run_strategy(
     settings, clock = conditions.run_settings(seed), conditions.clock
     notes = []
     try:
-        engine.run(strategy, transport, weights, settings, judge, clock=clock, on_round=note)
+        run.run(strategy, transport, weights, settings, judge, clock=clock, on_round=note)
     except DataError as error:
         notes.append(f"gave up after round {record[-1].number}: {error}")
     reasons = [reason for one in record for reason in one.lost.values()]
@@ -120,7 +120,7 @@ def _judge(model: Mlp, dealt: Dealt, agreed: Agreed) -> Callable[[Vector], dict[
     return judge
 
 
-def _traffic(last: engine.Round, dealt: Dealt, names: list[str], agreed: Agreed) -> tuple[Traffic, ...]:
+def _traffic(last: run.Round, dealt: Dealt, names: list[str], agreed: Agreed) -> tuple[Traffic, ...]:
     """Every client's bytes over the run, set-up included."""
     none = (0,) * len(names)  # nothing was sent before the first round
     up, down = last.client_up or none, last.client_down or none
@@ -130,7 +130,7 @@ def _traffic(last: engine.Round, dealt: Dealt, names: list[str], agreed: Agreed)
     )
 
 
-def _point(record: engine.Round, agreed: Agreed, clock: Clock) -> Point:
+def _point(record: run.Round, agreed: Agreed, clock: Clock) -> Point:
     """A round with the set-up added: its bytes, and the time of the slowest client's two messages."""
     waits = [
         clock.upload_seconds(i, up) + clock.download_seconds(i, down)

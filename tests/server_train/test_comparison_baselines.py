@@ -6,12 +6,12 @@ from distill.errors import ConfigError
 from server_train.comparison.baselines import Baseline, Conditions, chosen
 from server_train.comparison.rounds import federated_run
 from server_train.comparison.scaling import prepare
-from server_train.federated.client import LocalSettings
-from server_train.federated.clock import LOW, Clock, Tier
-from server_train.federated.compression import Compression
-from server_train.federated.messages import Message, encode
-from server_train.federated.mlp import Mlp
-from server_train.federated.registry import STRATEGIES
+from server_train.federated.engine.clock import LOW, Clock, Tier
+from server_train.federated.local.client import LocalSettings
+from server_train.federated.local.mlp import Mlp
+from server_train.federated.messages.codec import Message, encode
+from server_train.federated.messages.compression import Compression
+from server_train.federated.strategies.catalogue import STRATEGIES
 
 CERTAIN_LOSS = Tier(name="gone", speed=1.0, down=1e6, up=1e6, latency=0.0, drop_out=1.0)
 

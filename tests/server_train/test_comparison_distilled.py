@@ -16,7 +16,7 @@ from server_train.comparison.data import deal, read_tables
 from server_train.comparison.distilled import distilled_run, fit_client
 from server_train.comparison.institutions import Budget
 from server_train.comparison.parts import Parts
-from server_train.federated.clock import LOW, Clock
+from server_train.federated.engine.clock import LOW, Clock
 
 pytestmark = pytest.mark.slow
 BUDGET = Budget(epsilon=2.0, delta=1e-5)

@@ -10,8 +10,8 @@ from server_train.comparison.compare import Request, private_baselines
 from server_train.comparison.data import deal, read_tables
 from server_train.comparison.institutions import Budget, institution
 from server_train.comparison.private import PrivateConditions, private_conditions, private_run
-from server_train.federated.clock import HIGH, LOW, Clock
-from server_train.federated.mlp import Mlp
+from server_train.federated.engine.clock import HIGH, LOW, Clock
+from server_train.federated.local.mlp import Mlp
 
 BUDGET = Budget(epsilon=2.0, delta=1e-5, rehearsal=5)
 

@@ -4,9 +4,9 @@ import torch
 from comparison_fakes import SCHEMA, canonical, dealt
 
 from server_train.comparison.scaling import prepare
-from server_train.federated.messages import encode
-from server_train.federated.mlp import Mlp
-from server_train.federated.sketches import GRID, answer, merge, mixture_quantiles, one_hot, sketch
+from server_train.federated.local.mlp import Mlp
+from server_train.federated.messages.codec import encode
+from server_train.federated.messages.sketches import GRID, answer, merge, mixture_quantiles, one_hot, sketch
 from server_train.models.features import Encoder, fit_encoder
 from server_train.models.model import network_for
 

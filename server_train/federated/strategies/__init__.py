@@ -1,3 +1,3 @@
-"""The published strategies, one file each; `server_train.federated.registry` finds them by name."""
+"""The published strategies, one file each; `server_train.federated.strategies.catalogue` finds them by name."""
 
 __all__: list[str] = []

@@ -21,12 +21,12 @@ from typing import ClassVar
 import numpy as np
 
 from distill.errors import ConfigError, DataError
-from server_train.federated.client import Client
-from server_train.federated.messages import Message
-from server_train.federated.mlp import Vector
-from server_train.federated.oversampling import with_generated
+from server_train.federated.local.client import Client
+from server_train.federated.local.mlp import Vector
+from server_train.federated.local.oversampling import with_generated
+from server_train.federated.messages.codec import Message
+from server_train.federated.strategies.base import row_shares, weighted_update
 from server_train.federated.strategies.fedavg import FedAvg
-from server_train.federated.strategy import row_shares, weighted_update
 
 REPORTED = ("loss_reduction", "diversity")  # what clients say of themselves; the rest is seen in the update
 DIMENSIONS = ("rows", *REPORTED, "consistency", "magnitude")

@@ -10,7 +10,7 @@ import numpy as np
 
 from distill.common import checks
 from distill.errors import ConfigError
-from server_train.federated.mlp import Vector
+from server_train.federated.local.mlp import Vector
 from server_train.federated.strategies.fedavg import FedAvg
 
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from distill.common import checks
 from distill.errors import ConfigError, DataError
-from server_train.federated.client import Client
-from server_train.federated.messages import Message
-from server_train.federated.mlp import Vector
-from server_train.federated.strategy import Strategy
+from server_train.federated.local.client import Client
+from server_train.federated.local.mlp import Vector
+from server_train.federated.messages.codec import Message
+from server_train.federated.strategies.base import Strategy
 
 STALENESS = ("constant", "polynomial", "hinge")
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.errors import DataError
-from server_train.federated.client import Client, LocalSettings
-from server_train.federated.messages import Message
+from server_train.federated.local.client import Client, LocalSettings
+from server_train.federated.messages.codec import Message
+from server_train.federated.strategies.base import row_shares, weighted_update
 from server_train.federated.strategies.fedprox import FedProx
-from server_train.federated.strategy import row_shares, weighted_update
 
 
 @dataclass(kw_only=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.errors import ConfigError
-from server_train.federated.client import Client, LocalRun
-from server_train.federated.messages import Message
-from server_train.federated.mlp import Vector
+from server_train.federated.local.client import Client, LocalRun
+from server_train.federated.local.mlp import Vector
+from server_train.federated.messages.codec import Message
 from server_train.federated.strategies.fedavg import FedAvg
 
 

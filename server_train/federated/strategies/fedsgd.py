@@ -6,8 +6,8 @@ rows, step by step, so the slowest of the baselines in rounds and the one withou
 
 from dataclasses import dataclass
 
-from server_train.federated.client import Client
-from server_train.federated.messages import Message
+from server_train.federated.local.client import Client
+from server_train.federated.messages.codec import Message
 from server_train.federated.strategies.fedavg import FedAvg
 
 

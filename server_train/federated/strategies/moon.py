@@ -12,9 +12,9 @@ import numpy as np
 
 from distill.common import checks
 from distill.errors import ConfigError
-from server_train.federated.client import Client
-from server_train.federated.messages import Message
-from server_train.federated.mlp import Pull, Vector
+from server_train.federated.local.client import Client
+from server_train.federated.local.mlp import Pull, Vector
+from server_train.federated.messages.codec import Message
 from server_train.federated.strategies.fedavg import FedAvg
 
 

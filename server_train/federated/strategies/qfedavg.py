@@ -12,10 +12,10 @@ from typing import ClassVar
 import numpy as np
 
 from distill.errors import ConfigError, DataError
-from server_train.federated.client import Client
-from server_train.federated.messages import Message
+from server_train.federated.local.client import Client
+from server_train.federated.messages.codec import Message
+from server_train.federated.strategies.base import row_shares, weighted_update
 from server_train.federated.strategies.fedavg import FedAvg
-from server_train.federated.strategy import row_shares, weighted_update
 
 LEAST_LOSS = 1e-10  # as in the authors' code: a client without any loss must not divide by zero
 

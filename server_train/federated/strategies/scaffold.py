@@ -17,12 +17,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from server_train.federated.client import Client
-from server_train.federated.messages import Message
-from server_train.federated.mlp import Vector
+from server_train.federated.local.client import Client
+from server_train.federated.local.mlp import Vector
+from server_train.federated.messages.codec import Message
+from server_train.federated.strategies.base import row_shares, weighted_update
 from server_train.federated.strategies.fedavg import FedAvg
 from server_train.federated.strategies.fednova import effective_steps
-from server_train.federated.strategy import row_shares, weighted_update
 
 
 @dataclass(kw_only=True)

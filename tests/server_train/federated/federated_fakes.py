@@ -18,10 +18,10 @@ import pandas as pd
 from distill.data.demo import BANKS, bank_table, demo_schema
 from distill.data.schema import Column, Schema
 from distill.data.tables import canonical_table
-from server_train.federated.client import Client, LocalSettings
-from server_train.federated.messages import Message, decode, encode
-from server_train.federated.mlp import Pull, Vector
-from server_train.federated.strategy import Strategy
+from server_train.federated.local.client import Client, LocalSettings
+from server_train.federated.local.mlp import Pull, Vector
+from server_train.federated.messages.codec import Message, decode, encode
+from server_train.federated.strategies.base import Strategy
 
 A_ROWS = ([[2.0, 0.0], [0.0, 2.0]], [2.0, -4.0])
 B_ROWS = ([[1.0, 0.0]] * 3 + [[0.0, 1.0]] * 3, [3.0] * 3 + [1.0] * 3)

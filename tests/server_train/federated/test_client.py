@@ -5,8 +5,8 @@ import pytest
 from federated_fakes import A_ROWS, B_ROWS, blobs, client
 
 from distill.errors import ConfigError, DataError
-from server_train.federated.client import Client, LocalSettings
-from server_train.federated.mlp import Mlp
+from server_train.federated.local.client import Client, LocalSettings
+from server_train.federated.local.mlp import Mlp
 
 ORIGIN = np.zeros(2)
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from distill.errors import ConfigError
-from server_train.federated.clock import HIGH, LOW, MEDIUM, Clock, Tier, measure_seconds_per_row, parse_tiers
-from server_train.federated.mlp import Mlp
+from server_train.federated.engine.clock import HIGH, LOW, MEDIUM, Clock, Tier, measure_seconds_per_row, parse_tiers
+from server_train.federated.local.mlp import Mlp
 
 PLAIN = Tier(name="plain", speed=0.5, down=1000.0, up=100.0, latency=0.25)
 

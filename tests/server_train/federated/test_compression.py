@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from distill.errors import ConfigError, DataError
-from server_train.federated.compression import BLOCK, MAX_PACKED, Compression, parse_compression, unpack
-from server_train.federated.messages import Message, decode, encode
+from server_train.federated.messages.codec import Message, decode, encode
+from server_train.federated.messages.compression import BLOCK, MAX_PACKED, Compression, parse_compression, unpack
 
 LOSSY = ("float16", "int8", "topk:0.1")
 VECTORS = arrays(

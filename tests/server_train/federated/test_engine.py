@@ -10,15 +10,15 @@ import pytest
 import safetensors.numpy
 
 from distill.errors import ConfigError, DataError
-from server_train.federated.client import Client, LocalSettings
-from server_train.federated.clock import HIGH, LOW, Clock, Tier, parse_tiers
-from server_train.federated.compression import parse_compression
-from server_train.federated.engine import MAX_BARREN_ROUNDS, Round, RunSettings, run
-from server_train.federated.messages import Message, decode, encode, framing_bytes
-from server_train.federated.mlp import Mlp
+from server_train.federated.engine.clock import HIGH, LOW, Clock, Tier, parse_tiers
+from server_train.federated.engine.run import MAX_BARREN_ROUNDS, Round, RunSettings, run
+from server_train.federated.engine.transport import InProcess
+from server_train.federated.local.client import Client, LocalSettings
+from server_train.federated.local.mlp import Mlp
+from server_train.federated.messages.codec import Message, decode, encode, framing_bytes
+from server_train.federated.messages.compression import parse_compression
+from server_train.federated.strategies.base import Strategy
 from server_train.federated.strategies.fedavg import FedAvg
-from server_train.federated.strategy import Strategy
-from server_train.federated.transport import InProcess
 
 MODEL = Mlp([3, 2])  # 3 * 2 + 2 = 8 weights
 

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.errors import ConfigError, DataError
-from server_train.federated.client import Client, LocalSettings
-from server_train.federated.messages import Message
-from server_train.federated.mlp import Mlp
+from server_train.federated.local.client import Client, LocalSettings
+from server_train.federated.local.mlp import Mlp
+from server_train.federated.messages.codec import Message
+from server_train.federated.strategies.base import row_shares
 from server_train.federated.strategies.contribution import (
     DIMENSIONS,
     ContributionWeighted,
@@ -20,7 +21,6 @@ from server_train.federated.strategies.contribution import (
     contribution_shares,
 )
 from server_train.federated.strategies.fedavg import FedAvg
-from server_train.federated.strategy import row_shares
 
 ORIGIN = np.zeros(2)
 ALONE = {**dict.fromkeys(DIMENSIONS, 0.0), "history_pull": 0.0, "least_share": 0.0}

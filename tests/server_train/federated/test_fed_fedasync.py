@@ -5,9 +5,9 @@ import pytest
 from federated_fakes import A_ROWS, answer, blobs, client, play, two_clients
 
 from distill.errors import ConfigError, DataError
-from server_train.federated.client import Client, LocalSettings
-from server_train.federated.messages import Message
-from server_train.federated.mlp import Mlp
+from server_train.federated.local.client import Client, LocalSettings
+from server_train.federated.local.mlp import Mlp
+from server_train.federated.messages.codec import Message
 from server_train.federated.strategies.fedasync import FedAsync
 
 ORIGIN = np.zeros(2)

@@ -7,14 +7,14 @@ import pytest
 from federated_fakes import A_ROWS, B_ROWS, answer, blobs, client, play, two_clients
 
 from distill.errors import ConfigError, DataError
-from server_train.federated.client import Client, LocalSettings
-from server_train.federated.messages import Message
-from server_train.federated.mlp import Mlp
+from server_train.federated.local.client import Client, LocalSettings
+from server_train.federated.local.mlp import Mlp
+from server_train.federated.messages.codec import Message
+from server_train.federated.strategies.base import Strategy
 from server_train.federated.strategies.fedavg import FedAvg
 from server_train.federated.strategies.fednova import FedNova, effective_steps
 from server_train.federated.strategies.fedprox import FedProx
 from server_train.federated.strategies.qfedavg import QFedAvg
-from server_train.federated.strategy import Strategy
 
 ORIGIN = np.zeros(2)
 

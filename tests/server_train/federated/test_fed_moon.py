@@ -7,8 +7,8 @@ import pytest
 from federated_fakes import LeastSquares, answer, blobs, play
 
 from distill.errors import ConfigError
-from server_train.federated.client import Client, LocalSettings
-from server_train.federated.mlp import Mlp
+from server_train.federated.local.client import Client, LocalSettings
+from server_train.federated.local.mlp import Mlp
 from server_train.federated.strategies.fedavg import FedAvg
 from server_train.federated.strategies.moon import Moon, contrastive
 

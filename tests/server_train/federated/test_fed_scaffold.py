@@ -5,7 +5,7 @@ import pytest
 from federated_fakes import A_BEST, A_ROWS, B_BEST, answer, client, play, two_clients
 
 from distill.errors import DataError
-from server_train.federated.messages import Message
+from server_train.federated.messages.codec import Message
 from server_train.federated.strategies.fedavg import FedAvg
 from server_train.federated.strategies.scaffold import Scaffold
 

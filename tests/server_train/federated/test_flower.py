@@ -16,26 +16,21 @@ from federated_fakes import SCHEMA, bank
 from distill.data.demo import BANKS, bank_table
 from distill.data.tables import write_table
 from distill.errors import ConfigError, DataError
-from server_train.federated.addresses import listen
-from server_train.federated.client import Client, LocalSettings
-from server_train.federated.engine import OnRound, Round, RunSettings, run
-from server_train.federated.flower_client import FlowerClient
-from server_train.federated.flower_library import (
-    FitRes,
-    GetPropertiesRes,
-    GrpcBridgeClosed,
-    Parameters,
-)
-from server_train.federated.flower_server import FlowerTransport, host
-from server_train.federated.flower_terms import Kind, Terms
-from server_train.federated.messages import decode, encode
-from server_train.federated.mlp import Mlp, Vector
-from server_train.federated.participant import Participant
-from server_train.federated.registry import make_strategy
-from server_train.federated.sketches import answer, curves_of, one_hot, public_curves
-from server_train.federated.transport import InProcess, NotSent
-from server_train.federated.wall_clock import WallClock
-from server_train.federated.wire import CountingProxy, Counts
+from server_train.federated.engine.run import OnRound, Round, RunSettings, run
+from server_train.federated.engine.transport import InProcess, NotSent
+from server_train.federated.engine.wall_clock import WallClock
+from server_train.federated.flower.addresses import listen
+from server_train.federated.flower.client import FlowerClient
+from server_train.federated.flower.library import FitRes, GetPropertiesRes, GrpcBridgeClosed, Parameters
+from server_train.federated.flower.server import FlowerTransport, host
+from server_train.federated.flower.traffic import CountingProxy, Counts
+from server_train.federated.institution.participant import Participant
+from server_train.federated.local.client import Client, LocalSettings
+from server_train.federated.local.mlp import Mlp, Vector
+from server_train.federated.messages.codec import decode, encode
+from server_train.federated.messages.protocol import Kind, Terms
+from server_train.federated.messages.sketches import answer, curves_of, one_hot, public_curves
+from server_train.federated.strategies.catalogue import make_strategy
 from server_train.models.features import Encoder, class_codes
 
 ROWS = 300

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.errors import DataError
-from server_train.federated.messages import Message, decode, encode, framing_bytes
+from server_train.federated.messages.codec import Message, decode, encode, framing_bytes
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 

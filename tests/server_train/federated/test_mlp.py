@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from server_train.federated.mlp import Mlp, row_losses, softmax
+from server_train.federated.local.mlp import Mlp, row_losses, softmax
 from server_train.models.model import Network
 
 SIZES = [[4, 3], [4, 5, 2], [4, 6, 5, 3]]

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server_train.federated.oversampling import MOST_PARENTS, between, with_generated
+from server_train.federated.local.oversampling import MOST_PARENTS, between, with_generated
 
 
 def encoded(rows, seed):

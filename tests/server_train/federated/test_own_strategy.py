@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server_train.federated.messages import Message
-from server_train.federated.registry import STRATEGIES, make_strategy
+from server_train.federated.messages.codec import Message
+from server_train.federated.strategies.catalogue import STRATEGIES, make_strategy
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "federated.md"
 

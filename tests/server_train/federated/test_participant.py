@@ -6,12 +6,12 @@ from federated_fakes import NARROW, SCHEMA, bank
 
 from distill import __version__
 from distill.errors import ConfigError, DataError
-from server_train.federated.client import LocalSettings
-from server_train.federated.flower_terms import LONGEST_TEXT, Hello, Kind, Terms, failure, reason_in
-from server_train.federated.messages import Message, decode, encode
-from server_train.federated.mlp import Mlp
-from server_train.federated.participant import Answer, Participant
-from server_train.federated.sketches import answer, check_sketch, public_curves
+from server_train.federated.institution.participant import Answer, Participant
+from server_train.federated.local.client import LocalSettings
+from server_train.federated.local.mlp import Mlp
+from server_train.federated.messages.codec import Message, decode, encode
+from server_train.federated.messages.protocol import LONGEST_TEXT, Hello, Kind, Terms, failure, reason_in
+from server_train.federated.messages.sketches import answer, check_sketch, public_curves
 from server_train.models.features import Encoder
 
 CURVES = encode(answer(public_curves(SCHEMA)))

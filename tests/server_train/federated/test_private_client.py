@@ -29,11 +29,9 @@ from distill.releases.training import (
     begin_training,
     make_training_plan,
 )
-from server_train.federated.client import LocalSettings
-from server_train.federated.engine import RunSettings, run
-from server_train.federated.messages import decode, encode
-from server_train.federated.mlp import Mlp
-from server_train.federated.private_client import (
+from server_train.federated.engine.run import RunSettings, run
+from server_train.federated.engine.transport import InProcess, NotSent
+from server_train.federated.institution.private_client import (
     TUNED,
     PrivateClient,
     agree,
@@ -41,9 +39,11 @@ from server_train.federated.private_client import (
     noisy_sketch,
     require_private,
 )
-from server_train.federated.registry import STRATEGIES, make_strategy
-from server_train.federated.sketches import check_sketch, one_hot, public_curves
-from server_train.federated.transport import InProcess, NotSent
+from server_train.federated.local.client import LocalSettings
+from server_train.federated.local.mlp import Mlp
+from server_train.federated.messages.codec import decode, encode
+from server_train.federated.messages.sketches import check_sketch, one_hot, public_curves
+from server_train.federated.strategies.catalogue import STRATEGIES, make_strategy
 from server_train.models.features import Encoder, class_codes
 
 FALSE_ALARM = 1e-6  # chance that correct code fails a statistical test on one fresh seed

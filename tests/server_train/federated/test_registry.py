@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from distill.errors import ConfigError
-from server_train.federated.registry import make_strategy
+from server_train.federated.strategies.catalogue import make_strategy
 from server_train.federated.strategies.fedavg import FedAvg
 from server_train.federated.strategies.fedprox import FedProx
 
 OWN = """
 from dataclasses import dataclass
 from server_train.federated.strategies.fedavg import FedAvg
-from server_train.federated.strategy import Strategy
+from server_train.federated.strategies.base import Strategy
 
 @dataclass(kw_only=True)
 class Mine(FedAvg):
@@ -82,8 +82,8 @@ def test_an_unknown_name_is_refused_with_the_names_there_are():
         (":Mine", {}, "no strategy ':Mine'"),
         ("own_strategies:", {}, "no strategy 'own_strategies:'"),
         ("own_strategies:Yours", {}, "module 'own_strategies' has no 'Yours'"),
-        ("own_strategies:Stranger", {}, "is not a subclass of server_train.federated.strategy.Strategy"),
-        ("own_strategies:number", {}, "is not a subclass of server_train.federated.strategy.Strategy"),
+        ("own_strategies:Stranger", {}, "is not a subclass of server_train.federated.strategies.base.Strategy"),
+        ("own_strategies:number", {}, "is not a subclass of server_train.federated.strategies.base.Strategy"),
         ("own_strategies:Unfinished", {}, "'own_strategies:Unfinished' cannot be made: .*aggregate"),
         ("own_strategies:Needy", {}, "'own_strategies:Needy' cannot be made: .*must"),
         ("own_strategies:Mine", {"loud": "maybe"}, "option loud is bool, not 'maybe'"),

@@ -6,8 +6,8 @@ import pytest
 from federated_fakes import NARROW, SCHEMA, bank
 
 from distill.errors import DataError
-from server_train.federated.messages import Message, decode, encode
-from server_train.federated.sketches import (
+from server_train.federated.messages.codec import Message, decode, encode
+from server_train.federated.messages.sketches import (
     answer,
     check_sketch,
     class_shares,

@@ -6,12 +6,12 @@ from federated_fakes import blobs, play
 from sklearn.metrics import roc_auc_score
 
 from distill.errors import DataError
-from server_train.federated.client import Client, LocalSettings
-from server_train.federated.messages import Message
-from server_train.federated.mlp import Mlp
-from server_train.federated.registry import make_strategy
+from server_train.federated.local.client import Client, LocalSettings
+from server_train.federated.local.mlp import Mlp
+from server_train.federated.messages.codec import Message
+from server_train.federated.strategies.base import row_shares, weighted_update
+from server_train.federated.strategies.catalogue import make_strategy
 from server_train.federated.strategies.fedavg import FedAvg
-from server_train.federated.strategy import row_shares, weighted_update
 
 
 @pytest.mark.parametrize(

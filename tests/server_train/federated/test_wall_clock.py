@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from federated_fakes import blobs
 
-from server_train.federated.client import Client, LocalSettings
-from server_train.federated.clock import Clock
-from server_train.federated.engine import Round, RunSettings, run
-from server_train.federated.messages import Message, decode, encode
-from server_train.federated.mlp import Mlp
+from server_train.federated.engine.clock import Clock
+from server_train.federated.engine.run import Round, RunSettings, run
+from server_train.federated.engine.transport import InProcess, NotSent
+from server_train.federated.engine.wall_clock import WallClock
+from server_train.federated.local.client import Client, LocalSettings
+from server_train.federated.local.mlp import Mlp
+from server_train.federated.messages.codec import Message, decode, encode
 from server_train.federated.strategies.fedasync import FedAsync
 from server_train.federated.strategies.fedavg import FedAvg
-from server_train.federated.transport import InProcess, NotSent
-from server_train.federated.wall_clock import WallClock
 
 START = np.zeros(3)
 

@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from distill.errors import ConfigError
-from server_train.federated.addresses import listen, parse_address, read_pem, wait_for
-from server_train.federated.wire import CountingProxy
+from server_train.federated.flower.addresses import listen, parse_address, read_pem, wait_for
+from server_train.federated.flower.traffic import CountingProxy
 
 
 def echo_once(listener: socket.socket, reply: bytes) -> threading.Thread:

@@ -18,12 +18,12 @@ import simpy
 
 from distill.common import checks
 from distill.errors import ConfigError, DataError
-from server_train.federated.clock import Clock
-from server_train.federated.compression import Compression, unpack
-from server_train.federated.messages import Message, decode, encode
-from server_train.federated.mlp import Vector
-from server_train.federated.strategy import Strategy
-from server_train.federated.transport import NotSent, Transport
+from server_train.federated.engine.clock import Clock
+from server_train.federated.engine.transport import NotSent, Transport
+from server_train.federated.local.mlp import Vector
+from server_train.federated.messages.codec import Message, decode, encode
+from server_train.federated.messages.compression import Compression, unpack
+from server_train.federated.strategies.base import Strategy
 
 MAX_BARREN_ROUNDS = 10  # in a row without one usable reply; then the run gives up
 Evaluate = Callable[[Vector], dict[str, float]]  # global weights -> figures on test rows

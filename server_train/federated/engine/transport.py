@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from server_train.federated.client import Client
-from server_train.federated.compression import Compression, unpack
-from server_train.federated.messages import decode, encode
-from server_train.federated.strategy import Strategy
+from server_train.federated.local.client import Client
+from server_train.federated.messages.codec import decode, encode
+from server_train.federated.messages.compression import Compression, unpack
+from server_train.federated.strategies.base import Strategy
 
 
 class NotSent(ConnectionError):

@@ -8,7 +8,7 @@ import numpy as np
 
 from distill.common import checks
 from distill.errors import ConfigError, DataError
-from server_train.federated.mlp import Pull, Vector
+from server_train.federated.local.mlp import Pull, Vector
 
 Correction = Callable[[Vector], Vector]  # current weights -> what is added to the gradient there
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from distill import __version__
 from distill.errors import DataError, DistillError
-from server_train.federated.client import LocalSettings
+from server_train.federated.local.client import LocalSettings
 
 LONGEST_TEXT = 500  # characters of a reason that are believed
 Scalar = bool | bytes | float | int | str

@@ -13,15 +13,15 @@ import pandas as pd
 
 from distill.data.schema import Schema
 from distill.errors import ConfigError, DataError
-from server_train.federated.client import Client
-from server_train.federated.compression import Compression, parse_compression
-from server_train.federated.flower_terms import Hello, Kind, Terms, failure, reason_in
-from server_train.federated.messages import decode, encode
-from server_train.federated.mlp import Mlp
-from server_train.federated.registry import STRATEGIES, make_strategy
-from server_train.federated.sketches import curves_of, one_hot, sketch
-from server_train.federated.strategy import Strategy
-from server_train.federated.transport import answer
+from server_train.federated.engine.transport import answer
+from server_train.federated.local.client import Client
+from server_train.federated.local.mlp import Mlp
+from server_train.federated.messages.codec import decode, encode
+from server_train.federated.messages.compression import Compression, parse_compression
+from server_train.federated.messages.protocol import Hello, Kind, Terms, failure, reason_in
+from server_train.federated.messages.sketches import curves_of, one_hot, sketch
+from server_train.federated.strategies.base import Strategy
+from server_train.federated.strategies.catalogue import STRATEGIES, make_strategy
 from server_train.models.features import Encoder, class_codes
 
 

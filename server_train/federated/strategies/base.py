@@ -15,9 +15,9 @@ from typing import ClassVar
 import numpy as np
 
 from distill.errors import DataError
-from server_train.federated.client import Client
-from server_train.federated.messages import Message
-from server_train.federated.mlp import Vector
+from server_train.federated.local.client import Client
+from server_train.federated.local.mlp import Vector
+from server_train.federated.messages.codec import Message
 
 
 @dataclass(kw_only=True)

@@ -16,8 +16,8 @@ import simpy
 
 from distill.common import checks
 from distill.errors import ConfigError
-from server_train.federated.client import Client, LocalSettings
-from server_train.federated.mlp import Mlp
+from server_train.federated.local.client import Client, LocalSettings
+from server_train.federated.local.mlp import Mlp
 
 MEGABIT = 1e6 / 8  # bytes
 TYPICAL_SECONDS_PER_ROW = 1.2e-6  # measured on one core: 110 inputs, layers of 64 and 32, batches of 64

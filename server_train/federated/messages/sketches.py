@@ -13,7 +13,7 @@ import pandas as pd
 
 from distill.data.schema import Column, Schema
 from distill.errors import DataError
-from server_train.federated.messages import Message
+from server_train.federated.messages.codec import Message
 from server_train.models.features import (
     KNOTS,
     UNIFORM_SPREAD,

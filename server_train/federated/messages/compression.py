@@ -18,8 +18,8 @@ import numpy as np
 
 from distill.common import checks
 from distill.errors import ConfigError, DataError
-from server_train.federated.messages import Message
-from server_train.federated.mlp import Vector
+from server_train.federated.local.mlp import Vector
+from server_train.federated.messages.codec import Message
 
 METHODS = ("none", "float16", "int8", "topk")
 BLOCK = 512  # 8-bit numbers under one scale

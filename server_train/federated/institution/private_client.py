@@ -17,12 +17,12 @@ import pandas as pd
 from distill.data.grids import ColumnGrid, base_grids
 from distill.errors import ConfigError
 from distill.releases.training import PrivateTraining
-from server_train.federated.client import Client, Correction, LocalRun, LocalSettings, Model
-from server_train.federated.messages import Message, decode, encode
-from server_train.federated.mlp import Pull, Vector
-from server_train.federated.sketches import GRID, answer, class_shares, curves_of, merge
-from server_train.federated.strategy import Strategy
-from server_train.federated.transport import NotSent
+from server_train.federated.engine.transport import NotSent
+from server_train.federated.local.client import Client, Correction, LocalRun, LocalSettings, Model
+from server_train.federated.local.mlp import Pull, Vector
+from server_train.federated.messages.codec import Message, decode, encode
+from server_train.federated.messages.sketches import GRID, answer, class_shares, curves_of, merge
+from server_train.federated.strategies.base import Strategy
 from server_train.models.features import Encoder, category_codes, levels
 
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from distill.errors import ConfigError
-from server_train.federated.addresses import parse_address, wait_for
-from server_train.federated.flower_library import (
+from server_train.federated.flower.addresses import parse_address, wait_for
+from server_train.federated.flower.library import (
     Client,
     Code,
     FitIns,
@@ -16,7 +16,7 @@ from server_train.federated.flower_library import (
     Status,
     start_client,
 )
-from server_train.federated.participant import Participant
+from server_train.federated.institution.participant import Participant
 
 WAIT = 60.0  # seconds for a server to appear
 _FINE = Status(Code.OK, "")

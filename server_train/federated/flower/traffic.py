@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
-from server_train.federated.addresses import listen
+from server_train.federated.flower.addresses import listen
 
 CHUNK = 1 << 16
 

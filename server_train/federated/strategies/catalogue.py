@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from distill.errors import ConfigError
-from server_train.federated.strategy import Strategy
+from server_train.federated.strategies.base import Strategy
 
 _HERE = "server_train.federated.strategies."
 STRATEGIES = {
@@ -67,7 +67,7 @@ def _strategy_class(name: str) -> type[Strategy]:
     if found is None:
         raise ConfigError(f"strategy {name!r}: module {module_name!r} has no {class_name!r}.")
     if not (isinstance(found, type) and issubclass(found, Strategy)):
-        raise ConfigError(f"strategy {name!r} is not a subclass of server_train.federated.strategy.Strategy.")
+        raise ConfigError(f"strategy {name!r} is not a subclass of server_train.federated.strategies.base.Strategy.")
     return found
 
 

@@ -15,7 +15,7 @@ import simpy
 from simpy.core import Infinity
 from simpy.events import NORMAL, EventPriority
 
-from server_train.federated.clock import Clock
+from server_train.federated.engine.clock import Clock
 
 
 class WallClock(Clock):

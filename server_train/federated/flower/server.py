@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from distill.errors import ConfigError, DataError
-from server_train.federated.addresses import listen, parse_address
-from server_train.federated.flower_library import (
+from server_train.federated.engine.transport import NotSent
+from server_train.federated.flower.addresses import listen, parse_address
+from server_train.federated.flower.library import (
     ClientProxy,
     FitIns,
     GetPropertiesIns,
@@ -28,8 +29,7 @@ from server_train.federated.flower_library import (
     SimpleClientManager,
     start_server,
 )
-from server_train.federated.flower_terms import Hello, Kind, reason_in
-from server_train.federated.transport import NotSent
+from server_train.federated.messages.protocol import Hello, Kind, reason_in
 
 HELLO_SECONDS = 30.0
 GOODBYE_SECONDS = 10.0

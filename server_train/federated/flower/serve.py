@@ -25,15 +25,16 @@ from distill.data.tables import read_table
 from distill.errors import ConfigError, DataError
 from server_train.card import versions
 from server_train.evaluation.metrics import evaluate_scores
-from server_train.federated import engine
-from server_train.federated.addresses import parse_address, read_pem
-from server_train.federated.compression import parse_compression
-from server_train.federated.flower_server import FlowerTransport, Traffic, host
-from server_train.federated.flower_terms import Terms
-from server_train.federated.messages import Message, decode, encode
-from server_train.federated.mlp import Mlp, Vector
-from server_train.federated.registry import make_strategy
-from server_train.federated.sketches import (
+from server_train.federated.engine import run
+from server_train.federated.engine.wall_clock import WallClock
+from server_train.federated.flower.addresses import parse_address, read_pem
+from server_train.federated.flower.server import FlowerTransport, Traffic, host
+from server_train.federated.flower.traffic import CountingProxy, Counts
+from server_train.federated.local.mlp import Mlp, Vector
+from server_train.federated.messages.codec import Message, decode, encode
+from server_train.federated.messages.compression import parse_compression
+from server_train.federated.messages.protocol import Terms
+from server_train.federated.messages.sketches import (
     answer,
     check_sketch,
     class_shares,
@@ -42,9 +43,8 @@ from server_train.federated.sketches import (
     one_hot,
     public_curves,
 )
-from server_train.federated.strategy import Strategy
-from server_train.federated.wall_clock import WallClock
-from server_train.federated.wire import CountingProxy, Counts
+from server_train.federated.strategies.base import Strategy
+from server_train.federated.strategies.catalogue import make_strategy
 from server_train.models.features import Encoder, class_codes
 from server_train.models.model import Model, ModelCard, NetworkScorer, network_for, save_model
 
@@ -106,10 +106,10 @@ class Service:
         """A fresh one."""
         return make_strategy(self.terms.strategy, self.terms.options)
 
-    def run_settings(self) -> engine.RunSettings:
+    def run_settings(self) -> run.RunSettings:
         """As the engine takes them."""
         compression = parse_compression(self.terms.compression)
-        return engine.RunSettings(
+        return run.RunSettings(
             rounds=self.rounds,
             participation=self.participation,
             seed=self.terms.seed,
@@ -129,7 +129,7 @@ class Served:
         folder: Where the model and the record are.
     """
 
-    record: list[engine.Round]
+    record: list[run.Round]
     setup: tuple[Traffic, ...]
     wire: tuple[Counts, ...]
     folder: Path
@@ -144,7 +144,7 @@ class _Rows:
     labels: np.ndarray = field(repr=False)
 
 
-def serve(service: Service, *, note: Note = lambda text: None, on_round: engine.OnRound | None = None) -> Served:
+def serve(service: Service, *, note: Note = lambda text: None, on_round: run.OnRound | None = None) -> Served:
     """Wait for the clients, run all rounds, write the model and the record; in the main thread only.
 
     Args:
@@ -164,7 +164,7 @@ def serve(service: Service, *, note: Note = lambda text: None, on_round: engine.
     wire: list[CountingProxy] = []
     with contextlib.ExitStack() as proxies:
 
-        def body() -> list[engine.Round]:
+        def body() -> list[run.Round]:
             wire.extend(proxies.enter_context(proxy) for proxy in _proxies(service))  # behind them somebody listens now
             return _run(service, rows, transport, on_round)
 
@@ -175,9 +175,7 @@ def serve(service: Service, *, note: Note = lambda text: None, on_round: engine.
     return served
 
 
-def _run(
-    service: Service, rows: _Rows, transport: FlowerTransport, on_round: engine.OnRound | None
-) -> list[engine.Round]:
+def _run(service: Service, rows: _Rows, transport: FlowerTransport, on_round: run.OnRound | None) -> list[run.Round]:
     """Everything between the first client and the last round; the model is written at the end."""
     transport.gather(service.wait)
     sketches = [_checked(rows.schema, client, data) for client, data in enumerate(_sketches(service, transport))]
@@ -195,7 +193,7 @@ def _run(
     rng = np.random.default_rng([service.terms.seed, 2])
     start = model.initial(rng, class_shares(sketches) if sketches else None)
     settings = service.run_settings()
-    record = engine.run(strategy, transport, start, settings, judge, clock=WallClock(), on_round=on_round)
+    record = run.run(strategy, transport, start, settings, judge, clock=WallClock(), on_round=on_round)
     _write_model(service, record, encoder, model, strategy.weights)
     return record
 
@@ -235,7 +233,7 @@ def _checked(schema: Schema, client: int, data: bytes) -> Message:
     return message
 
 
-def _write_model(service: Service, record: list[engine.Round], encoder: Encoder, model: Mlp, weights: Vector) -> None:
+def _write_model(service: Service, record: list[run.Round], encoder: Encoder, model: Mlp, weights: Vector) -> None:
     """The global model as `distill evaluate` and `predict` read it, marked as not private."""
     network = network_for(encoder, service.terms.hidden, classes=len(encoder.schema.classes))
     first, bias, *rest = [torch.from_numpy(layer.copy()) for layer in model.layers(weights)]
