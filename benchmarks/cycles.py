@@ -31,8 +31,8 @@ from distill.data.schema import Schema
 from distill.synthesis.generator.generator import Generator
 from distill.synthesis.pipeline import distil
 from distill.synthesis.planning.plan import make_plan, size_event
+from server_train.hub.prior import joint_model
 from server_train.pooling.pool import Pool, draw_pool
-from server_train.prior import joint_model
 
 INSTITUTIONS, QUICK_INSTITUTIONS = 5, 2
 SMALL_ROWS = 800

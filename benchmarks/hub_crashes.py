@@ -31,7 +31,7 @@ from kills import output_of, random_kills, window_kills
 from distill.common.keys import load_signing_key
 from distill.errors import DistillError, ModelError
 from distill.project import load_project
-from server_train import hub
+from server_train.hub import job
 from server_train.intake.store import HUB_FILE, HubStore
 from server_train.models import folder as publishing
 from server_train.models.model import load_model
@@ -40,10 +40,10 @@ from server_train.registry.registry import REGISTRY_FILE, Registry
 # Traced call by call, in this order of a run. `settle` is how the run begins that follows one killed while it replaced a folder.
 WINDOWS: dict[str, tuple[Any, str]] = {
     "remember": (HubStore, "remember"),
-    "write": (hub, "save_model"),
+    "write": (job, "save_model"),
     "register": (Registry, "add"),
-    "publish": (hub, "put"),
-    "settle": (hub, "settle"),
+    "publish": (job, "put"),
+    "settle": (job, "settle"),
 }
 STATES = ("nothing", "registered", "torn", "published")
 FAULTS = ("half versions", "half models", "unregistered models", "not finished", "next runs wrong", "left behind")
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in NEEDED.split():
         importlib.import_module(name)
     warm.warm_up()
-    hub.render_report = lambda _: "<p>a report takes a second to draw, and nothing here looks at it</p>"  # type: ignore[assignment]
+    job.render_report = lambda _: "<p>a report takes a second to draw, and nothing here looks at it</p>"  # type: ignore[assignment]
     tallies: dict[str, Tally] = {}
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)

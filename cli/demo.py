@@ -65,11 +65,11 @@ def run_demo(out: Path, *, epsilon: float, rows: float, console: "Console") -> d
 
     from distill.data.demo import BANKS, HELD_OUT_ROWS, demo_tables
     from distill.errors import ConfigError
-    from server_train.hub import train_global
+    from server_train.hub.job import train_global
+    from server_train.hub.results import GlobalResult
     from server_train.intake.store import HUB_FILE, HubStore
     from server_train.models.model import load_model
     from server_train.registry.registry import REGISTRY_FILE, Registry
-    from server_train.results import GlobalResult
 
     if out.exists():
         raise ConfigError(f"{out} exists already; name a new folder with --out or remove it.")

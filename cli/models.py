@@ -42,7 +42,7 @@ def show(
     """Show one version: its bundles, weights, settings, figures, files, promotions, and the command that makes it again."""
     with reporting(as_json) as report:
         from cli.models_text import version_page
-        from server_train.reproduction import command
+        from server_train.hub.reproduction import command
 
         store = registry_at(registry, project)
         history = store.history()
@@ -169,7 +169,7 @@ def reproduce(
     with reporting(as_json, interrupted="Nothing was registered.") as report:
         from cli.common import EXIT_REFUSED
         from cli.train_global import bars
-        from server_train.reproduction import reproduce as run
+        from server_train.hub.reproduction import reproduce as run
 
         version = registry_at(registry, project).history().version(number)
         with bars(quiet=as_json) as progress:

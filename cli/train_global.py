@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-    from server_train.prior import PriorPlace
-    from server_train.results import GlobalResult, PoolResult
+    from server_train.hub.prior import PriorPlace
+    from server_train.hub.results import GlobalResult, PoolResult
 
 DEFAULT_OUT = "global-model"
 TERMS = {
@@ -107,8 +107,8 @@ def train_global(
     Where the schema names no target there is no model to train: --export-pool FILE then gives the pooled rows alone.
     """
     with reporting(as_json, interrupted="No model was written.") as report:
-        from server_train.hub import train_global as run
-        from server_train.results import GlobalResult
+        from server_train.hub.job import train_global as run
+        from server_train.hub.results import GlobalResult
         from server_train.training.class_weights import read_class_weights
         from server_train.training.fit import ModelChoice
         from server_train.training.network import TrainingSettings
@@ -141,7 +141,7 @@ def _prior_place(path: Path | None, key: Path | None) -> "PriorPlace | None":
     """Where the global prior goes, with the hub's key, which must be closed to others."""
     from distill.common.keys import load_signing_key, passphrase_from_environment
     from distill.errors import ConfigError
-    from server_train.prior import PriorPlace
+    from server_train.hub.prior import PriorPlace
 
     if path is None:
         return None

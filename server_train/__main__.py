@@ -19,8 +19,8 @@ from typing import Any
 
 from distill.common import checks
 from distill.errors import ConfigError, DistillError
-from server_train.card import model_of
-from server_train.hub import Targets, publish
+from server_train.hub.card import model_of
+from server_train.hub.job import Targets, publish
 from server_train.models.folder import settle
 from server_train.models.onnx_scorer import onnx_packages
 from server_train.pooling.pool_file import open_pool

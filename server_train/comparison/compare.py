@@ -19,7 +19,6 @@ import numpy as np
 from distill.common import checks, files
 from distill.errors import ConfigError
 from distill.exchange.levels import Level
-from server_train.card import versions
 from server_train.comparison import references, write
 from server_train.comparison.baselines import Baseline, Conditions
 from server_train.comparison.data import Dealt, Source, deal, read_tables
@@ -33,6 +32,7 @@ from server_train.comparison.rounds import federated_run
 from server_train.comparison.scaling import Prepared, prepare
 from server_train.federated.engine.clock import Clock, measure_seconds_per_row
 from server_train.federated.local.mlp import Mlp
+from server_train.hub.card import versions
 from server_train.models.features import class_codes
 from server_train.training.network import TrainingSettings
 

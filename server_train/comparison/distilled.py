@@ -23,7 +23,7 @@ from server_train.comparison.parts import Parts, part_key, slug
 from server_train.comparison.results import Point, Record, Run, Traffic
 from server_train.evaluation.metrics import evaluate_scores
 from server_train.federated.engine.clock import Clock
-from server_train.hub import train_global
+from server_train.hub.job import train_global
 from server_train.models.features import class_codes
 from server_train.models.model import CARD, WEIGHTS, load_model
 from server_train.training.network import TrainingSettings

@@ -13,7 +13,7 @@ from distill.data.tables import write_table
 from distill.synthesis import pipeline
 from distill.synthesis.planning import plan
 from distill.synthesis.stages import represent
-from server_train import hub
+from server_train.hub import job
 from server_train.training.network import TrainingSettings
 
 ROUNDS = 3
@@ -82,7 +82,7 @@ def quick():
         patch.setattr(pipeline, "FIT_STEPS", 5)
         patch.setattr(pipeline, "PRIVATE_SAMPLES", 300)
         patch.setitem(represent.Autoencoder.warm_up.__kwdefaults__, "steps", 5)
-        patch.setattr(hub, "default_rows", lambda _: 2000)
+        patch.setattr(job, "default_rows", lambda _: 2000)
         patch.setitem(TrainingSettings.__init__.__kwdefaults__, "steps", 50)
         yield
 

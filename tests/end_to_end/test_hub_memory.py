@@ -257,7 +257,7 @@ def test_a_stranger_is_told_how_to_be_trusted_and_leaves_no_mark(hub: Path, tmp_
 def test_what_was_seen_counts_as_seen_even_if_training_fails(
     bank: Bank, hub: Path, monkeypatch, tmp_path: Path
 ) -> None:
-    from server_train import hub as training
+    from server_train.hub import job as training
 
     def fails(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

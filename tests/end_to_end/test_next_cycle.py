@@ -13,9 +13,9 @@ from distill.common.keys import SigningKey, generate_key
 from distill.errors import ConfigError
 from distill.exchange.bundle import read_bundle
 from distill.exchange.generator_codec import generator_of
-from server_train.hub import train_global
-from server_train.prior import PriorPlace
-from server_train.results import GlobalResult
+from server_train.hub.job import train_global
+from server_train.hub.prior import PriorPlace
+from server_train.hub.results import GlobalResult
 from server_train.training.network import TrainingSettings
 
 SEED = 7

@@ -10,9 +10,9 @@ from hub_fakes import BINARY, TERNARY, class_chances, put_bundles, table
 from distill.data.tables import read_table
 from distill.errors import BundleMismatchError, ConfigError, DataError
 from server_train import __main__ as command
-from server_train import hub
-from server_train.card import SHIFTED
 from server_train.evaluation.metrics import evaluate_scores
+from server_train.hub import job
+from server_train.hub.card import SHIFTED
 from server_train.intake import intake
 from server_train.models.features import class_codes
 from server_train.models.model import load_model
@@ -22,7 +22,7 @@ from server_train.training.network import TrainingSettings
 
 QUICK = TrainingSettings(steps=150)
 BOOSTED = ModelChoice(kind="boosting", boosting=BoostingSettings(iterations=40))
-train_global = functools.partial(hub.train_global, allow_unknown_signers=True)
+train_global = functools.partial(job.train_global, allow_unknown_signers=True)
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_a_failure_at_any_step_leaves_nothing_new_and_the_old_model_whole(bundle
     def fail(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(hub, step, fail)
+    monkeypatch.setattr(job, step, fail)
     with pytest.raises(KeyboardInterrupt):
         train_global([bundles], out=out, rows=900, settings=QUICK)
     with pytest.raises(KeyboardInterrupt):
@@ -218,7 +218,7 @@ def test_onnx_is_written_when_asked_for_and_never_left_from_an_earlier_model(bun
 
 def test_without_its_packages_onnx_is_refused_before_any_work(bundles, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    monkeypatch.setattr(hub, "receive", lambda *_, **__: pytest.fail("bundles were read"))
+    monkeypatch.setattr(job, "receive", lambda *_, **__: pytest.fail("bundles were read"))
     with pytest.raises(ConfigError, match="two more packages"):
         train_global([bundles], out=tmp_path / "model", rows=900, onnx=True)
 
@@ -238,7 +238,7 @@ def test_scores_that_are_no_probabilities_are_said_to_be_none(bundles, tmp_path)
 def test_a_pool_larger_than_memory_is_trained_on_from_disk(bundles, tmp_path, monkeypatch):
     """The same model card as from memory, but for what the way there shows: times, weights, losses, and which rows are held out."""
     memory = train_global([bundles], out=tmp_path / "memory", rows=3000, settings=QUICK).card
-    monkeypatch.setattr(hub, "IN_MEMORY", 2999)
+    monkeypatch.setattr(job, "IN_MEMORY", 2999)
     pool = tmp_path / "pool.parquet"
     result = train_global([bundles], out=tmp_path / "disk", rows=3000, settings=QUICK, export_pool=pool)
     assert result.card.institutions == memory.institutions

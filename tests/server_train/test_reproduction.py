@@ -8,12 +8,12 @@ from hub_fakes import BINARY, put_bundles
 from registry_fakes import FILES, institution, register
 
 from distill.errors import ConfigError, RegistryError
-from server_train import hub, reproduction
-from server_train.hub import train_global
+from server_train.hub import job, reproduction
+from server_train.hub.job import train_global
+from server_train.hub.recipe import arguments_of, recipe_of
 from server_train.intake import intake
 from server_train.models.folder import read_folder
 from server_train.models.model import load_model
-from server_train.recipe import arguments_of, recipe_of
 from server_train.registry.diff import difference
 from server_train.registry.lookup import model_at
 from server_train.registry.registry import Registry
@@ -82,7 +82,7 @@ def test_a_folder_that_cannot_be_written_leaves_a_whole_version_to_export(bundle
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(hub, "put", full)
+    monkeypatch.setattr(job, "put", full)
     with pytest.raises(OSError, match="No space"):
         trained(bundles, tmp_path / "m", registry)
     assert [v.number for v in registry.verify().versions] == [1]

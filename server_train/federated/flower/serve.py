@@ -23,7 +23,6 @@ from distill.common import checks, files
 from distill.data.schema import Schema, load_schema
 from distill.data.tables import read_table
 from distill.errors import ConfigError, DataError
-from server_train.card import versions
 from server_train.evaluation.metrics import evaluate_scores
 from server_train.federated.engine import run
 from server_train.federated.engine.wall_clock import WallClock
@@ -45,6 +44,7 @@ from server_train.federated.messages.sketches import (
 )
 from server_train.federated.strategies.base import Strategy
 from server_train.federated.strategies.catalogue import make_strategy
+from server_train.hub.card import versions
 from server_train.models.features import Encoder, class_codes
 from server_train.models.model import Model, ModelCard, NetworkScorer, network_for, save_model
 

@@ -17,7 +17,10 @@ from distill.common import files as durable
 from distill.data.sources import PARQUET_SUFFIXES, check_suffix
 from distill.data.tables import write_table
 from distill.errors import ConfigError
-from server_train.card import model_of, pool_card
+from server_train.hub.card import model_of, pool_card
+from server_train.hub.prior import HEAD_ROWS, PriorPlace
+from server_train.hub.recipe import recipe_of
+from server_train.hub.results import GlobalResult, PoolResult
 from server_train.intake.intake import Intake, find_bundles, receive
 from server_train.intake.store import HubStore
 from server_train.models.folder import REPORT, put, read_folder, settle, staged
@@ -30,11 +33,8 @@ from server_train.pooling.pool import Pool, default_rows, draw_pool
 from server_train.pooling.pool_file import PoolCard, StoredPool, export_rows
 from server_train.pooling.streaming import draw_pool_file
 from server_train.pooling.weighing.self_consistency import fault_of
-from server_train.prior import HEAD_ROWS, PriorPlace
-from server_train.recipe import recipe_of
 from server_train.registry.registry import Registry
 from server_train.reports.model_report import render_report
-from server_train.results import GlobalResult, PoolResult
 from server_train.training.fit import IN_MEMORY, Fitted, ModelChoice, fit_model, fit_stored
 from server_train.training.network import Epoch, TrainingSettings
 from server_train.training.out_of_core import fitting

@@ -14,13 +14,13 @@ from typing import Any
 
 from distill.common import files as durable
 from distill.errors import ConfigError
-from server_train.card import versions
-from server_train.hub import Progress, silent, train_global
+from server_train.hub.card import versions
+from server_train.hub.job import Progress, silent, train_global
+from server_train.hub.recipe import arguments_of
+from server_train.hub.results import GlobalResult
 from server_train.intake.intake import find_bundles
 from server_train.models.folder import read_folder, write_folder
-from server_train.recipe import arguments_of
 from server_train.registry.version import Version
-from server_train.results import GlobalResult
 
 WEIGHT_FILES = ".safetensors"
 
