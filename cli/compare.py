@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from server_train.comparison.compare import Progress, Request
-    from server_train.comparison.results import Comparison
+    from server_train.comparison.record.results import Comparison
     from server_train.federated.engine.clock import Clock
 
 EPSILON, DELTA = 2.0, 1e-5
@@ -80,13 +80,13 @@ def compare(
     """Distil, run federated baselines on the same rows, and write one report; for public or own data only."""
     with reporting(as_json, interrupted=INTERRUPTED) as report:
         from distill.common.threads import single_thread
-        from server_train.comparison.baselines import Conditions, chosen
         from server_train.comparison.compare import Request
         from server_train.comparison.compare import compare as run
-        from server_train.comparison.data import Source
-        from server_train.comparison.distilled import parse_levels
-        from server_train.comparison.institutions import Budget
-        from server_train.comparison.private import private_conditions
+        from server_train.comparison.deal.institutions import Budget
+        from server_train.comparison.deal.tables import Source
+        from server_train.comparison.runs.baselines import Conditions, chosen
+        from server_train.comparison.runs.distilled import parse_levels
+        from server_train.comparison.runs.private import private_conditions
         from server_train.federated.local.client import LocalSettings
         from server_train.federated.messages.compression import parse_compression
 
@@ -156,8 +156,8 @@ def _bars(*, quiet: bool) -> "Iterator[Progress]":
 
 def _payload(found: "Comparison", request: "Request") -> dict[str, Any]:
     """The result as one JSON object; every round of every run is in comparison.json."""
-    from server_train.comparison.summary import lines, reach_lines
-    from server_train.comparison.write import HTML, JSON
+    from server_train.comparison.record.summary import lines, reach_lines
+    from server_train.comparison.report.outputs import HTML, JSON
 
     return {
         "report": str(request.out / HTML),
@@ -203,8 +203,8 @@ def _summary(found: "Comparison", out: Path) -> "Group":
     from rich.table import Table
     from rich.text import Text
 
-    from server_train.comparison.summary import lines, reach_lines
-    from server_train.comparison.write import HTML
+    from server_train.comparison.record.summary import lines, reach_lines
+    from server_train.comparison.report.outputs import HTML
     from server_train.reports.model_report import readable_bytes
 
     first = next(line for line in lines(found) if line.kind == "distilled")

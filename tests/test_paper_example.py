@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from server_train.comparison.results import Comparison
+from server_train.comparison.record.results import Comparison
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "paper"
 MODULES = ("grid", "tables", "figures", "reproduce")

@@ -18,9 +18,9 @@ import grid
 import tables
 
 from distill.common.report_style import GRID, INK, MUTED, dress
-from server_train.comparison.figures import BASELINES, SHADES
-from server_train.comparison.results import Point, Run
-from server_train.comparison.summary import Line
+from server_train.comparison.record.results import Point, Run
+from server_train.comparison.record.summary import Line
+from server_train.comparison.report.figures import BASELINES, SHADES
 from server_train.reports.model_report import readable_bytes
 
 if TYPE_CHECKING:

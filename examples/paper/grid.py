@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from distill.common import files
-from server_train.comparison.results import Comparison
-from server_train.comparison.summary import Line, ReachLine, lines, reach_lines
-from server_train.comparison.write import JSON
+from server_train.comparison.record.results import Comparison
+from server_train.comparison.record.summary import Line, ReachLine, lines, reach_lines
+from server_train.comparison.report.outputs import JSON
 
 OUTCOME = "outcome.json"
 DISTILLED = ("distillation", "distillation, compact")

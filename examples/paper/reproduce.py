@@ -27,10 +27,10 @@ from distill.common.threads import single_thread
 from distill.data.demo import demo_schema, mixed_table
 from distill.data.tables import write_table
 from distill.errors import BudgetError, ConfigError, DataError, DistillError
-from server_train.comparison.baselines import Conditions, chosen
 from server_train.comparison.compare import Request, compare
-from server_train.comparison.data import Source, deal, read_tables
-from server_train.comparison.institutions import Budget
+from server_train.comparison.deal.institutions import Budget
+from server_train.comparison.deal.tables import Source, deal, read_tables
+from server_train.comparison.runs.baselines import Conditions, chosen
 
 TABLES = ("lending_club", "vehicle_fraud", "taiwan_bankruptcy")
 CLIENTS = (5, 10, 20)

@@ -12,8 +12,8 @@ from pathlib import Path
 import grid
 
 from distill.common import files
-from server_train.comparison.figures import readable_ratio
-from server_train.comparison.summary import Figure, Line, ReachLine
+from server_train.comparison.record.summary import Figure, Line, ReachLine
+from server_train.comparison.report.figures import readable_ratio
 from server_train.reports.model_report import readable_bytes
 
 CSV, ROUNDS, MARKDOWN = "results.csv", "rounds.csv", "results.md"

@@ -19,17 +19,18 @@ import numpy as np
 from distill.common import checks, files
 from distill.errors import ConfigError
 from distill.exchange.levels import Level
-from server_train.comparison import references, write
-from server_train.comparison.baselines import Baseline, Conditions
-from server_train.comparison.data import Dealt, Source, deal, read_tables
-from server_train.comparison.distilled import distilled_run, fit_client
-from server_train.comparison.institutions import Budget, institution
-from server_train.comparison.partition_file import save_partition
-from server_train.comparison.parts import Parts, part_key
-from server_train.comparison.private import PrivateConditions, private_name, private_run, require_runs
-from server_train.comparison.results import ClientRows, Comparison, Deal, Record, Run, reach_of
-from server_train.comparison.rounds import federated_run
-from server_train.comparison.scaling import Prepared, prepare
+from server_train.comparison.deal.institutions import Budget, institution
+from server_train.comparison.deal.partition_file import save_partition
+from server_train.comparison.deal.tables import Dealt, Source, deal, read_tables
+from server_train.comparison.record.cache import Parts, part_key
+from server_train.comparison.record.results import ClientRows, Comparison, Deal, Record, Run, reach_of
+from server_train.comparison.report import outputs
+from server_train.comparison.runs import references
+from server_train.comparison.runs.baselines import Baseline, Conditions
+from server_train.comparison.runs.distilled import distilled_run, fit_client
+from server_train.comparison.runs.federated import federated_run
+from server_train.comparison.runs.private import PrivateConditions, private_name, private_run, require_runs
+from server_train.comparison.runs.scaling import Prepared, prepare
 from server_train.federated.engine.clock import Clock, measure_seconds_per_row
 from server_train.federated.local.mlp import Mlp
 from server_train.hub.card import versions
@@ -110,7 +111,7 @@ def compare(request: Request, progress: Progress = silent) -> Comparison:
     work = _Work(request, Parts(request.out / "runs", fresh=request.fresh), progress)
     made = [work.repetition(seed, dealt) for seed, dealt in repetitions.items()]
     found = _comparison(request, repetitions, [run for runs, _ in made for run in runs], made[0][1].sizes)
-    write.outputs(found, request.out)
+    outputs.outputs(found, request.out)
     return found
 
 

@@ -130,9 +130,9 @@ def test_the_files_hold_what_the_json_says(place, said, saved):
     assert "REHEARSAL, NOT PRIVATE" in page
     assert "HalfStep" in page
     with (out / "rounds.csv").open() as file:
-        rounds = [r for r in csv.DictReader(file) if r["run"] == "HalfStep"]
+        federated = [r for r in csv.DictReader(file) if r["run"] == "HalfStep"]
     points = next(r for r in saved["runs"] if r["name"] == "HalfStep")["points"]
-    assert [float(r["roc_auc"]) for r in rounds] == [p["roc_auc"] for p in points]
+    assert [float(r["roc_auc"]) for r in federated] == [p["roc_auc"] for p in points]
     assert len(points) == ROUNDS + 1
     shown = next(r for r in said["runs"] if r["run"] == "HalfStep")
     assert shown["roc_auc"] == points[-1]["roc_auc"]
@@ -155,11 +155,11 @@ def test_all_runs_train_the_same_number_of_weights(place, saved):
 
 
 def test_a_second_run_does_no_work_and_says_the_same(place, said, monkeypatch):
-    from server_train.comparison import distilled, references, rounds
+    from server_train.comparison.runs import distilled, federated, references
 
     for module, name in ((distilled, "distill_table"), (distilled, "train_global"), (references, "train")):
         monkeypatch.setattr(module, name, None)  # any work would fail
-    monkeypatch.setattr(rounds.engine, "run", None)
+    monkeypatch.setattr(federated.engine, "run", None)
     monkeypatch.chdir(place)
     ran = distill(*words(place))
     assert ran.exit_code == 0, ran.output

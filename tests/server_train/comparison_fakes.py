@@ -7,8 +7,8 @@ import pandas as pd
 
 from distill.data.demo import BANKS, bank_table, demo_schema
 from distill.data.tables import canonical_table, write_table
-from server_train.comparison.data import Dealt, Source, deal, read_tables
-from server_train.comparison.results import ClientRows, Comparison, Deal, Point, Run, Traffic, reach_of
+from server_train.comparison.deal.tables import Dealt, Source, deal, read_tables
+from server_train.comparison.record.results import ClientRows, Comparison, Deal, Point, Run, Traffic, reach_of
 
 SCHEMA = demo_schema()
 

@@ -3,9 +3,9 @@ import pytest
 from comparison_fakes import dealt
 
 from distill.errors import ConfigError
-from server_train.comparison.baselines import Baseline, Conditions, chosen
-from server_train.comparison.rounds import federated_run
-from server_train.comparison.scaling import prepare
+from server_train.comparison.runs.baselines import Baseline, Conditions, chosen
+from server_train.comparison.runs.federated import federated_run
+from server_train.comparison.runs.scaling import prepare
 from server_train.federated.engine.clock import LOW, Clock, Tier
 from server_train.federated.local.client import LocalSettings
 from server_train.federated.local.mlp import Mlp

@@ -6,8 +6,8 @@ from comparison_fakes import SCHEMA, canonical, folder_source, rows, table_sourc
 from distill.data.schema import Schema
 from distill.data.tables import write_table
 from distill.errors import ConfigError, DataError, SchemaError
-from server_train.comparison.data import Source, deal, digest_of, read_tables
-from server_train.comparison.partition_file import save_partition
+from server_train.comparison.deal.partition_file import save_partition
+from server_train.comparison.deal.tables import Source, deal, digest_of, read_tables
 
 
 def test_every_row_of_a_table_is_at_one_client_or_in_the_test(tmp_path):

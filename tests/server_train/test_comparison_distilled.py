@@ -12,10 +12,10 @@ from distill.releases import fit as pipeline
 from distill.synthesis import pipeline as distillation
 from distill.synthesis.planning import plan
 from distill.synthesis.stages import represent
-from server_train.comparison.data import deal, read_tables
-from server_train.comparison.distilled import distilled_run, fit_client
-from server_train.comparison.institutions import Budget
-from server_train.comparison.parts import Parts
+from server_train.comparison.deal.institutions import Budget
+from server_train.comparison.deal.tables import deal, read_tables
+from server_train.comparison.record.cache import Parts
+from server_train.comparison.runs.distilled import distilled_run, fit_client
 from server_train.federated.engine.clock import LOW, Clock
 
 pytestmark = pytest.mark.slow
@@ -58,7 +58,7 @@ def test_a_fit_is_made_once_and_found_again(rows, tmp_path, quick, monkeypatch):
         assert (tmp_path / bundle.path).stat().st_size == bundle.bytes
     assert made.bundles["default"].bytes < 0.5 * made.bundles["full"].bytes
     assert made.epsilon == pytest.approx(2.0, rel=0.02)
-    monkeypatch.setattr("server_train.comparison.distilled.distill_table", None)  # any further fit would fail
+    monkeypatch.setattr("server_train.comparison.runs.distilled.distill_table", None)  # any further fit would fail
     assert fit(rows, tmp_path) == made
     (tmp_path / "moved").mkdir()
     (tmp_path / "runs").rename(tmp_path / "moved" / "runs")

@@ -2,8 +2,8 @@ import pytest
 from comparison_fakes import run
 
 from distill.errors import ConfigError
-from server_train.comparison.parts import Parts, part_key, slug
-from server_train.comparison.results import Run, Traffic
+from server_train.comparison.record.cache import Parts, part_key, slug
+from server_train.comparison.record.results import Run, Traffic
 
 RUN = run("federated", "FedAvg", [0.5, 0.6])
 

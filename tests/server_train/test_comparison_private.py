@@ -5,11 +5,11 @@ from comparison_fakes import folder_source
 
 from distill.errors import BudgetError, ConfigError
 from distill.ledger import open_ledger
-from server_train.comparison.baselines import Baseline, Conditions
 from server_train.comparison.compare import Request, private_baselines
-from server_train.comparison.data import deal, read_tables
-from server_train.comparison.institutions import Budget, institution
-from server_train.comparison.private import PrivateConditions, private_conditions, private_run
+from server_train.comparison.deal.institutions import Budget, institution
+from server_train.comparison.deal.tables import deal, read_tables
+from server_train.comparison.runs.baselines import Baseline, Conditions
+from server_train.comparison.runs.private import PrivateConditions, private_conditions, private_run
 from server_train.federated.engine.clock import HIGH, LOW, Clock
 from server_train.federated.local.mlp import Mlp
 

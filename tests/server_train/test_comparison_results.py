@@ -1,8 +1,8 @@
 import pytest
 from comparison_fakes import comparison, run
 
-from server_train.comparison.results import Comparison, reach_of
-from server_train.comparison.summary import lines, reach_lines
+from server_train.comparison.record.results import Comparison, reach_of
+from server_train.comparison.record.summary import lines, reach_lines
 
 OURS = run("distilled", "distillation", [0.8], first=1)
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from comparison_fakes import SCHEMA, canonical, dealt
 
-from server_train.comparison.scaling import prepare
+from server_train.comparison.runs.scaling import prepare
 from server_train.federated.local.mlp import Mlp
 from server_train.federated.messages.codec import encode
 from server_train.federated.messages.sketches import GRID, answer, merge, mixture_quantiles, one_hot, sketch

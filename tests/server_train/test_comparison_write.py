@@ -6,12 +6,12 @@ import pytest
 from comparison_fakes import comparison, run
 
 from distill.errors import ConfigError
-from server_train.comparison import write
-from server_train.comparison.figures import figures, readable_ratio, readable_time
-from server_train.comparison.render import headline, render
-from server_train.comparison.results import Comparison
-from server_train.comparison.summary import lines, reach_lines
-from server_train.comparison.write import outputs
+from server_train.comparison.record.results import Comparison
+from server_train.comparison.record.summary import lines, reach_lines
+from server_train.comparison.report import outputs as write
+from server_train.comparison.report.figures import figures, readable_ratio, readable_time
+from server_train.comparison.report.outputs import outputs
+from server_train.comparison.report.page import headline, render
 
 RUNS = [
     run("central", "central, pooled rows", [0.9]),

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from distill.common.canonical_json import canonical
 from distill.data.demo import mixed_table
 from distill.errors import ConfigError
-from server_train.comparison import partition_file as module
-from server_train.comparison.partition import (
+from server_train.comparison.deal import partition_file as module
+from server_train.comparison.deal.partition import (
     Partition,
     feature_skew,
     iid,
@@ -24,7 +24,7 @@ from server_train.comparison.partition import (
     summarise,
     to_bytes,
 )
-from server_train.comparison.partition_file import load_partition, parse_partition, save_partition
+from server_train.comparison.deal.partition_file import load_partition, parse_partition, save_partition
 
 FALSE_ALARM = 1e-6  # chance that correct code fails a statistical test on one fresh seed
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from distill.common import checks, files
 from distill.common.canonical_json import parse_canonical
 from distill.errors import ConfigError
-from server_train.comparison.partition import (
+from server_train.comparison.deal.partition import (
     FORMAT,
     MIN_ROWS,
     VERSION,

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from distill.common import files as durable
 from distill.errors import ConfigError
-from server_train.comparison.figures import figures
-from server_train.comparison.render import render
-from server_train.comparison.results import Comparison
-from server_train.comparison.summary import Line, lines, reach_lines
+from server_train.comparison.record.results import Comparison
+from server_train.comparison.record.summary import Line, lines, reach_lines
+from server_train.comparison.report.figures import figures
+from server_train.comparison.report.page import render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from distill.errors import DataError
-from server_train.comparison.baselines import Baseline, Conditions
-from server_train.comparison.data import Dealt
-from server_train.comparison.results import Point, Run, Traffic
-from server_train.comparison.scaling import Agreed, Prepared
+from server_train.comparison.deal.tables import Dealt
+from server_train.comparison.record.results import Point, Run, Traffic
+from server_train.comparison.runs.baselines import Baseline, Conditions
+from server_train.comparison.runs.scaling import Agreed, Prepared
 from server_train.evaluation.metrics import evaluate_scores
 from server_train.federated.engine import run
 from server_train.federated.engine.clock import Clock

@@ -11,7 +11,7 @@ from distill.common.keys import SigningKey, load_signing_key
 from distill.data.tables import to_public, write_table
 from distill.ledger import Ledger, open_ledger
 from distill.project import PROJECT_FILE, Project, create_project, load_project
-from server_train.comparison.data import Dealt
+from server_train.comparison.deal.tables import Dealt
 
 FOLDER = "institutions"
 SEEDS_APART = 1000  # between the rehearsals of two repetitions

@@ -16,8 +16,8 @@ from distill.data.schema import Schema, load_schema
 from distill.data.sources import CSV_SUFFIXES, PARQUET_SUFFIXES
 from distill.data.tables import read_table
 from distill.errors import ConfigError, DataError
-from server_train.comparison.partition import Partition
-from server_train.comparison.partition_file import parse_partition
+from server_train.comparison.deal.partition import Partition
+from server_train.comparison.deal.partition_file import parse_partition
 from server_train.models.features import class_codes
 
 CLIENTS, DEAL, TEST_SHARE = 5, "iid", 0.2

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from server_train.comparison.results import Comparison, Kind, Reach, Run
+from server_train.comparison.record.results import Comparison, Kind, Reach, Run
 
 
 @dataclass(frozen=True)

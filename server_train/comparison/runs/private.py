@@ -11,12 +11,12 @@ from pathlib import Path
 
 from distill.errors import BudgetError
 from distill.releases.training import PrivateSteps, PrivateTraining, TrainingRequest, begin_training
-from server_train.comparison.baselines import Baseline, Conditions
-from server_train.comparison.data import Dealt
-from server_train.comparison.institutions import Budget, grant_another, institution
-from server_train.comparison.results import PRIVATE, Run
-from server_train.comparison.rounds import Progress, run_strategy
-from server_train.comparison.scaling import Agreed, read_test
+from server_train.comparison.deal.institutions import Budget, grant_another, institution
+from server_train.comparison.deal.tables import Dealt
+from server_train.comparison.record.results import PRIVATE, Run
+from server_train.comparison.runs.baselines import Baseline, Conditions
+from server_train.comparison.runs.federated import Progress, run_strategy
+from server_train.comparison.runs.scaling import Agreed, read_test
 from server_train.federated.institution.private_client import (
     TUNED,
     PrivateClient,

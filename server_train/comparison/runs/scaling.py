@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from server_train.comparison.data import Dealt
+from server_train.comparison.deal.tables import Dealt
 from server_train.federated.messages.codec import encode
 from server_train.federated.messages.sketches import answer, class_shares, curves_of, merge, one_hot, sketch
 from server_train.models.features import Encoder, class_codes

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from distill.common.report_style import PALETTE, data_uri
-from server_train.comparison.figures import readable_ratio
-from server_train.comparison.results import Comparison
-from server_train.comparison.summary import Line, ReachLine, lines, reach_lines
+from server_train.comparison.record.results import Comparison
+from server_train.comparison.record.summary import Line, ReachLine, lines, reach_lines
+from server_train.comparison.report.figures import readable_ratio
 from server_train.reports.model_report import templates
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from server_train.comparison.data import Dealt
-from server_train.comparison.results import Kind, Point, Run
+from server_train.comparison.deal.tables import Dealt
+from server_train.comparison.record.results import Kind, Point, Run
 from server_train.evaluation.metrics import evaluate_scores
 from server_train.models.features import class_codes
 from server_train.models.model import probabilities

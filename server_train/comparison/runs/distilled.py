@@ -17,10 +17,10 @@ from distill.project import Project
 from distill.releases.fit import Request
 from distill.releases.fit import fit as distill_table
 from distill.releases.shrink import shrink_bundle
-from server_train.comparison.data import Dealt, digest_of
-from server_train.comparison.institutions import Budget, books, grant_another, institution
-from server_train.comparison.parts import Parts, part_key, slug
-from server_train.comparison.results import Point, Record, Run, Traffic
+from server_train.comparison.deal.institutions import Budget, books, grant_another, institution
+from server_train.comparison.deal.tables import Dealt, digest_of
+from server_train.comparison.record.cache import Parts, part_key, slug
+from server_train.comparison.record.results import Point, Record, Run, Traffic
 from server_train.evaluation.metrics import evaluate_scores
 from server_train.federated.engine.clock import Clock
 from server_train.hub.job import train_global

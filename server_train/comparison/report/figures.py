@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill.common.report_style import INK, MUTED, PALETTE, dress, empty_figure
-from server_train.comparison.results import PRIVATE, Comparison, Point, Run
-from server_train.comparison.summary import Line, lines, reach_lines
+from server_train.comparison.record.results import PRIVATE, Comparison, Point, Run
+from server_train.comparison.record.summary import Line, lines, reach_lines
 from server_train.reports.model_report import readable_bytes
 
 if TYPE_CHECKING:

@@ -1,0 +1,3 @@
+"""Rows of public tables, dealt to simulated institutions."""
+
+__all__: list[str] = []

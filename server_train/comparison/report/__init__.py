@@ -1,0 +1,3 @@
+"""A comparison as page, figures and tables."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Each way to a model, run on the same rows."""
+
+__all__: list[str] = []
