@@ -34,7 +34,7 @@ from distill.synthesis.stages import represent  # noqa: E402
 
 EPSILON, DELTA = 2.0, 1e-5
 NEEDED = """
-    cli.app cli.fit cli.budget cli.bundle distill.releases.fit distill.exchange.samples opendp.prelude torch._dynamo pyarrow.csv
+    cli.app cli.institution.fit cli.institution.plan_view cli.institution.bundle distill.releases.fit distill.exchange.samples opendp.prelude torch._dynamo pyarrow.csv
     pyarrow.pandas_compat pyarrow.parquet sklearn.cluster rich.progress rich.table rich._emoji_codes safetensors.numpy
     dp_accounting.pld dp_accounting.rdp attr
 """

@@ -11,16 +11,19 @@ from typing import Annotated
 import typer
 import typer.core
 
-from cli import audit, bundle, federated, hub, keys, ledger, ledger_members, models, schema
-from cli.common import EXIT_REFUSED
-from cli.compare import compare
-from cli.demo import demo
-from cli.evaluate import evaluate
-from cli.fit import fit
-from cli.init import init
-from cli.plan import plan
-from cli.predict import predict
-from cli.train_global import train_global
+from cli.evaluation.evaluate import evaluate
+from cli.evaluation.predict import predict
+from cli.hub import models, trust
+from cli.hub.train_global import train_global
+from cli.institution import bundle, keys, schema
+from cli.institution.fit import fit
+from cli.institution.init import init
+from cli.institution.plan import plan
+from cli.ledger import audit, books, members
+from cli.research import federated
+from cli.research.compare import compare
+from cli.research.demo import demo
+from cli.shared.output import EXIT_REFUSED
 from distill import __version__
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
@@ -58,15 +61,15 @@ def root(
 
 app.command()(init)
 app.add_typer(schema.app, name="schema")
-keys.app.command()(ledger_members.rotate)
+keys.app.command()(members.rotate)
 app.add_typer(keys.app, name="keys")
 for command in (audit.report, audit.export, audit.diff):
-    ledger.app.command()(command)
-app.add_typer(ledger.app, name="ledger")
+    books.app.command()(command)
+app.add_typer(books.app, name="ledger")
 app.command()(plan)
 app.command()(fit)
 app.add_typer(bundle.app, name="bundle")
-app.add_typer(hub.app, name="hub")
+app.add_typer(trust.app, name="hub")
 app.command("train-global")(train_global)
 app.add_typer(models.app, name="models")
 app.command()(evaluate)

@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from cli.app import app
-from cli.common import Report, project_at, reporting
+from cli.shared.output import Report, project_at, reporting
 from distill.errors import BudgetError, ConfigError
 
 HEAVY = ("torch", "pandas", "numpy", "sklearn", "scipy", "pyarrow", "matplotlib", "dp_accounting", "opendp", "jinja2")

@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.app import app
-from cli.budget import plan_payload, plan_table
-from cli.fit import STAGES
+from cli.institution.fit import STAGES
+from cli.institution.plan_view import plan_payload, plan_table
 from distill.common.keys import SigningKey, generate_key
 from distill.data.schema import load_schema
 from distill.ledger import Ledger, create_ledger

@@ -9,10 +9,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cli import models
-from cli.evaluate import evaluate
-from cli.predict import predict
-from cli.train_global import train_global
+from cli.evaluation.evaluate import evaluate
+from cli.evaluation.predict import predict
+from cli.hub import models
+from cli.hub.train_global import train_global
 from distill.common.keys import generate_key
 from distill.data.schema import Schema
 from distill.exchange import generator_codec as generators

@@ -72,7 +72,7 @@ def test_the_demo_leaves_tables_and_a_model_to_play_with(demo):
 
 
 def test_the_demo_prints_one_table_that_fits_80_columns(demo):
-    from cli.demo import _table
+    from cli.research.demo import _table
 
     console = Console(width=80, file=io.StringIO())
     console.print(_table(demo))

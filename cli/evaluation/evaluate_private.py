@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.common import Report, project_at
+from cli.shared.output import Report, project_at
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.common import JsonOption, ProjectOption, reporting
-from cli.hub import RegistryOption, registry_at
+from cli.hub.trust import RegistryOption, registry_at
+from cli.shared.output import JsonOption, ProjectOption, reporting
 
 if TYPE_CHECKING:
     from server_train.registry.registry import History
@@ -24,7 +24,7 @@ def list_versions(
 ) -> None:
     """List all versions, and which one is current for its schema."""
     with reporting(as_json) as report:
-        from cli.models_text import versions_table
+        from cli.hub.models_view import versions_table
 
         store = registry_at(registry, project)
         history = store.history()
@@ -41,7 +41,7 @@ def show(
 ) -> None:
     """Show one version: its bundles, weights, settings, figures, files, promotions, and the command that makes it again."""
     with reporting(as_json) as report:
-        from cli.models_text import version_page
+        from cli.hub.models_view import version_page
         from server_train.hub.reproduction import command
 
         store = registry_at(registry, project)
@@ -68,7 +68,7 @@ def diff(
 ) -> None:
     """Show what differs between two versions: bundles, weights, settings, figures, columns, software, files."""
     with reporting(as_json) as report:
-        from cli.models_text import difference_text
+        from cli.hub.models_view import difference_text
         from server_train.registry.diff import difference
 
         history = registry_at(registry, project).history()
@@ -167,8 +167,8 @@ def reproduce(
 ) -> None:
     """Train a version again from its bundles and compare the weights, byte by byte; exit code 2 if they differ."""
     with reporting(as_json, interrupted="Nothing was registered.") as report:
-        from cli.common import EXIT_REFUSED
-        from cli.train_global import bars
+        from cli.hub.train_global import bars
+        from cli.shared.output import EXIT_REFUSED
         from server_train.hub.reproduction import reproduce as run
 
         version = registry_at(registry, project).history().version(number)

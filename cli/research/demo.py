@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.common import JsonOption, progress_console, reporting
+from cli.shared.output import JsonOption, progress_console, reporting
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli.common import JsonOption, ProjectOption, project_at, reporting
-from cli.ledger import LedgerOption, books, keys_from_outside, left, opened_ledger
+from cli.ledger.books import LedgerOption, books, keys_from_outside, left, opened_ledger
+from cli.shared.output import JsonOption, ProjectOption, project_at, reporting
 
 if TYPE_CHECKING:
     from distill.audit import Audit, Comparison

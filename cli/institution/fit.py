@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli.budget import ShareOption
-from cli.common import (
+from cli.institution.plan_view import ShareOption
+from cli.shared.output import (
     CompressOption,
     JsonOption,
     ProjectOption,
@@ -92,7 +92,7 @@ def fit(
         epsilon = settings.epsilon if epsilon is None else epsilon
         delta = settings.delta if delta is None else delta
         checks.budget(epsilon, delta)  # before the heavy libraries are loaded
-        from cli.budget import plan_table, read_shares
+        from cli.institution.plan_view import plan_table, read_shares
         from distill.common.keys import load_signing_key, passphrase_from_environment
         from distill.data.schema import load_schema
         from distill.ledger import open_ledger

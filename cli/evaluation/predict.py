@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.common import MODEL_HELP, JsonOption, reporting
+from cli.shared.output import MODEL_HELP, JsonOption, reporting
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli.common import JsonOption, ProjectOption, project_at, reporting
-from cli.ledger import ActorOption, LedgerOption, OfficerKeyOption, ReasonOption, app, officer_of, opened_ledger
+from cli.ledger.books import ActorOption, LedgerOption, OfficerKeyOption, ReasonOption, app, officer_of, opened_ledger
+from cli.shared.output import JsonOption, ProjectOption, project_at, reporting
 
 if TYPE_CHECKING:
     from distill.ledger import LedgerSummary

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.common import JsonOption, reporting, task_in_words
+from cli.shared.output import JsonOption, reporting, task_in_words
 
 
 def init(

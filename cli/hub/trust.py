@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.common import JsonOption, ProjectOption, reporting
+from cli.shared.output import JsonOption, ProjectOption, reporting
 
 if TYPE_CHECKING:
     from rich.console import Group

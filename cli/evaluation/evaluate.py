@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli.common import MODEL_HELP, JsonOption, ProjectOption, Report, RowsPerUnitOption, reporting
+from cli.shared.output import MODEL_HELP, JsonOption, ProjectOption, Report, RowsPerUnitOption, reporting
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -91,7 +91,7 @@ def evaluate(
             _refuse_unless_charged(dp_delta, dp_out, purpose, rehearsal, overwrite, max_rows_per_unit > 1)
             _evaluate_here(loaded, data, question, page, report)
             return
-        from cli.evaluate_dp import Asked, evaluate_privately
+        from cli.evaluation.evaluate_private import Asked, evaluate_privately
 
         _refuse_groups(question)
         asked = Asked(

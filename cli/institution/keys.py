@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.common import JsonOption, ProjectOption, project_at, reporting
+from cli.shared.output import JsonOption, ProjectOption, project_at, reporting
 
 app = typer.Typer(help="Make the key that signs ledger and bundles.", no_args_is_help=True)
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.common import JsonOption, ProjectOption, Report, project_at, reporting, task_in_words
+from cli.shared.output import JsonOption, ProjectOption, Report, project_at, reporting, task_in_words
 
 if TYPE_CHECKING:
     from distill.data.schema import Schema

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli.common import JsonOption, ProjectOption, project_at, reporting
+from cli.shared.output import JsonOption, ProjectOption, project_at, reporting
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli.common import JsonOption, ProjectOption, progress_console, project_at, reporting
-from cli.hub import (
+from cli.hub.trust import (
     HubOption,
     RegistryOption,
     RehearsalOption,
@@ -18,6 +17,7 @@ from cli.hub import (
     public_keys,
     registry_at,
 )
+from cli.shared.output import JsonOption, ProjectOption, progress_console, project_at, reporting
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.common import CompressOption, JsonOption, ProjectOption, project_at, reporting
+from cli.shared.output import CompressOption, JsonOption, ProjectOption, project_at, reporting
 
 if TYPE_CHECKING:
     from distill.exchange.bundle import Bundle

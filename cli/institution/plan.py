@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from cli.budget import ShareOption
-from cli.common import JsonOption, ProjectOption, RowsPerUnitOption, project_at, reporting
+from cli.institution.plan_view import ShareOption
+from cli.shared.output import JsonOption, ProjectOption, RowsPerUnitOption, project_at, reporting
 
 ASSUMED_ROWS = 10_000
 
@@ -27,7 +27,7 @@ def plan(
     with reporting(as_json) as report:
         from rich.console import Group
 
-        from cli.budget import choices_payload, choices_table, plan_payload, plan_table, read_shares
+        from cli.institution.plan_view import choices_payload, choices_table, plan_payload, plan_table, read_shares
         from distill.data.schema import load_schema
         from distill.synthesis.planning.plan import make_plan
 

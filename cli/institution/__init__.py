@@ -1,0 +1,3 @@
+"""Commands of an institution: set up, plan, fit, look at bundles."""
+
+__all__: list[str] = []

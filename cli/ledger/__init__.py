@@ -1,0 +1,3 @@
+"""Commands of the ledger and its officers."""
+
+__all__: list[str] = []

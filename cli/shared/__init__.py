@@ -1,0 +1,3 @@
+"""What all commands share: options, output, refusals."""
+
+__all__: list[str] = []
