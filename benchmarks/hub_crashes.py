@@ -51,7 +51,8 @@ MODEL, MINE = "global-model", "mine.txt"
 QUICK_RANDOM, QUICK_EVERY = 1, 150
 ROWS = 60
 NEEDED = """
-    cli.hub.train_global cli.hub.trust server_train.intake.intake server_train.training.network server_train.pooling.pool server_train.reports.model_report sklearn.metrics
+    cli.hub.train_global cli.hub.trust server_train.intake.intake server_train.training.network
+    server_train.pooling.pool server_train.reports.model_report sklearn.metrics
 """
 
 

@@ -28,14 +28,14 @@ import pandas as pd  # noqa: E402
 from distill.common.keys import load_signing_key  # noqa: E402
 from distill.ledger import open_ledger  # noqa: E402
 from distill.project import create_project, load_project  # noqa: E402
-from distill.synthesis import pipeline
+from distill.synthesis import pipeline  # noqa: E402
 from distill.synthesis.planning import plan  # noqa: E402
 from distill.synthesis.stages import represent  # noqa: E402
 
 EPSILON, DELTA = 2.0, 1e-5
 NEEDED = """
-    cli.app cli.institution.fit cli.institution.plan_view cli.institution.bundle distill.releases.fit distill.exchange.samples opendp.prelude torch._dynamo pyarrow.csv
-    pyarrow.pandas_compat pyarrow.parquet sklearn.cluster rich.progress rich.table rich._emoji_codes safetensors.numpy
+    cli.app cli.institution.fit cli.institution.plan_view cli.institution.bundle distill.releases.fit
+    distill.exchange.samples opendp.prelude torch._dynamo pyarrow.csv pyarrow.pandas_compat pyarrow.parquet sklearn.cluster rich.progress rich.table rich._emoji_codes safetensors.numpy
     dp_accounting.pld dp_accounting.rdp attr
 """
 SCHEMA = {

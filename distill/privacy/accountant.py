@@ -3,7 +3,7 @@
 It needs only the standard library and `dp_accounting`, and works when copied out of the package. As a program it
 recomputes what `distill ledger export` wrote, and exits with 1 if a release does not cost what is stated:
 
-    python recompute.py export.json
+    python accountant.py export.json
 
 An event is a dict as the ledger stores it; what counts of it is `mechanism` (`laplace`, `gaussian` or `poisson_gaussian`),
 `noise_multiplier` (noise over sensitivity), `sampling_rate`, `count` and `round`. Neighbours: add or remove one unit.
@@ -218,7 +218,7 @@ def main(arguments: Sequence[str]) -> int:
         with open(arguments[0], encoding="utf-8") as file:
             checked = list(check_export(json.load(file)["entries"]))
     except (IndexError, OSError, ValueError, KeyError, TypeError) as error:
-        print(f"usage: recompute.py export.json  ({type(error).__name__}: {error})", file=sys.stderr)
+        print(f"usage: accountant.py export.json  ({type(error).__name__}: {error})", file=sys.stderr)
         return 2
     for line, _ in checked:
         print(line)

@@ -1,4 +1,4 @@
-"""Privacy events and what they cost: one small vocabulary; `distill.recompute` holds the two accountants.
+"""Privacy events and what they cost: one small vocabulary; `distill.privacy.accountant` holds the two accountants.
 
 An `Event` is what the ledger stores and the bundle carries. Events of one *round* had their noise, rate and step
 count fixed before the round began, so they compose tightly (one joint privacy loss distribution). A later round's
@@ -83,7 +83,7 @@ class Event(BaseModel):
 
 
 def epsilon_of(events: Sequence[Event], delta: float, *, accountant: Accountant = "pld") -> float:
-    """Total epsilon of a release at `delta`, see `distill.recompute.epsilon`: rounds add up, one round composes jointly.
+    """Total epsilon of a release at `delta`, see `distill.privacy.accountant.epsilon`: rounds add up, one round composes jointly.
 
     Raises:
         ConfigError: delta is not in (0, 1), or two rounds hold Gaussian events.
@@ -104,7 +104,7 @@ class RenyiLimit:
 
 
 def renyi_of(events: Sequence[Event], order: float) -> float:
-    """Renyi DP of a release at a fixed order, see `distill.recompute.renyi`."""
+    """Renyi DP of a release at a fixed order, see `distill.privacy.accountant.renyi`."""
     return recompute.renyi([e.model_dump(mode="json") for e in events], order)
 
 

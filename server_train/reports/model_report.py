@@ -76,7 +76,7 @@ def calibration_error(curves: Sequence[Mapping[str, Any]]) -> float:
 def templates() -> Environment:
     """The templates of all reports of the hub."""
     return templates_of(
-        "server_train",
+        __package__,
         size=readable_bytes,
         number=readable_number,
         percent=readable_percent,

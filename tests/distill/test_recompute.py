@@ -328,5 +328,5 @@ def test_what_is_no_export_ends_with_two(tmp_path, capsys, content):
     if content is not None:
         path.write_text(content)
     assert recompute.main([str(path)]) == 2
-    assert "usage: recompute.py export.json" in capsys.readouterr().err
+    assert "usage: accountant.py export.json" in capsys.readouterr().err
     assert recompute.main([]) == 2

@@ -1,7 +1,7 @@
 """Epsilon against delta: what the recorded noise costs at every delta, for each release and for all of them together.
 
 A release has no single epsilon: its noise gives one for every delta, and the ledger states the one at the delta that was
-reserved. All figures come from `distill.recompute`.
+reserved. All figures come from `distill.privacy.accountant`.
 """
 
 from collections.abc import Sequence

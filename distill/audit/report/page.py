@@ -34,7 +34,7 @@ def render(audit: Audit) -> str:
 
 def _environment() -> Environment:
     return templates_of(
-        "distill",
+        __package__,
         eps=epsilon_text,
         delta=delta_text,
         most=most_percent,
