@@ -9,8 +9,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))  # as where the scripts run
 
-import fetch
-import utility
+from benchmarks.data import fetch
+from benchmarks.quality import utility
 
 
 def test_the_fetched_table_is_the_pinned_one_or_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

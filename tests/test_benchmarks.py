@@ -40,8 +40,9 @@ yardstick, utility, speed, scale = loaded("yardstick"), loaded("utility"), loade
 import aim  # noqa: E402 - a peer, without its tool
 import mst  # noqa: E402 - a peer, without its tool
 import peer  # noqa: E402 - from its peers
-import peer_runs  # noqa: E402
 import pgm  # noqa: E402
+
+from benchmarks.quality import peer_runs  # noqa: E402
 
 FAKE_PEER = """
 import sys

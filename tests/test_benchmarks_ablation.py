@@ -26,9 +26,12 @@ from distill.synthesis.stages import cluster, discriminate, refine, represent, s
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "benchmarks"), str(HERE / "distill")]  # as where the script runs, and the fakes
 
-import ablation  # noqa: E402
-import variants  # noqa: E402
 from private_fakes import EVERY_KIND, category, door, every_kind, schema_of, statistics_of, toy_generator  # noqa: E402
+
+from benchmarks.quality import (
+    ablation,  # noqa: E402
+    variants,  # noqa: E402
+)
 
 ROWS, DELTA = 1_200, 1e-5
 NAMES = list(variants.VARIANTS)

@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))  # as where the scripts run
-import calibration
-
+from benchmarks.quality import calibration
 from distill.privacy import accountant as recompute
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))  # as where the scripts run
-import dp_evaluation
+from benchmarks.quality import dp_evaluation
 
 
 def test_the_quick_size_finds_figures_near_the_exact_ones(tmp_path, capsys):

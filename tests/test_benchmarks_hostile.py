@@ -13,9 +13,12 @@ from distill.exchange.bundle import Bundle, parse_bundle
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "benchmarks"), str(HERE / "assets")]  # as where the script runs
 
-import hostile_bundles  # noqa: E402
-import hostile_mutations  # noqa: E402
 from forge import House, make_house  # noqa: E402
+
+from benchmarks.attacks import (
+    hostile_bundles,  # noqa: E402
+    hostile_mutations,  # noqa: E402
+)
 
 
 @pytest.fixture(scope="module")

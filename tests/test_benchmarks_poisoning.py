@@ -8,7 +8,7 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "benchmarks")]
 
-import poisoning  # noqa: E402
+from benchmarks.attacks import poisoning  # noqa: E402
 
 
 @pytest.mark.nightly

@@ -110,7 +110,7 @@ class EvaluationReceipt:
 
 
 def choose_bins(noisy_size: float, epsilon: float) -> int:
-    """Bins of the scores: more where there is signal. Measured in benchmarks/dp_evaluation.py.
+    """Bins of the scores: more where there is signal. Measured in benchmarks/quality/dp_evaluation.py.
 
     Many bins add the noise of many cells; few leave much to what is taken of the scores inside them.
     """

@@ -1,6 +1,6 @@
 """An institution gone bad: a small good bundle, its key, and ways to sign, pack and lie as only its owner can.
 
-Attacks are written with these (`attacks_*.py`), and so are the fuzzer's changes (`benchmarks/hostile_bundles.py`). Keys
+Attacks are written with these (`attacks_*.py`), and so are the fuzzer's changes (`benchmarks/attacks/hostile_bundles.py`). Keys
 are made anew each time and never kept.
 """
 

@@ -69,7 +69,7 @@ def requests(draw: st.DrawFn) -> tuple[Schema, int, float, float, int]:
 @settings(max_examples=15, derandomize=True)
 @given(requests())
 def test_the_joint_cost_is_at_or_just_under_the_grant(request):
-    """benchmarks/calibration.py asks the same of 500 plans."""
+    """benchmarks/quality/calibration.py asks the same of 500 plans."""
     schema, rows, epsilon, delta, many = request
     plan = make_plan(schema, rows, epsilon=epsilon, delta=delta, rows_per_unit=many)
     assert plan.joint_epsilon <= epsilon

@@ -93,7 +93,7 @@ def without_target(shares: Shares) -> Shares:
 def target_bins(noisy_size: int, epsilon: float) -> int:
     """Bins aimed at for a number that is the target; they are the classes of the class head.
 
-    Few lose what lies inside a bin, many what noise does to the rows of each. On the table of benchmarks/regression.py at epsilon 2
+    Few lose what lies inside a bin, many what noise does to the rows of each. On the table of benchmarks/quality/regression.py at epsilon 2
     (one seed) the class head's R2 with 6, 8, 12 and 16 bins aimed at was .47, .44, .41 and .29 with 3,000 rows, and
     .54, .54, .57 and .54 with 20,000.
     """

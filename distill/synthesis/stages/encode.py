@@ -282,7 +282,7 @@ def _shrink_ranges(block: np.ndarray, stddev: float, guess: np.ndarray | None = 
     """Denoise counts of shape (classes, bins) whose classes are ranges of a number; each class keeps its sum.
 
     What neighbouring ranges say differs little, so what a block adds to independence is of low rank. On the table of
-    benchmarks/regression.py (epsilon 2, one seed) the class head's R2 rose from .44 to .46 at 3,000 rows and 8 bins, from
+    benchmarks/quality/regression.py (epsilon 2, one seed) the class head's R2 rose from .44 to .46 at 3,000 rows and 8 bins, from
     .54 to .56 at 20,000 and 8, and stayed at .57 at 20,000 and 12, against one factor for the whole block.
     """
     sums = block.sum(axis=1)

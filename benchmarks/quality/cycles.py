@@ -1,7 +1,7 @@
 """Are two cycles better than one at the same total epsilon, and whom does a global prior help?
 
-    python benchmarks/cycles.py --data FOLDER --tables adult taiwan_credit --splits iid education_num --out cycles.csv
-    python benchmarks/cycles.py --quick                                             a small size of the same
+    python benchmarks/quality/cycles.py --data FOLDER --tables adult taiwan_credit --splits iid education_num --out cycles.csv
+    python benchmarks/quality/cycles.py --quick                                             a small size of the same
 
 Rows are dealt to institutions: at random (`iid`), by class (a number: Dirichlet), or by neighbouring values of a column (its name).
 One cycle: each fits at epsilon, and the hub pools. Two cycles: each fits at half of epsilon and delta, the hub sends its joint model
@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import utility
-from ablation import Paid, SharedLuck, head_auc
 
+from benchmarks.quality import utility
+from benchmarks.quality.ablation import Paid, SharedLuck, head_auc
 from distill.data.schema import Schema
 from distill.synthesis.generator.generator import Generator
 from distill.synthesis.pipeline import distil

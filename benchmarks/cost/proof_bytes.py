@@ -4,8 +4,8 @@ One fit of made-up credit data gives a default and a compact bundle of a ledger 
 packed again with chains of other lengths (SHA-256 digests of nothing in particular; none packs better than another) and
 with none.
 
-    python benchmarks/proof_bytes.py
-    python benchmarks/proof_bytes.py --quick
+    python benchmarks/cost/proof_bytes.py
+    python benchmarks/cost/proof_bytes.py --quick
 """
 
 import argparse
@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from processes import distill
 
+from benchmarks.processes import distill
 from distill.common.canonical_json import canonical
 from distill.common.keys import SigningKey, load_signing_key
 from distill.common.signed_zip import open_container, pack

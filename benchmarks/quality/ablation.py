@@ -1,9 +1,9 @@
 """What does each stage bring? The pipeline with one stage switched off at a time, at the same epsilon.
 
-    python benchmarks/ablation.py --data FOLDER --tables adult taiwan_credit vehicle_fraud --out ablation.csv --plot ablation.png
-    python benchmarks/ablation.py --data FOLDER --variants no_pairs no_critic --epsilons 2 --seeds 0
-    python benchmarks/ablation.py --read ablation.csv --data FOLDER --out ablation.csv       go on where a run was cut off
-    python benchmarks/ablation.py --quick                                                    a small size of the same
+    python benchmarks/quality/ablation.py --data FOLDER --tables adult taiwan_credit vehicle_fraud --out ablation.csv --plot ablation.png
+    python benchmarks/quality/ablation.py --data FOLDER --variants no_pairs no_critic --epsilons 2 --seeds 0
+    python benchmarks/quality/ablation.py --read ablation.csv --data FOLDER --out ablation.csv       go on where a run was cut off
+    python benchmarks/quality/ablation.py --quick                                                    a small size of the same
 
 A switched-off stage's budget goes to the others in proportion, so every variant costs what the whole does (`variants.py` says
 how). Each seed splits a table anew; all variants of a seed see the same split and, read by read, the same draws of noise, so
@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import utility
-from variants import VARIANTS, WHOLE, Variant
 
+from benchmarks.quality import utility
+from benchmarks.quality.variants import VARIANTS, WHOLE, Variant
 from distill.common.threads import single_thread
 from distill.data.encoded_table import encode_frame
 from distill.data.schema import Schema
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         write_csv(results, options.out)
     print(markdown(results))
     if options.plot:
-        from plots import plot_ablation
+        from benchmarks.quality.plots import plot_ablation
 
         plot_ablation(differences(results).to_dict("records"), options.plot)
     return 0

@@ -1,11 +1,11 @@
 """What are the samples worth? Fit public tables through the command line and score what comes out.
 
-    python benchmarks/utility.py --data FOLDER                        one institution holds the whole table; ours and peers
-    python benchmarks/utility.py --data FOLDER --sources ours mst aim     only these
-    python benchmarks/utility.py --data FOLDER --clients 5 --alpha 0.5    five institutions, dealt by label
-    python benchmarks/utility.py --data FOLDER --clients 5 --alpha iid    five institutions, dealt at random
-    python benchmarks/utility.py --data FOLDER --clients 5 --by age       five institutions, dealt by a column's values
-    python benchmarks/utility.py --quick                              a small size of the same, to see that it runs
+    python benchmarks/quality/utility.py --data FOLDER                        one institution holds the whole table; ours and peers
+    python benchmarks/quality/utility.py --data FOLDER --sources ours mst aim     only these
+    python benchmarks/quality/utility.py --data FOLDER --clients 5 --alpha 0.5    five institutions, dealt by label
+    python benchmarks/quality/utility.py --data FOLDER --clients 5 --alpha iid    five institutions, dealt at random
+    python benchmarks/quality/utility.py --data FOLDER --clients 5 --by age       five institutions, dealt by a column's values
+    python benchmarks/quality/utility.py --quick                              a small size of the same, to see that it runs
 
 FOLDER holds tables as NAME.parquet with NAME.schema.json beside them. Each seed splits a table anew (80/20,
 stratified). Every `distill` command and every peer runs as a process of its own, whose seconds and peak memory are
@@ -26,7 +26,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from peer_runs import (
+
+from benchmarks.processes import Cost, distill, distill_json
+from benchmarks.quality.peer_runs import (
     NOT_PRIVATE,
     OURS,
     TOOLS,
@@ -37,7 +39,6 @@ from peer_runs import (
     pairs_of,
     run_peer,
 )
-from processes import Cost, distill, distill_json
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA_FOLDERS = (ROOT / "data", ROOT.parent / "shared" / "data")
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     write_csv(results, options.out)
     print(markdown(results))
     if options.plot:
-        from plots import plot_utility
+        from benchmarks.quality.plots import plot_utility
 
         plot_utility(results, options.plot)
     return 0
@@ -212,13 +213,15 @@ def tables(
         schema = json.loads(found[name].read_text(encoding="utf-8"))
         target = next((c for c in schema["columns"] if c["name"] == schema.get("target")), {"kind": "no target"})
         if target["kind"] != "categorical":
-            sys.exit(f"table {name}: its target has no classes to tell apart; see benchmarks/regression.py for numbers")
+            sys.exit(
+                f"table {name}: its target has no classes to tell apart; see benchmarks/quality/regression.py for numbers"
+            )
         yield name, frame.reset_index(drop=True), schema
 
 
 def fetched_folder() -> Path:
     """`data/` in this repository, filled from the public sources; stops the benchmark if they do not answer."""
-    from fetch import FetchError, fetch
+    from benchmarks.data.fetch import FetchError, fetch
 
     try:
         fetch(DATA_FOLDERS[0])

@@ -1,7 +1,7 @@
 """Can a ledger be changed without anybody noticing? Every bit, every length, every order, every signed replacement.
 
-    python benchmarks/tampering.py --out tampering.csv
-    python benchmarks/tampering.py --quick
+    python benchmarks/attacks/tampering.py --out tampering.csv
+    python benchmarks/attacks/tampering.py --quick
 
 A changed file is *detected* if opening it (every command does) or `verify` refuses it; *without meaning* if it is accepted and
 entries, books and verification are what they were; *an older ledger* if it reads as the same ledger was before, or as one that
@@ -30,8 +30,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pandas as pd
-from sqlite_regions import in_order, regions_of
 
+from benchmarks.attacks.sqlite_regions import in_order, regions_of
 from distill.common.keys import SigningKey, generate_key
 from distill.errors import LedgerError
 from distill.ledger import Ledger, Reservation, Verification, create_ledger, open_ledger

@@ -1,12 +1,12 @@
 """Does a killed fit leave anything unpaid, unknown or broken? Kill -9 at every system call that matters, and at random moments.
 
-    python benchmarks/crashes.py --out crashes.csv
-    python benchmarks/crashes.py --quick
+    python benchmarks/attacks/crashes.py --out crashes.csv
+    python benchmarks/attacks/crashes.py --quick
 
 Needs Linux (ptrace, fork); it says so where it cannot run. Ends with 1 if anything is found.
 """
 
-import warm  # isort: skip - first of all: it keeps numpy, torch and Arrow to one thread
+from benchmarks.attacks import warm  # isort: skip - first of all: it keeps numpy, torch and Arrow to one thread
 
 import argparse
 import functools
@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import tracer
-from kills import output_of, random_kills, window_kills
 
+from benchmarks.attacks import tracer
+from benchmarks.attacks.kills import output_of, random_kills, window_kills
 from distill.common.keys import load_signing_key
 from distill.errors import DistillError
 from distill.exchange.bundle import read_bundle

@@ -5,9 +5,9 @@ deals the training rows to as many institutions as asked, runs `distill init`, `
 `train-global` at the hub, and tests on fresh rows: gradient boosting trained on the real rows, the same trained on the
 pooled synthetic rows (as many as the real ones), and the hub's model (`distill evaluate`).
 
-    python benchmarks/regression.py --seeds 0 1 2
-    python benchmarks/regression.py --seeds 0 1 2 --clients 3
-    python benchmarks/regression.py --quick
+    python benchmarks/quality/regression.py --seeds 0 1 2
+    python benchmarks/quality/regression.py --seeds 0 1 2 --clients 3
+    python benchmarks/quality/regression.py --quick
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """How good is the hub's global set, however the rows are spread over institutions?
 
-    python benchmarks/splits.py --data FOLDER --keep BUNDLES                      every table and split, seeds 0, 1 and 2
-    python benchmarks/splits.py --data FOLDER --keep BUNDLES --tables adult --splits 5:iid 10:0.3 5:education_num
-    python benchmarks/splits.py --quick                                           a small size, to see that it runs
+    python benchmarks/quality/splits.py --data FOLDER --keep BUNDLES                      every table and split, seeds 0, 1 and 2
+    python benchmarks/quality/splits.py --data FOLDER --keep BUNDLES --tables adult --splits 5:iid 10:0.3 5:education_num
+    python benchmarks/quality/splits.py --quick                                           a small size, to see that it runs
 
 A split is INSTITUTIONS:HOW; HOW is `iid`, the concentration of a Dirichlet deal of the labels, or a column by whose values rows
 are dealt. Each institution fits by itself through the command line; `--keep` keeps the bundles of a split, so that another
@@ -21,9 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from peer_runs import Peers, run_peer
-from processes import distill, distill_json
-from utility import QUICK_ROWS, Settings, deal, export, fit, load_yardstick, markdown, say, tables, write_csv
+
+from benchmarks.processes import distill, distill_json
+from benchmarks.quality.peer_runs import Peers, run_peer
+from benchmarks.quality.utility import (
+    QUICK_ROWS,
+    Settings,
+    deal,
+    export,
+    fit,
+    load_yardstick,
+    markdown,
+    say,
+    tables,
+    write_csv,
+)
 
 SPLITS = ("5:iid", "5:0.5", "10:0.3", "20:iid")
 BY = {  # a column whose neighbouring values tell customers apart, for each shared table

@@ -1,8 +1,8 @@
 """What does an enemy get out of the reader of bundles? Fuzzed bundles, every bit flipped, every length cut.
 
-    python benchmarks/hostile_bundles.py                         # 20,000 fuzzed bundles; about ten minutes
-    python benchmarks/hostile_bundles.py --quick
-    python benchmarks/hostile_bundles.py --case 12345            # write one of the bundles here, to look at
+    python benchmarks/attacks/hostile_bundles.py                         # 20,000 fuzzed bundles; about ten minutes
+    python benchmarks/attacks/hostile_bundles.py --quick
+    python benchmarks/attacks/hostile_bundles.py --case 12345            # write one of the bundles here, to look at
 
 The reader runs in a process of its own, in an empty folder, under an audit hook that sees every attempt to write, start,
 send or unpickle anything. A bundle counts as *accepted* only after a second look at what was read, by code of its own. The
@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from hostile_mutations import CARRIER, OWNER
-from processes import measured
 
+from benchmarks.attacks.hostile_mutations import CARRIER, OWNER
+from benchmarks.processes import measured
 from distill.data.schema import OTHER
 from distill.errors import BundleError, BundleTamperedError
 from distill.exchange.bundle import Bundle, parse_bundle

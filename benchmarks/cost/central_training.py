@@ -1,8 +1,8 @@
 """What does central training on a pool larger than memory take, by one process and by two?
 
-    python benchmarks/central_training.py                     10 million rows of 20 columns, one and two processes
-    python benchmarks/central_training.py --rows 1000000      another size
-    python benchmarks/central_training.py --quick             a small size of the same, to see that it runs
+    python benchmarks/cost/central_training.py                     10 million rows of 20 columns, one and two processes
+    python benchmarks/cost/central_training.py --rows 1000000      another size
+    python benchmarks/cost/central_training.py --quick             a small size of the same, to see that it runs
 
 A made-up pool with soft labels is written to disk part by part. Then `python -m server_train` trains on it, alone and under torchrun,
 the same number of epochs each time (no early stopping before them), and is measured from outside: wall seconds, processor seconds

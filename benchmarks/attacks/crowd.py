@@ -1,13 +1,13 @@
 """Do eight fits at once overspend, lose a release or wait for ever? Real processes against one grant that covers three of them.
 
-    python benchmarks/crowd.py --out crowd.csv
-    python benchmarks/crowd.py --quick
+    python benchmarks/attacks/crowd.py --out crowd.csv
+    python benchmarks/attacks/crowd.py --quick
 
 In *own places* each fit has a bundle file of its own; in *one place* all are to write the same file, and what cannot go there
 must be found again by `distill bundle recover`. Needs fork. Ends with 1 if anything is found.
 """
 
-import warm  # isort: skip - first of all: it keeps numpy, torch and Arrow to one thread
+from benchmarks.attacks import warm  # isort: skip - first of all: it keeps numpy, torch and Arrow to one thread
 
 import argparse
 import hashlib

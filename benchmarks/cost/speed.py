@@ -1,7 +1,7 @@
 """How fast, and is it worth having? Seconds to fit, AUC and TVD of ours against MST and AIM on one table, side by side.
 
-    python benchmarks/speed.py --data FOLDER --table adult --out speed.csv --plot speed.png
-    python benchmarks/speed.py --quick
+    python benchmarks/cost/speed.py --data FOLDER --table adult --out speed.csv --plot speed.png
+    python benchmarks/cost/speed.py --quick
 
 All sources take turns within each seed, so that what else runs on the machine slows all of them alike. Ours is timed from
 outside, the whole of `distill fit` with its start and its ledger; a peer by its own clock, fitting alone. CPU seconds stand
@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import utility
-from peer_runs import OURS, TOOLS
+
+from benchmarks.quality import utility
+from benchmarks.quality.peer_runs import OURS, TOOLS
 
 SOURCES = ("ours", "mst", "aim")
 
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 utility.write_csv(results, options.out)
     print(markdown(results))
     if options.plot:
-        from plots import plot_speed
+        from benchmarks.quality.plots import plot_speed
 
         plot_speed(results, options.plot)
     return 0

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from processes import ROOT, measured
+
+from benchmarks.processes import ROOT, measured
 
 FOLDER = Path(__file__).with_name("peers")
 OURS = {"independent": FOLDER / "independent.py", "naive_bayes": FOLDER / "naive_bayes.py"}  # on distill's own bins

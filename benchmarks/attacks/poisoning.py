@@ -1,9 +1,9 @@
 """What does one poisoned institution cost? Five share a public table, one of them lies, and the hub pools all of them.
 
-    python benchmarks/poisoning.py --data FOLDER --keep BUNDLES                    adult and taiwan_credit, dealt evenly and by label
-    python benchmarks/poisoning.py --data FOLDER --keep BUNDLES --tables adult --splits 5:0.5 --seeds 0
-    python benchmarks/poisoning.py --data FOLDER --keep BUNDLES --honest          only honest ones: their weights, and what those cost
-    python benchmarks/poisoning.py --quick                                        a small size of the same, to see that it runs
+    python benchmarks/attacks/poisoning.py --data FOLDER --keep BUNDLES                    adult and taiwan_credit, dealt evenly and by label
+    python benchmarks/attacks/poisoning.py --data FOLDER --keep BUNDLES --tables adult --splits 5:0.5 --seeds 0
+    python benchmarks/attacks/poisoning.py --data FOLDER --keep BUNDLES --honest          only honest ones: their weights, and what those cost
+    python benchmarks/attacks/poisoning.py --quick                                        a small size of the same, to see that it runs
 
 FOLDER holds tables as NAME.parquet with NAME.schema.json beside them. Splits and bundles are those of `splits.py`, which keeps the
 bundles for the next run. The liar is institution SEED mod 5; its bundle is changed in each of these ways:
@@ -29,9 +29,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import utility
-from splits import BY, Split, bundles_of, parsed_splits
 
+from benchmarks.quality import utility
+from benchmarks.quality.splits import BY, Split, bundles_of, parsed_splits
 from distill.data.schema import Schema
 from distill.exchange.bundle import Bundle, read_bundle
 from distill.exchange.generator_codec import CLASS_STEP, generator_of

@@ -1,8 +1,8 @@
 """Which kind of model should the hub train, and what are class weights and calibration worth?
 
-    python benchmarks/models.py --data FOLDER --tables adult taiwan_credit --seeds 0 1 2 --keep bundles
-    python benchmarks/models.py --data FOLDER --alpha 0.5                 five institutions, dealt by label
-    python benchmarks/models.py --quick
+    python benchmarks/quality/models.py --data FOLDER --tables adult taiwan_credit --seeds 0 1 2 --keep bundles
+    python benchmarks/quality/models.py --data FOLDER --alpha 0.5                 five institutions, dealt by label
+    python benchmarks/quality/models.py --quick
 
 Each seed splits a table (80/20), deals the training rows to institutions, and runs `distill init`, `ledger grant` and `fit` at
 each. The hub draws one pool of their bundles and trains every kind on it, with and without balanced class weights; each is scored on the
@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import utility
-import yardstick
-from poisoning import pooled
-from splits import Split, bundles_of
 
+from benchmarks.attacks.poisoning import pooled
+from benchmarks.quality import utility, yardstick
+from benchmarks.quality.splits import Split, bundles_of
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table
 from distill.exchange.bundle import read_bundle

@@ -1,8 +1,8 @@
 """How do time and memory of a fit grow with the number of rows?
 
-    python benchmarks/scale.py --out FOLDER                     1e4, 1e5, 1e6 and 1e7 rows of 30 columns
-    python benchmarks/scale.py --sizes 1000000 --out FOLDER     other sizes
-    python benchmarks/scale.py --quick                          a small size of the same, to see that it runs
+    python benchmarks/cost/scale.py --out FOLDER                     1e4, 1e5, 1e6 and 1e7 rows of 30 columns
+    python benchmarks/cost/scale.py --sizes 1000000 --out FOLDER     other sizes
+    python benchmarks/cost/scale.py --quick                          a small size of the same, to see that it runs
 
 A made-up table (numbers, integers, categories, missing values, a binary target) is written to Parquet in chunks, so
 that this program itself needs little memory. Each fit runs in a process of its own, which times its stages; its wall
@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import processes
+
+from benchmarks import processes
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)

@@ -1,14 +1,14 @@
 """Does a killed train-global leave half a version, half a model or anything else? Kill -9 at system calls and at random moments.
 
-    python benchmarks/hub_crashes.py --out hub_crashes.csv
-    python benchmarks/hub_crashes.py --quick
+    python benchmarks/attacks/hub_crashes.py --out hub_crashes.csv
+    python benchmarks/attacks/hub_crashes.py --quick
 
 Two hubs: one that never trained, and one whose registry and folder hold an earlier model. In each window a run is killed at its first
 system call, the next run at its second, and so on to the window's end. Needs Linux (ptrace, fork); it says so where it cannot run.
 Ends with 1 if anything is found.
 """
 
-import warm  # isort: skip - first of all: it keeps numpy, torch and Arrow to one thread
+from benchmarks.attacks import warm  # isort: skip - first of all: it keeps numpy, torch and Arrow to one thread
 
 import argparse
 import functools
@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import tracer
-from kills import output_of, random_kills, window_kills
 
+from benchmarks.attacks import tracer
+from benchmarks.attacks.kills import output_of, random_kills, window_kills
 from distill.common.keys import load_signing_key
 from distill.errors import DistillError, ModelError
 from distill.project import load_project

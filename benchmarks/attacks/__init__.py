@@ -1,0 +1,3 @@
+"""What survives hostile input, planted bugs and kills."""
+
+__all__: list[str] = []

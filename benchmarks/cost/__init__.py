@@ -1,0 +1,3 @@
+"""Time, memory and bytes."""
+
+__all__: list[str] = []

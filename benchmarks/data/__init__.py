@@ -1,0 +1,3 @@
+"""Public tables: fetched here, never shipped."""
+
+__all__: list[str] = []
