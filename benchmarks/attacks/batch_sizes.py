@@ -29,12 +29,12 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1] / "tests" / "distill")]
 
 import mutations  # noqa: E402
-from guard_fakes import CASES, freeze, quicken_all, release  # noqa: E402
 from planted import PLANTS  # noqa: E402
-from test_guard_non_interference import Told  # noqa: E402
 
 from distill.exchange.bundle import parse_bundle  # noqa: E402
 from distill.synthesis import pipeline  # noqa: E402
+from tests.distill.guards.test_non_interference import Told  # noqa: E402
+from tests.fakes.guards import CASES, freeze, quicken_all, release  # noqa: E402
 
 CASE = CASES["classes"]
 PAIRS = [(rows, rows + more) for rows in (700, 901, 1200, 1701) for more in (1, 2, 16, 200, 1500)]

@@ -32,8 +32,8 @@ from distill.privacy.events import epsilon_of
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "assets"))
 
-from forge import House, make_house
-from watching import watched
+from tests.assets.forge import House, make_house
+from tests.assets.watching import watched
 
 MUTATIONS = CARRIER | OWNER
 NAMED = Path("fuzzed.distill")

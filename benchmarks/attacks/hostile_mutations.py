@@ -17,22 +17,11 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "assets"))
 
-import thrift
-from attacks_contents import with_footer, with_page
-from forge import (
-    House,
-    contents,
-    parts_of,
-    sealed,
-    signed,
-    signed_anew,
-    tensor_file,
-    with_file,
-    with_text,
-)
-
 from distill.common.canonical_json import canonical
 from distill.exchange.bundle import SAMPLES
+from tests.assets import thrift
+from tests.assets.attacks_contents import with_footer, with_page
+from tests.assets.forge import House, contents, parts_of, sealed, signed, signed_anew, tensor_file, with_file, with_text
 
 Rng = np.random.Generator
 Mutation = Callable[[Rng, House], bytes]

@@ -4,8 +4,6 @@ import dataclasses
 import zlib
 from typing import Any
 
-from forge import House, Part, attack, contents, ended, part, parts_of, seal_of, sealed, signed, stored
-
 from distill.common.canonical_json import canonical
 from distill.common.signed_zip import pack
 from distill.errors import (
@@ -17,6 +15,7 @@ from distill.errors import (
     BundleSignatureError,
 )
 from distill.exchange.bundle import MANIFEST, SAMPLES
+from tests.assets.forge import House, Part, attack, contents, ended, part, parts_of, seal_of, sealed, signed, stored
 
 
 def changed(house: House, **fields: Any) -> bytes:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import thrift
-from forge import House, attack, contents, tensor_file, with_file
 
 from distill.errors import BundleSamplesError, BundleTensorError
 from distill.exchange.bundle import SAMPLES
+from tests.assets import thrift
+from tests.assets.forge import House, attack, contents, tensor_file, with_file
 
 HEADS = "heads.safetensors"
 CODED, WHOLE = pa.int16(), pa.int64()

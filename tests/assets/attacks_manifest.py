@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from forge import House, attack, contents, edited, signed, signed_anew, with_text
-
 from distill.common.canonical_json import canonical
 from distill.errors import BundleClaimError, BundleManifestError, BundleSignatureError, BundleVersionError
 from distill.ledger.entries.entry import chain_of
 from distill.privacy.events import epsilon_of
+from tests.assets.forge import House, attack, contents, edited, signed, signed_anew, with_text
 
 
 @attack(BundleVersionError)

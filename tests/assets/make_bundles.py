@@ -7,10 +7,8 @@ README.md stays unless an attack is added. What the files are is written in `att
 import sys
 from pathlib import Path
 
-import attacks_container
-import attacks_contents
-import attacks_manifest
-from forge import ATTACKS, House, make_house
+from tests.assets import attacks_container, attacks_contents, attacks_manifest
+from tests.assets.forge import ATTACKS, House, make_house
 
 HERE = Path(__file__).resolve().parent
 BUNDLES = HERE / "bundles"
