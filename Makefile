@@ -32,7 +32,7 @@ format: $(READY) ## puts the code into the house style
 	$(BIN)/python -m ruff format $(CHECKED)
 
 bench: $(READY) ## what the samples are worth on real tables; see benchmarks/README.md
-	$(BIN)/python benchmarks/quality/utility.py $(BENCH)
+	$(BIN)/python -m benchmarks.quality.utility $(BENCH)
 
 clean: ## removes what the other targets made, the environment too
 	rm -rf $(VENV) build dist *.egg-info demo-out benchmarks/out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,7 +1,7 @@
 """Does anything that a fit leaves follow the exact number of rows, once its noisy answers are given? The attack of commit 1c36b01.
 
-    python benchmarks/attacks/batch_sizes.py
-    python benchmarks/attacks/batch_sizes.py --plant generator-inside-the-gradient     # on a copy with that hole
+    python -m benchmarks.attacks.batch_sizes
+    python -m benchmarks.attacks.batch_sizes --plant generator-inside-the-gradient     # on a copy with that hole
 
 There one generator drew the autoencoder's latent noise inside the private gradient, 16 numbers a row of each batch, and later
 started the candidates: whoever knew the seed of modelling, and tried each number of rows, read it from the bundle. Here each of
@@ -25,16 +25,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parents[1] / "tests" / "distill")]
-
-import mutations  # noqa: E402
-from planted import PLANTS  # noqa: E402
-
-from distill.exchange.bundle import parse_bundle  # noqa: E402
-from distill.synthesis import pipeline  # noqa: E402
-from tests.distill.guards.test_non_interference import Told  # noqa: E402
-from tests.fakes.guards import CASES, freeze, quicken_all, release  # noqa: E402
+from benchmarks.attacks import mutations
+from benchmarks.attacks.planted import PLANTS
+from distill.exchange.bundle import parse_bundle
+from distill.synthesis import pipeline
+from tests.distill.guards.test_non_interference import Told
+from tests.fakes.guards import CASES, freeze, quicken_all, release
 
 CASE = CASES["classes"]
 PAIRS = [(rows, rows + more) for rows in (700, 901, 1200, 1701) for more in (1, 2, 16, 200, 1500)]
@@ -128,8 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = Path(made) / "copy"
         mutations.copy_tree(folder)
         mutations.plant_into(folder, next(plant for plant in PLANTS if plant.name == options.plant))
-        command = [sys.executable, str(HERE / "batch_sizes.py"), "--pairs", str(options.pairs)]
-        return subprocess.run(command, env=mutations.environment_of(folder), check=False).returncode
+        command = [sys.executable, "-m", __spec__.name, "--pairs", str(options.pairs)]
+        return subprocess.run(command, cwd=folder, env=mutations.environment_of(folder), check=False).returncode
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Does a killed fit leave anything unpaid, unknown or broken? Kill -9 at every system call that matters, and at random moments.
 
-    python benchmarks/attacks/crashes.py --out crashes.csv
-    python benchmarks/attacks/crashes.py --quick
+    python -m benchmarks.attacks.crashes --out crashes.csv
+    python -m benchmarks.attacks.crashes --quick
 
 Needs Linux (ptrace, fork); it says so where it cannot run. Ends with 1 if anything is found.
 """

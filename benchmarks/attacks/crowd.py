@@ -1,7 +1,7 @@
 """Do eight fits at once overspend, lose a release or wait for ever? Real processes against one grant that covers three of them.
 
-    python benchmarks/attacks/crowd.py --out crowd.csv
-    python benchmarks/attacks/crowd.py --quick
+    python -m benchmarks.attacks.crowd --out crowd.csv
+    python -m benchmarks.attacks.crowd --quick
 
 In *own places* each fit has a bundle file of its own; in *one place* all are to write the same file, and what cannot go there
 must be found again by `distill bundle recover`. Needs fork. Ends with 1 if anything is found.

@@ -1,7 +1,7 @@
 """Do the low bits of noisy gradients tell whether a record is there? The attack on floating-point noise (arXiv:2107.10138).
 
-    python benchmarks/attacks/floating_point.py
-    python benchmarks/attacks/floating_point.py --quick
+    python -m benchmarks.attacks.floating_point
+    python -m benchmarks.attacks.floating_point --quick
 
 One coordinate of a clipped gradient sum is exactly zero without a certain record. With it, a float sum of gradient and noise
 is rounded to the gradient's own steps wherever the noise nearly cancels it, so small answers lie on coarse steps. The attacker

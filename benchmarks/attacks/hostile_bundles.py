@@ -1,8 +1,8 @@
 """What does an enemy get out of the reader of bundles? Fuzzed bundles, every bit flipped, every length cut.
 
-    python benchmarks/attacks/hostile_bundles.py                         # 20,000 fuzzed bundles; about ten minutes
-    python benchmarks/attacks/hostile_bundles.py --quick
-    python benchmarks/attacks/hostile_bundles.py --case 12345            # write one of the bundles here, to look at
+    python -m benchmarks.attacks.hostile_bundles                         # 20,000 fuzzed bundles; about ten minutes
+    python -m benchmarks.attacks.hostile_bundles --quick
+    python -m benchmarks.attacks.hostile_bundles --case 12345            # write one of the bundles here, to look at
 
 The reader runs in a process of its own, in an empty folder, under an audit hook that sees every attempt to write, start,
 send or unpickle anything. A bundle counts as *accepted* only after a second look at what was read, by code of its own. The
@@ -29,9 +29,6 @@ from distill.data.schema import OTHER
 from distill.errors import BundleError, BundleTamperedError
 from distill.exchange.bundle import Bundle, parse_bundle
 from distill.privacy.events import epsilon_of
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "assets"))
-
 from tests.assets.forge import House, make_house
 from tests.assets.watching import watched
 
@@ -55,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         trace.write_bytes(b"")
         empty.mkdir()
         asked = ["--bundles", str(options.bundles), "--seed", str(options.seed), "--stride", str(options.stride)]
-        command = [sys.executable, __file__, *asked, "--worker", str(trace)]
+        command = [sys.executable, "-m", __spec__.name, *asked, "--worker", str(trace)]
         done = measured(command, env={"OMP_NUM_THREADS": "1", "HOSTILE_CWD": str(empty), "TMPDIR": str(empty)})
         if done.code != 0:
             print(

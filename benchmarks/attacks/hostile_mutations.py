@@ -7,15 +7,11 @@ structure: they get past the signature, and mostly past the digests, to the read
 import contextlib
 import copy
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "assets"))
 
 from distill.common.canonical_json import canonical
 from distill.exchange.bundle import SAMPLES

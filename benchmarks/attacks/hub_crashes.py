@@ -1,7 +1,7 @@
 """Does a killed train-global leave half a version, half a model or anything else? Kill -9 at system calls and at random moments.
 
-    python benchmarks/attacks/hub_crashes.py --out hub_crashes.csv
-    python benchmarks/attacks/hub_crashes.py --quick
+    python -m benchmarks.attacks.hub_crashes --out hub_crashes.csv
+    python -m benchmarks.attacks.hub_crashes --quick
 
 Two hubs: one that never trained, and one whose registry and folder hold an earlier model. In each window a run is killed at its first
 system call, the next run at its second, and so on to the window's end. Needs Linux (ptrace, fork); it says so where it cannot run.

@@ -1,7 +1,7 @@
 """Does a test notice? Known bugs that break the privacy promise are planted one at a time, and the tests named for each must fail.
 
-    python benchmarks/attacks/mutations.py
-    python benchmarks/attacks/mutations.py --only no-clipping fixed-batches --json found.json
+    python -m benchmarks.attacks.mutations
+    python -m benchmarks.attacks.mutations --only no-clipping fixed-batches --json found.json
 
 The source is copied into a temporary folder, changed there and tested there; the tree itself is never touched. First all named tests
 must pass on an unchanged copy. A bug counts as caught only if a test failed by an assertion of its own: a plant that
@@ -21,15 +21,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.attacks.planted import PLANTS, Plant
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path.insert(0, str(HERE))
-
-from planted import PLANTS, Plant  # noqa: E402
-
-TREE = ("distill", "server_train", "cli", "tests", "pyproject.toml")
+TREE = ("distill", "server_train", "cli", "benchmarks", "tests", "pyproject.toml")
 WATCH = "mutation_watch"
-LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*")  # a copy compiles its own
+LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*", "out")  # a copy compiles its own
 LONGEST = 300  # seconds that the tests of one plant may take
 ASSERTIONS = ("AssertionError", "Failed")  # pytest's own `Failed`: what was to be raised was not
 

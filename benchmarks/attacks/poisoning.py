@@ -1,9 +1,9 @@
 """What does one poisoned institution cost? Five share a public table, one of them lies, and the hub pools all of them.
 
-    python benchmarks/attacks/poisoning.py --data FOLDER --keep BUNDLES                    adult and taiwan_credit, dealt evenly and by label
-    python benchmarks/attacks/poisoning.py --data FOLDER --keep BUNDLES --tables adult --splits 5:0.5 --seeds 0
-    python benchmarks/attacks/poisoning.py --data FOLDER --keep BUNDLES --honest          only honest ones: their weights, and what those cost
-    python benchmarks/attacks/poisoning.py --quick                                        a small size of the same, to see that it runs
+    python -m benchmarks.attacks.poisoning --data FOLDER --keep BUNDLES           adult, taiwan_credit, evenly and by label
+    python -m benchmarks.attacks.poisoning --data FOLDER --keep BUNDLES --tables adult --splits 5:0.5 --seeds 0
+    python -m benchmarks.attacks.poisoning --data FOLDER --keep BUNDLES --honest  only honest ones: weights, what those cost
+    python -m benchmarks.attacks.poisoning --quick                                a small size, to see that it runs
 
 FOLDER holds tables as NAME.parquet with NAME.schema.json beside them. Splits and bundles are those of `splits.py`, which keeps the
 bundles for the next run. The liar is institution SEED mod 5; its bundle is changed in each of these ways:

@@ -1,7 +1,7 @@
 """Can a ledger be changed without anybody noticing? Every bit, every length, every order, every signed replacement.
 
-    python benchmarks/attacks/tampering.py --out tampering.csv
-    python benchmarks/attacks/tampering.py --quick
+    python -m benchmarks.attacks.tampering --out tampering.csv
+    python -m benchmarks.attacks.tampering --quick
 
 A changed file is *detected* if opening it (every command does) or `verify` refuses it; *without meaning* if it is accepted and
 entries, books and verification are what they were; *an older ledger* if it reads as the same ledger was before, or as one that
@@ -26,8 +26,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pandas as pd
 

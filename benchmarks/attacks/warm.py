@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
@@ -35,8 +35,9 @@ from distill.synthesis.stages import represent  # noqa: E402
 EPSILON, DELTA = 2.0, 1e-5
 NEEDED = """
     cli.app cli.institution.fit cli.institution.plan_view cli.institution.bundle distill.releases.fit
-    distill.exchange.samples opendp.prelude torch._dynamo pyarrow.csv pyarrow.pandas_compat pyarrow.parquet sklearn.cluster rich.progress rich.table rich._emoji_codes safetensors.numpy
-    dp_accounting.pld dp_accounting.rdp attr
+    distill.exchange.samples opendp.prelude torch._dynamo pyarrow.csv pyarrow.pandas_compat pyarrow.parquet
+    sklearn.cluster rich.progress rich.table rich._emoji_codes safetensors.numpy dp_accounting.pld
+    dp_accounting.rdp attr
 """
 SCHEMA = {
     "name": "tiny",

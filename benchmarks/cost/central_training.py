@@ -1,8 +1,8 @@
 """What does central training on a pool larger than memory take, by one process and by two?
 
-    python benchmarks/cost/central_training.py                     10 million rows of 20 columns, one and two processes
-    python benchmarks/cost/central_training.py --rows 1000000      another size
-    python benchmarks/cost/central_training.py --quick             a small size of the same, to see that it runs
+    python -m benchmarks.cost.central_training                     10 million rows of 20 columns, one and two processes
+    python -m benchmarks.cost.central_training --rows 1000000      another size
+    python -m benchmarks.cost.central_training --quick             a small size of the same, to see that it runs
 
 A made-up pool with soft labels is written to disk part by part. Then `python -m server_train` trains on it, alone and under torchrun,
 the same number of epochs each time (no early stopping before them), and is measured from outside: wall seconds, processor seconds
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 ROWS, QUICK_ROWS = 10_000_000, 30_000

@@ -1,6 +1,6 @@
 """How long do reading, verifying and adding to a ledger take as it grows?
 
-    python benchmarks/cost/ledger_size.py [--entries 100 1000 10000] [--plans same noisy] [--quick]
+    python -m benchmarks.cost.ledger_size [--entries 100 1000 10000] [--plans same noisy] [--quick]
 
 A release is three entries (reserved, planned, committed) of a table with 20,000 rows and 13 columns. `same`: all have one plan.
 `noisy`: each is planned for its own noisy row count, as real ones are. The smaller the epsilon of a release (`--epsilon`), the

@@ -4,8 +4,8 @@ One fit of made-up credit data gives a default and a compact bundle of a ledger 
 packed again with chains of other lengths (SHA-256 digests of nothing in particular; none packs better than another) and
 with none.
 
-    python benchmarks/cost/proof_bytes.py
-    python benchmarks/cost/proof_bytes.py --quick
+    python -m benchmarks.cost.proof_bytes
+    python -m benchmarks.cost.proof_bytes --quick
 """
 
 import argparse

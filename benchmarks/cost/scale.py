@@ -1,8 +1,8 @@
 """How do time and memory of a fit grow with the number of rows?
 
-    python benchmarks/cost/scale.py --out FOLDER                     1e4, 1e5, 1e6 and 1e7 rows of 30 columns
-    python benchmarks/cost/scale.py --sizes 1000000 --out FOLDER     other sizes
-    python benchmarks/cost/scale.py --quick                          a small size of the same, to see that it runs
+    python -m benchmarks.cost.scale --out FOLDER                     1e4, 1e5, 1e6 and 1e7 rows of 30 columns
+    python -m benchmarks.cost.scale --sizes 1000000 --out FOLDER     other sizes
+    python -m benchmarks.cost.scale --quick                          a small size of the same, to see that it runs
 
 A made-up table (numbers, integers, categories, missing values, a binary target) is written to Parquet in chunks, so
 that this program itself needs little memory. Each fit runs in a process of its own, which times its stages; its wall
@@ -25,7 +25,7 @@ import pandas as pd
 
 from benchmarks import processes
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 QUICK_SIZES, QUICK_COLUMNS = (1_000, 3_000), 8
 CHUNK = 250_000  # rows made and written at a time

@@ -1,7 +1,7 @@
 """How fast, and is it worth having? Seconds to fit, AUC and TVD of ours against MST and AIM on one table, side by side.
 
-    python benchmarks/cost/speed.py --data FOLDER --table adult --out speed.csv --plot speed.png
-    python benchmarks/cost/speed.py --quick
+    python -m benchmarks.cost.speed --data FOLDER --table adult --out speed.csv --plot speed.png
+    python -m benchmarks.cost.speed --quick
 
 All sources take turns within each seed, so that what else runs on the machine slows all of them alike. Ours is timed from
 outside, the whole of `distill fit` with its start and its ledger; a peer by its own clock, fitting alone. CPU seconds stand

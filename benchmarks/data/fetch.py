@@ -1,6 +1,6 @@
 """(not a benchmark) Public tables from the UCI Machine Learning Repository, as Parquet with their public schemas.
 
-    python benchmarks/data/fetch.py            into data/ in this repository; what is there already is left alone
+    python -m benchmarks.data.fetch            into data/ in this repository; what is there already is left alone
 
 The repository's CSV of each data set is turned into the table that the results here were measured on: named columns, the
 code book's words for its codes, nulls for what was not recorded, the target as 0 and 1, no record numbers. What is pinned is
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SCHEMAS = Path(__file__).with_name("schemas")
 ADDRESS = "https://archive.ics.uci.edu/static/public/{number}/data.csv"
 Open = Callable[[str], bytes]  # address -> content

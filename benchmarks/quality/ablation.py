@@ -1,9 +1,9 @@
 """What does each stage bring? The pipeline with one stage switched off at a time, at the same epsilon.
 
-    python benchmarks/quality/ablation.py --data FOLDER --tables adult taiwan_credit vehicle_fraud --out ablation.csv --plot ablation.png
-    python benchmarks/quality/ablation.py --data FOLDER --variants no_pairs no_critic --epsilons 2 --seeds 0
-    python benchmarks/quality/ablation.py --read ablation.csv --data FOLDER --out ablation.csv       go on where a run was cut off
-    python benchmarks/quality/ablation.py --quick                                                    a small size of the same
+    python -m benchmarks.quality.ablation --data FOLDER --tables adult taiwan_credit vehicle_fraud --out ablation.csv --plot ablation.png
+    python -m benchmarks.quality.ablation --data FOLDER --variants no_pairs no_critic --epsilons 2 --seeds 0
+    python -m benchmarks.quality.ablation --read ablation.csv --data FOLDER --out ablation.csv       go on where a run was cut off
+    python -m benchmarks.quality.ablation --quick                                                    a small size of the same
 
 A switched-off stage's budget goes to the others in proportion, so every variant costs what the whole does (`variants.py` says
 how). Each seed splits a table anew; all variants of a seed see the same split and, read by read, the same draws of noise, so

@@ -1,7 +1,7 @@
 """Does a release cost what was granted? Joint epsilon over grant, PLD against RDP, and processor seconds, over random plans.
 
-    python benchmarks/quality/calibration.py --out calibration.csv
-    python benchmarks/quality/calibration.py --quick
+    python -m benchmarks.quality.calibration --out calibration.csv
+    python -m benchmarks.quality.calibration --quick
 
 Each plan is drawn from one seed: 2 to 100 columns of any kind, 200 to 10,000,000 rows, epsilon 0.05 to 20, delta 1e-9 to 1e-3,
 with classes, a number or nothing to predict, now and then several rows a unit. No table is made: a plan follows from the

@@ -1,7 +1,7 @@
 """Are two cycles better than one at the same total epsilon, and whom does a global prior help?
 
-    python benchmarks/quality/cycles.py --data FOLDER --tables adult taiwan_credit --splits iid education_num --out cycles.csv
-    python benchmarks/quality/cycles.py --quick                                             a small size of the same
+    python -m benchmarks.quality.cycles --data FOLDER --tables adult taiwan_credit --splits iid education_num --out cycles.csv
+    python -m benchmarks.quality.cycles --quick                                             a small size of the same
 
 Rows are dealt to institutions: at random (`iid`), by class (a number: Dirichlet), or by neighbouring values of a column (its name).
 One cycle: each fits at epsilon, and the hub pools. Two cycles: each fits at half of epsilon and delta, the hub sends its joint model

@@ -1,9 +1,9 @@
 """How far are figures that `distill evaluate --dp-epsilon` publishes from the exact ones, and do their intervals hold them?
 
-    python benchmarks/quality/dp_evaluation.py
-    python benchmarks/quality/dp_evaluation.py --model MODEL --data TABLE
-    python benchmarks/quality/dp_evaluation.py --bins 8 12 16 24 32
-    python benchmarks/quality/dp_evaluation.py --quick
+    python -m benchmarks.quality.dp_evaluation
+    python -m benchmarks.quality.dp_evaluation --model MODEL --data TABLE
+    python -m benchmarks.quality.dp_evaluation --bins 8 12 16 24 32
+    python -m benchmarks.quality.dp_evaluation --quick
 
 Rows are drawn anew in each repetition: made-up scores of three models, or with --model the scores of a table's rows, drawn with
 replacement. Noise is that of a rehearsal, so that a run can be repeated; nothing is charged. `off` columns are means over

@@ -1,8 +1,8 @@
 """Which kind of model should the hub train, and what are class weights and calibration worth?
 
-    python benchmarks/quality/models.py --data FOLDER --tables adult taiwan_credit --seeds 0 1 2 --keep bundles
-    python benchmarks/quality/models.py --data FOLDER --alpha 0.5                 five institutions, dealt by label
-    python benchmarks/quality/models.py --quick
+    python -m benchmarks.quality.models --data FOLDER --tables adult taiwan_credit --seeds 0 1 2 --keep bundles
+    python -m benchmarks.quality.models --data FOLDER --alpha 0.5                 five institutions, dealt by label
+    python -m benchmarks.quality.models --quick
 
 Each seed splits a table (80/20), deals the training rows to institutions, and runs `distill init`, `ledger grant` and `fit` at
 each. The hub draws one pool of their bundles and trains every kind on it, with and without balanced class weights; each is scored on the

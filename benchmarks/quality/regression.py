@@ -5,9 +5,9 @@ deals the training rows to as many institutions as asked, runs `distill init`, `
 `train-global` at the hub, and tests on fresh rows: gradient boosting trained on the real rows, the same trained on the
 pooled synthetic rows (as many as the real ones), and the hub's model (`distill evaluate`).
 
-    python benchmarks/quality/regression.py --seeds 0 1 2
-    python benchmarks/quality/regression.py --seeds 0 1 2 --clients 3
-    python benchmarks/quality/regression.py --quick
+    python -m benchmarks.quality.regression --seeds 0 1 2
+    python -m benchmarks.quality.regression --seeds 0 1 2 --clients 3
+    python -m benchmarks.quality.regression --quick
 """
 
 import argparse
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NOISE = 0.35  # stddev of the log of the target around its law
 REGIONS, VEHICLES = ("north", "south", "east", "west"), ("small", "van", "truck")
 SCHEMA: dict[str, Any] = {

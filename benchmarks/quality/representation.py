@@ -1,7 +1,7 @@
 """How long the joint components take: made-up institutions with bins of their own, all pairs of columns, and a known noise.
 
-python benchmarks/quality/representation.py
-python benchmarks/quality/representation.py --quick
+python -m benchmarks.quality.representation
+python -m benchmarks.quality.representation --quick
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """How good is the hub's global set, however the rows are spread over institutions?
 
-    python benchmarks/quality/splits.py --data FOLDER --keep BUNDLES                      every table and split, seeds 0, 1 and 2
-    python benchmarks/quality/splits.py --data FOLDER --keep BUNDLES --tables adult --splits 5:iid 10:0.3 5:education_num
-    python benchmarks/quality/splits.py --quick                                           a small size, to see that it runs
+    python -m benchmarks.quality.splits --data FOLDER --keep BUNDLES                      every table and split, seeds 0, 1 and 2
+    python -m benchmarks.quality.splits --data FOLDER --keep BUNDLES --tables adult --splits 5:iid 10:0.3 5:education_num
+    python -m benchmarks.quality.splits --quick                                           a small size, to see that it runs
 
 A split is INSTITUTIONS:HOW; HOW is `iid`, the concentration of a Dirichlet deal of the labels, or a column by whose values rows
 are dealt. Each institution fits by itself through the command line; `--keep` keeps the bundles of a split, so that another

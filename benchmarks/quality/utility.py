@@ -1,11 +1,11 @@
 """What are the samples worth? Fit public tables through the command line and score what comes out.
 
-    python benchmarks/quality/utility.py --data FOLDER                        one institution holds the whole table; ours and peers
-    python benchmarks/quality/utility.py --data FOLDER --sources ours mst aim     only these
-    python benchmarks/quality/utility.py --data FOLDER --clients 5 --alpha 0.5    five institutions, dealt by label
-    python benchmarks/quality/utility.py --data FOLDER --clients 5 --alpha iid    five institutions, dealt at random
-    python benchmarks/quality/utility.py --data FOLDER --clients 5 --by age       five institutions, dealt by a column's values
-    python benchmarks/quality/utility.py --quick                              a small size of the same, to see that it runs
+    python -m benchmarks.quality.utility --data FOLDER                        one institution holds the whole table; ours and peers
+    python -m benchmarks.quality.utility --data FOLDER --sources ours mst aim     only these
+    python -m benchmarks.quality.utility --data FOLDER --clients 5 --alpha 0.5    five institutions, dealt by label
+    python -m benchmarks.quality.utility --data FOLDER --clients 5 --alpha iid    five institutions, dealt at random
+    python -m benchmarks.quality.utility --data FOLDER --clients 5 --by age       five institutions, dealt by a column's values
+    python -m benchmarks.quality.utility --quick                              a small size of the same, to see that it runs
 
 FOLDER holds tables as NAME.parquet with NAME.schema.json beside them. Each seed splits a table anew (80/20,
 stratified). Every `distill` command and every peer runs as a process of its own, whose seconds and peak memory are
@@ -40,7 +40,7 @@ from benchmarks.quality.peer_runs import (
     run_peer,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DATA_FOLDERS = (ROOT / "data", ROOT.parent / "shared" / "data")
 COLUMNS = ("table", "seed", "source", "auc", "hgb_auc", "lr_auc", "mlp_auc", "tvd1", "tvd2", "rows")
 COSTS = ("epsilon", "delta", "fit_seconds", "fit_cpu_seconds", "fit_peak_mb", "bundle_kb", "note")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,10 @@ import pandas as pd
 import pytest
 import torch
 
+from benchmarks.quality import (
+    ablation,
+    variants,
+)
 from distill.data.demo import demo_schema, mixed_table
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table
@@ -22,15 +25,7 @@ from distill.synthesis.generator.generator import Generator
 from distill.synthesis.generator.one_hot import Layout
 from distill.synthesis.planning.plan import Plan, make_plan
 from distill.synthesis.stages import cluster, discriminate, refine, represent, select
-
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "benchmarks"), str(HERE / "distill")]  # as where the script runs, and the fakes
-
-from benchmarks.quality import (
-    ablation,  # noqa: E402
-    variants,  # noqa: E402
-)
-from tests.fakes.private_tables import EVERY_KIND, category, door, every_kind, schema_of, statistics_of, toy_generator  # noqa: E402
+from tests.fakes.private_tables import EVERY_KIND, category, door, every_kind, schema_of, statistics_of, toy_generator
 
 ROWS, DELTA = 1_200, 1e-5
 NAMES = list(variants.VARIANTS)

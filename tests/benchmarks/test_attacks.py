@@ -1,19 +1,13 @@
 """The attacks of benchmarks/attacks: plants still fit the code, the runner tells what was caught, and attacks work where they should."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "benchmarks" / "attacks"))  # as where the scripts run
-
-import batch_sizes  # noqa: E402
-import floating_point  # noqa: E402
-import mutations  # noqa: E402
-from planted import PLANTS, Change, Plant  # noqa: E402
+from benchmarks.attacks import batch_sizes, floating_point, mutations
+from benchmarks.attacks.planted import PLANTS, Change, Plant
 
 SIMPLEX, ITS_TEST = "distill/synthesis/statistics/simplex.py", "tests/distill/synthesis/statistics/test_simplex.py"
 

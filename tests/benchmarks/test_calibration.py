@@ -1,12 +1,8 @@
 """The calibration benchmark runs, and tells a plan that costs too much from one that does not."""
 
-import sys
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))  # as where the scripts run
 from benchmarks.quality import calibration
 from distill.privacy import accountant as recompute
 

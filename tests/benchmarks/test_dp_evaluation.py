@@ -1,11 +1,7 @@
 """The benchmark of published figures runs, and tells figures that are far off from those that are not."""
 
-import sys
-from pathlib import Path
-
 import pandas as pd
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))  # as where the scripts run
 from benchmarks.quality import dp_evaluation
 
 

@@ -1,13 +1,10 @@
 """The benchmark's public tables: converted as published, pinned by content, fetched where there is no data at hand."""
 
 import json
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))  # as where the scripts run
 
 from benchmarks.data import fetch
 from benchmarks.quality import utility

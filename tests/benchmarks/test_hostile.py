@@ -1,23 +1,18 @@
 """The fuzzer of bundles runs, and would notice a reader that accepts too much, breaks or writes."""
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.attacks import (
+    hostile_bundles,
+    hostile_mutations,
+)
 from distill.exchange import bundle as reader
 from distill.exchange.bundle import Bundle, parse_bundle
-
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "benchmarks"), str(HERE / "assets")]  # as where the script runs
-
-from benchmarks.attacks import (
-    hostile_bundles,  # noqa: E402
-    hostile_mutations,  # noqa: E402
-)
-from tests.assets.forge import House, make_house  # noqa: E402
+from tests.assets.forge import House, make_house
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
 def test_the_benchmark_of_large_ledgers_runs() -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "ledger_size.py"), "--quick"]
+    command = [sys.executable, "-m", "benchmarks.cost.ledger_size", "--quick"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False, timeout=600)
     assert ran.returncode == 0, ran.stderr
@@ -26,17 +26,17 @@ def test_the_benchmark_of_large_ledgers_runs() -> None:
 @pytest.mark.parametrize(
     ("script", "figures"),
     [
-        ("crashes.py", ["uncommitted bundles", "unpaid reads", "corrupt ledgers", "next fits wrong", "left behind"]),
-        ("crowd.py", ["overspent", "releases lost", "bundles lost", "wrong words", "left behind"]),
-        ("tampering.py", ["read differently"]),
+        ("crashes", ["uncommitted bundles", "unpaid reads", "corrupt ledgers", "next fits wrong", "left behind"]),
+        ("crowd", ["overspent", "releases lost", "bundles lost", "wrong words", "left behind"]),
+        ("tampering", ["read differently"]),
         (
-            "hub_crashes.py",
+            "hub_crashes",
             ["half versions", "half models", "unregistered models", "not finished", "next runs wrong", "left behind"],
         ),
     ],
 )
 def test_a_benchmark_of_the_ledger_runs_and_finds_nothing(script: str, figures: list[str]) -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / script), "--quick"]
+    command = [sys.executable, "-m", f"benchmarks.attacks.{script}", "--quick"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False, timeout=600)
     if ran.stderr.startswith("cannot run"):

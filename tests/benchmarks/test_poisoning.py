@@ -1,14 +1,9 @@
 """The poisoning benchmark still runs at its quick size, and what it claims holds there."""
 
-import sys
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "benchmarks")]
-
-from benchmarks.attacks import poisoning  # noqa: E402
+from benchmarks.attacks import poisoning
 
 
 @pytest.mark.nightly

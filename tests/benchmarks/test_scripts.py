@@ -1,13 +1,11 @@
 """The benchmark's own arithmetic: the yardstick is sane, the deals are deals, the table it prints is the one it got."""
 
 import dataclasses
-import importlib.util
 import json
 import re
 import sys
 import types
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,34 +13,20 @@ import pandas as pd
 import pytest
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from benchmarks.cost import proof_bytes, scale, speed
+from benchmarks.quality import cycles, models, peer_runs, regression, representation, splits, utility, yardstick
 from distill.data.demo import demo_schema, mixed_table
 from distill.data.schema import load_schema
 from distill.data.tables import check_table, read_table
 
-FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-sys.path[:0] = [str(FOLDER), str(FOLDER / "peers")]  # as where the scripts run
+PEERS = Path(__file__).resolve().parents[2] / "benchmarks" / "quality" / "peers"
+sys.path[:0] = [str(PEERS)]  # as where the scripts run: in environments of their own
 SCHEMA = demo_schema().model_dump(mode="json", exclude_none=True)
-
-
-def loaded(name: str) -> ModuleType:
-    """A module of the benchmarks folder, which is no package."""
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-yardstick, utility, speed, scale = loaded("yardstick"), loaded("utility"), loaded("speed"), loaded("scale")
 
 import aim  # noqa: E402 - a peer, without its tool
 import mst  # noqa: E402 - a peer, without its tool
 import peer  # noqa: E402 - from its peers
 import pgm  # noqa: E402
-
-from benchmarks.quality import peer_runs  # noqa: E402
 
 FAKE_PEER = """
 import sys
@@ -75,7 +59,7 @@ def table_folder(frame: pd.DataFrame, tmp_path: Path) -> Path:
 def peers_with(tmp_path: Path, body: str, timeout: float = 120.0) -> Any:
     """Peers with one more, called `fake`, whose fit does `body`."""
     script = tmp_path / "fake.py"
-    script.write_text(FAKE_PEER.format(peers=str(FOLDER / "peers"), body=body))
+    script.write_text(FAKE_PEER.format(peers=str(PEERS), body=body))
     return peer_runs.Peers(scripts={"fake": script}, timeout=timeout)
 
 
@@ -428,7 +412,6 @@ def test_a_number_is_judged_by_r2_and_nothing_by_marginals_alone() -> None:
 
 def test_the_regression_benchmarks_law_and_figures_agree() -> None:
     """Its oracle explains what the law explains: no figure of the benchmark can honestly be above it."""
-    regression = loaded("regression")
     rng = np.random.default_rng(0)
     train, test = regression.claims(3000, rng), regression.claims(3000, rng)
     oracle = regression.r2(test, np.exp(regression.law(test) + regression.NOISE**2 / 2))
@@ -440,7 +423,6 @@ def test_the_regression_benchmarks_law_and_figures_agree() -> None:
 
 @pytest.mark.nightly
 def test_the_regression_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    regression = loaded("regression")
     assert regression.main(["--quick"]) == 0
     said = capsys.readouterr().out
     figures = {line.split("|")[1].strip(): float(line.split("|")[2]) for line in said.splitlines()[3:]}
@@ -455,7 +437,6 @@ def test_the_regression_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> No
 def test_the_benchmark_of_models_runs_and_takes_kept_bundles(
     table_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    models = loaded("models")
     words = ["--quick", "--data", str(table_folder), "--clients", "2", "--keep", str(tmp_path / "kept")]
     with threadpool_limits(1):
         assert models.main([*words, "--out", str(tmp_path / "models.csv")]) == 0
@@ -530,7 +511,7 @@ def test_a_fit_that_fails_stops_the_scale_benchmark_with_its_words(tmp_path: Pat
 
 
 def test_the_joint_components_are_timed_and_come_near_the_statistics(capsys: pytest.CaptureFixture[str]) -> None:
-    assert loaded("representation").main(["--quick"]) == 0
+    assert representation.main(["--quick"]) == 0
     found = re.fullmatch(
         r"3 institutions x 5 columns: .* common bins, distance to the pairs (.*) to (.*) of the noise\n",
         capsys.readouterr().out,
@@ -542,7 +523,7 @@ def test_the_joint_components_are_timed_and_come_near_the_statistics(capsys: pyt
 @pytest.mark.nightly
 def test_the_chain_of_a_ledger_weighs_about_forty_bytes_an_entry(capsys: pytest.CaptureFixture[str]) -> None:
     """A digest holds 32 bytes that nothing can pack; written as digits it costs some more."""
-    assert loaded("proof_bytes").main(["--quick"]) == 0
+    assert proof_bytes.main(["--quick"]) == 0
     lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
     assert [(level, entries) for level, entries, *_ in lines] == [
         ("compact", "4"),
@@ -558,7 +539,6 @@ def test_the_chain_of_a_ledger_weighs_about_forty_bytes_an_entry(capsys: pytest.
 def test_the_benchmark_of_splits_keeps_its_bundles_and_scores_every_source(
     table_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    splits = loaded("splits")
     command = ["--quick", "--data", str(table_folder), "--keep", str(tmp_path / "kept")]
     assert splits.main([*command, "--sources", *splits.SOURCES]) == 0
     bundles = sorted((tmp_path / "kept" / "loans-2-iid-0").iterdir())
@@ -573,7 +553,6 @@ def test_the_benchmark_of_splits_keeps_its_bundles_and_scores_every_source(
 
 
 def test_splits_are_told_apart_and_wrong_ones_refused() -> None:
-    splits = loaded("splits")
     options = splits.parser().parse_args(["--splits", "5:iid", "10:0.3", "4:net income/debt"])
     base = utility.Settings(epsilon=2.0, delta=1e-5)
     told = [(s.label, s.settings(base)) for s in splits.splits_of("loans", options)]
@@ -591,7 +570,7 @@ def test_a_small_institution_is_fitted_with_and_without_a_prior(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "cycles.csv"
-    assert loaded("cycles").main(["--quick", "--out", str(out)]) == 0
+    assert cycles.main(["--quick", "--out", str(out)]) == 0
     results = pd.read_csv(out)
     assert results["what"].tolist() == ["small alone", "small with prior"]
     assert results[["auc", "head_auc"]].stack().between(0.3, 1).all()

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
 def test_the_benchmark_of_central_training_runs(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "central_training.py"), "--quick"]
+    command = [sys.executable, "-m", "benchmarks.cost.central_training", "--quick"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     options = ["--out", str(tmp_path / "results.csv"), "--scratch", str(tmp_path), "--epochs", "2"]
     ran = subprocess.run(

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Bank, distill, make_bank, quicken, refusal, result_of
 
 from distill.exchange.bundle import read_bundle
 from distill.exchange.generator_codec import generator_of
 from distill.exchange.levels import LEVELS
+from tests.fakes.small_banks import Bank, distill, make_bank, quicken, refusal, result_of
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import EPSILON, Bank, distill, loans, make_bank, refusal
 from typer.testing import Result
 
 from distill.releases import fit as pipeline
+from tests.fakes.small_banks import EPSILON, Bank, distill, loans, make_bank, refusal
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import DELTA, SCHEMA, Bank, distill, full_disk, loans, make_bank, refusal, result_of
 
 from distill.common import files as durable
 from distill.data.schema import Schema
@@ -15,6 +14,7 @@ from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
 from distill.releases import evaluation
 from server_train.evaluation.private_scorer import score_knots
+from tests.fakes.small_banks import DELTA, SCHEMA, Bank, distill, full_disk, loans, make_bank, refusal, result_of
 
 ROWS = 1237  # distinctive: not a step, a size or a default of anything
 OUT = "evaluation.dp.json"

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import DELTA, EPSILON, SCHEMA, Bank, distill, loans, make_bank, quicken, refusal, result_of
 
 from distill.data.schema import Schema
 from distill.errors import UnpaidReadError
@@ -22,6 +21,7 @@ from distill.privacy.private_table import PrivateTable
 from distill.privacy.record_gradients import Network
 from distill.releases import fit
 from distill.synthesis.planning.plan import Plan
+from tests.fakes.small_banks import DELTA, EPSILON, SCHEMA, Bank, distill, loans, make_bank, quicken, refusal, result_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DOOR = ROOT / "distill" / "private_table.py"

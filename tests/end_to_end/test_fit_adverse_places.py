@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DELTA, EPSILON, SCHEMA, Bank, distill, loans, make_bank, quicken, refusal, result_of
 
 from distill.common.keys import generate_key, load_signing_key
 from distill.errors import LedgerError
@@ -20,6 +19,7 @@ from distill.privacy.events import Event
 from distill.project import load_project
 from distill.releases import fit, placement
 from distill.releases.lifecycle import TRIAL_BYTES
+from tests.fakes.small_banks import DELTA, EPSILON, SCHEMA, Bank, distill, loans, make_bank, quicken, refusal, result_of
 
 PAGE = 4096  # a tmpfs gives out whole pages
 SIZE = Event(name="size", mechanism="laplace", noise_multiplier=100.0)

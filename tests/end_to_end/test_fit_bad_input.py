@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import EPSILON, SCHEMA, Bank, flipped, full_disk, loans, make_bank, refusal
 
 from distill.common import files as durable
 from distill.common.keys import generate_key
 from distill.errors import ConfigError, LedgerError
 from distill.releases import fit
+from tests.fakes.small_banks import EPSILON, SCHEMA, Bank, flipped, full_disk, loans, make_bank, refusal
 
 ROOT = getattr(os, "geteuid", lambda: 1)() == 0
 

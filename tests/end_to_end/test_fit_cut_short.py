@@ -5,12 +5,12 @@ import signal
 import sqlite3
 
 import pytest
-from conftest import DELTA, EPSILON, Bank, distill, full_disk, refusal, result_of
 
 from distill.common import files as durable
 from distill.ledger.entries import entry as ledger_entry
 from distill.ledger.entries import store as ledger_store
 from distill.releases import fit
+from tests.fakes.small_banks import DELTA, EPSILON, Bank, distill, full_disk, refusal, result_of
 
 
 def nothing_learnt(*_: object) -> None:

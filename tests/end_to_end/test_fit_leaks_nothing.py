@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SCHEMA, Bank, distill, loans, make_bank, quicken
 
 from distill.privacy.noise import NoiseSource
 from distill.releases import fit
 from distill.releases.fit import Request
 from distill.synthesis.planning.plan import Plan
+from tests.fakes.small_banks import SCHEMA, Bank, distill, loans, make_bank, quicken
 
 ROWS = 1237  # distinctive: not a step, a size or a default of anything
 PLANTED = {"region": "Xanthippe", "income": 777.0078125}  # a category outside the schema, a number inside its bounds

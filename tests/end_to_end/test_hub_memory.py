@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SCHEMA, distill, loans, refusal, result_of
 
 from distill.common.keys import SigningKey, generate_key
 from distill.data.schema import Schema
@@ -23,6 +22,7 @@ from distill.ledger import Ledger, Member, create_ledger, open_ledger
 from distill.ledger.entries import store as ledger_store
 from distill.ledger.entries.entry import sign_head
 from distill.privacy.events import Event
+from tests.fakes.small_banks import SCHEMA, distill, loans, refusal, result_of
 
 EPSILON, DELTA = 1.5, 1e-6
 EVENTS = (

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Bank, distill, loans, make_bank, quicken, refusal
 
 from distill.common.keys import SigningKey, generate_key
 from distill.errors import ConfigError
@@ -17,6 +16,7 @@ from server_train.hub.job import train_global
 from server_train.hub.prior import PriorPlace
 from server_train.hub.results import GlobalResult
 from server_train.training.network import TrainingSettings
+from tests.fakes.small_banks import Bank, distill, loans, make_bank, quicken, refusal
 
 SEED = 7
 

@@ -12,7 +12,7 @@ import pytest
 
 from server_train.comparison.record.results import Comparison
 
-FOLDER = Path(__file__).resolve().parents[1] / "examples" / "paper"
+FOLDER = Path(__file__).resolve().parents[2] / "examples" / "paper"
 MODULES = ("grid", "tables", "figures", "reproduce")
 LABELS = ["FedAvg", "FedProx", "FedNova", "q-FedAvg", "FedAsync", "SCAFFOLD (learning_rate 0.02)", "MOON"]
 

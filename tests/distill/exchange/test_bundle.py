@@ -49,9 +49,6 @@ from distill.exchange.samples import (
     encode_tensors,
 )
 from distill.privacy.events import epsilon_of
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "assets"))
-
 from tests.assets.attacks_contents import described, parquet, stored_samples
 from tests.assets.forge import (
     FRAME,

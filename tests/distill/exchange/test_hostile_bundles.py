@@ -13,21 +13,18 @@ from cli.app import app
 from distill import errors
 from distill.exchange import bundle
 from distill.exchange.bundle import parse_bundle, read_bundle
+from tests.assets import make_bundles
+from tests.assets.forge import ATTACKS, House, make_house, parts_of, sealed
+from tests.assets.watching import watched
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
-sys.path.append(str(ASSETS))
-
-from tests.assets import make_bundles  # noqa: E402
-from tests.assets.forge import ATTACKS, House, make_house, parts_of, sealed  # noqa: E402
-from tests.assets.watching import watched  # noqa: E402
-
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
 MENDS = (bundle.DAMAGED, bundle.MADE_SO, "Name a file that `fit` wrote.", "update distill.", "fit again.")
 MOST_GROWTH = 100_000  # kilobytes that reading all of them may add; the largest member any of them states is 4 GB
 READ_ALL = """
 import json, os, resource, sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[1]]
-from watching import watched
+from tests.assets.watching import watched
 from distill.exchange.bundle import read_bundle
 from distill.errors import BundleError
 

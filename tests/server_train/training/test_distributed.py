@@ -21,7 +21,7 @@ from server_train.training.distributed import Group, joined
 from tests.fakes.hubs import BINARY, class_chances, table
 from tests.fakes.pools import stored_pool
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PROCESS = Path(__file__).with_name("training_process.py")
 # The same steps up to the order in which float32 gradients are added up: of 60 steps, a few units in the fifth digit.
 TOLERANCE = 2e-4

@@ -1,8 +1,5 @@
-import importlib.util
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +8,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.quality import yardstick
 from distill.common.canonical_json import canonical
 from distill.data.demo import mixed_table
 from distill.errors import ConfigError
@@ -27,18 +25,6 @@ from server_train.comparison.deal.partition import (
 from server_train.comparison.deal.partition_file import load_partition, parse_partition, save_partition
 
 FALSE_ALARM = 1e-6  # chance that correct code fails a statistical test on one fresh seed
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-def loaded_yardstick():
-    """The yardstick of the benchmarks folder, which is no package."""
-    spec = importlib.util.spec_from_file_location("yardstick_of_partitions", BENCHMARKS / "yardstick.py")
-    sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[spec.name])
-    return sys.modules[spec.name]
-
-
-yardstick = loaded_yardstick()
 
 
 @pytest.fixture(scope="module")

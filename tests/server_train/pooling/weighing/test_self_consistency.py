@@ -1,6 +1,5 @@
 """A bundle whose statistics do not bear each other out is found; an honest one never is."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "distill"))
 from distill.exchange.generator_codec import generator_of, parts_of
 from distill.privacy.sampling import sampling_rate
 from distill.synthesis.statistics.counts import ClassCounts, PairCounts
