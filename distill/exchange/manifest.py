@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from distill.common.canonical_json import canonical, parse_canonical
+from distill.common.checks import within
 from distill.data.schema import MAX_CATEGORIES, MAX_COLUMNS, MAX_TARGET_BINS, Schema
 from distill.errors import BundleVersionError
 from distill.exchange.levels import Level
 from distill.ledger.entries.bodies import Delta, Epsilon, Events, Hash, Line, Time, first_problem
 from distill.ledger.proof import LedgerProof, Proven, check_proof
-from distill.ledger.rules.filters import within
 from distill.ledger.verification import audited_epsilon
 
 FORMAT_VERSION = 3  # 3: pair statistics as they were released; 2: the chain of the ledger

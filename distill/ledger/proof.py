@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from distill.common.canonical_json import canonical
-from distill.common.checks import require
+from distill.common.checks import require, within
 from distill.ledger.entries.bodies import (
     EnrolBody,
     GrantBody,
@@ -23,7 +23,7 @@ from distill.ledger.entries.bodies import (
     RotateBody,
 )
 from distill.ledger.entries.entry import Entry, chain_of, read_entry
-from distill.ledger.rules.filters import Grant, within
+from distill.ledger.rules.filters import Grant
 from distill.ledger.rules.members import Members
 from distill.ledger.rules.release import Release, begun
 from distill.ledger.rules.state import State

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from distill.common.checks import within
 from distill.common.keys import SigningKey
 from distill.errors import BudgetError, ConfigError, LedgerError
 from distill.ledger.entries.bodies import AbandonBody, B, Body, CommitBody, Kind, PlanBody, check_rounds, make_body
 from distill.ledger.entries.entry import Entry
 from distill.ledger.proof import LedgerProof, prove
-from distill.ledger.rules.filters import within
 from distill.ledger.rules.release import Release
 from distill.ledger.rules.state import State
 from distill.privacy.events import Event, RenyiLimit, epsilon_of, renyi_of

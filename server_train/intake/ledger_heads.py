@@ -8,9 +8,9 @@ anew, and what was spent on one side is missing on the other.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from distill.common.checks import within
 from distill.errors import LedgerConflictError, LedgerForkError
 from distill.exchange.bundle import Bundle
-from distill.ledger.rules.filters import within
 
 HASH_BYTES = 32
 

@@ -8,8 +8,8 @@ from jinja2 import Environment
 from distill.audit.report.charts import all_figures
 from distill.audit.report.contents import Audit
 from distill.audit.report.wording import charge_in_words, read_in_words
+from distill.common.checks import within
 from distill.common.report_style import templates_of
-from distill.ledger.rules.filters import within
 
 TEMPLATE = "audit.html"
 

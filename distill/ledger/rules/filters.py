@@ -10,9 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
+from distill.common.checks import within
 from distill.privacy.accountant import epsilon_from_renyi, renyi_within
-
-SLACK = 1e-9  # relative: four releases of 0.5 fit a grant of 2.0 whatever the last bit of a sum says
 
 
 @dataclass(frozen=True)
@@ -93,11 +92,6 @@ class Grant:
         """(epsilon, delta) that are left beside releases with this sum; with a Renyi filter delta is shared, not divided."""
         epsilon, delta = self.spent(total)
         return left_of(self.epsilon, epsilon), left_of(self.delta, delta) if self.order is None else self.delta
-
-
-def within(total: float, limit: float) -> bool:
-    """Whether `total` is at most `limit`, up to the last bits of a sum."""
-    return total <= limit * (1 + SLACK)
 
 
 def left_of(granted: float, spent: float) -> float:

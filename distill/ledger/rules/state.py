@@ -4,7 +4,7 @@ Writing and verifying share this one set of rules: the ledger applies them to an
 to every entry that was. A broken rule raises ValueError with the problem in a few words; the caller adds the place.
 """
 
-from distill.common.checks import require
+from distill.common.checks import require, within
 from distill.ledger.entries.bodies import (
     AbandonBody,
     CommitBody,
@@ -16,7 +16,7 @@ from distill.ledger.entries.bodies import (
     ResolveBody,
 )
 from distill.ledger.entries.entry import NO_HASH, Entry
-from distill.ledger.rules.filters import Charge, Grant, Sum, within
+from distill.ledger.rules.filters import Charge, Grant, Sum
 from distill.ledger.rules.members import Members
 from distill.ledger.rules.release import Release, begun
 
