@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.common import checks, files
+from distill.common import files
 from distill.errors import ConfigError
+from distill.privacy.budget import require_budget
 
 if TYPE_CHECKING:
     from distill.common.keys import SigningKey
@@ -74,7 +75,7 @@ class Project:
             raise ConfigError(
                 f"dataset must be 32 lower-case hex digits, as `distill init` draws, not {self.dataset!r}."
             )
-        checks.budget(self.epsilon, self.delta)
+        require_budget(self.epsilon, self.delta)
 
 
 def new_dataset_id() -> str:

@@ -23,10 +23,10 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from distill.common.checks import NO_DELTA
 from distill.data.encoded_table import EncodedTable
 from distill.data.schema import Schema
 from distill.exchange.noisy_scores import Block, figures
+from distill.privacy.budget import NO_DELTA
 from distill.privacy.events import Event
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable

@@ -36,10 +36,10 @@ class Asked:
 def evaluate_privately(model: "Model", asked: Asked, report: Report) -> None:
     """Release the table and print what follows from it; no other figure of the rows is computed."""
     from distill.common import files
-    from distill.common.checks import NO_DELTA
     from distill.common.keys import load_signing_key, passphrase_from_environment
     from distill.errors import ConfigError
     from distill.ledger import open_ledger
+    from distill.privacy.budget import NO_DELTA
     from distill.releases.evaluation import EvaluationRequest, release_evaluation
     from distill.releases.known_tables import state_folder
     from distill.releases.lifecycle import require_place

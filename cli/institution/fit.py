@@ -86,12 +86,12 @@ def fit(
 ) -> None:
     """Distil the private table into one signed bundle under a differential-privacy budget."""
     with reporting(as_json, interrupted=INTERRUPTED) as report:
-        from distill.common import checks
+        from distill.privacy.budget import require_budget
 
         settings = project_at(project)
         epsilon = settings.epsilon if epsilon is None else epsilon
         delta = settings.delta if delta is None else delta
-        checks.budget(epsilon, delta)  # before the heavy libraries are loaded
+        require_budget(epsilon, delta)  # before the heavy libraries are loaded
         from cli.institution.plan_view import plan_table, read_shares
         from distill.common.keys import load_signing_key, passphrase_from_environment
         from distill.data.schema import load_schema

@@ -45,9 +45,9 @@ def demo(
 ) -> None:
     """Run everything on three generated banks: init, grant, fit, hub trust, train-global, verify, and one table of results."""
     with reporting(as_json, interrupted=f"What was made so far is in {out}.") as report:
-        from distill.common import checks
+        from distill.privacy.budget import require_budget
 
-        checks.budget(epsilon, DELTA)
+        require_budget(epsilon, DELTA)
         started = time.monotonic()
         result = run_demo(out, epsilon=epsilon, rows=rows, console=progress_console(quiet=as_json))
         result["seconds"] = round(time.monotonic() - started, 1)

@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from distill.common import checks
 from distill.common.keys import SigningKey
 from distill.errors import ConfigError, LedgerError
 from distill.ledger.entries import store
@@ -52,6 +51,7 @@ from distill.ledger.verification import (
     summarise,
     tampered,
 )
+from distill.privacy.budget import require_budget
 from distill.privacy.events import Event, RenyiLimit, gaussian_renyi, renyi_of
 
 
@@ -95,7 +95,7 @@ class Ledger:
         Raises:
             ConfigError: epsilon, delta or the order is out of range, or the filter cannot change any more.
         """
-        checks.budget(epsilon, delta, laplace=True)
+        require_budget(epsilon, delta, laplace=True)
 
         def body(state: State) -> Body:
             wanted = filter or ("basic" if state.grant.order is None else "renyi")
@@ -168,7 +168,7 @@ class Ledger:
         Raises:
             BudgetError: It would exceed the grant; nothing was recorded.
         """
-        checks.budget(epsilon, delta, laplace=True)
+        require_budget(epsilon, delta, laplace=True)
         checked_rounds(events, first=True)
         release = uuid.uuid4().hex
 

@@ -18,7 +18,6 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from distill.common import checks
 from distill.common.keys import SigningKey
 from distill.data.encoded_table import EncodedTable, encode_frame
 from distill.data.schema import Schema
@@ -26,6 +25,7 @@ from distill.data.tables import read_table
 from distill.exchange.evaluation_document import evaluation_document, write_document
 from distill.exchange.noisy_scores import Block, Law, NoisyBlock, figures
 from distill.ledger import Ledger, Reservation
+from distill.privacy.budget import NO_DELTA, require_budget
 from distill.privacy.cells import ScoreBins
 from distill.privacy.events import Event, RenyiLimit, cost_of, gaussian_renyi
 from distill.privacy.noise import MIN_COUNT_STDDEV, NoiseSource
@@ -147,7 +147,7 @@ def table_event(
         return event(mechanism, max(solve_scale(cost, epsilon), least))
 
     found = [cheapest("laplace", 0.0)]
-    if delta > checks.NO_DELTA:
+    if delta > NO_DELTA:
         found.append(cheapest("gaussian", MIN_COUNT_STDDEV / (np.sqrt(blocks) * rows_per_unit)))
     return min(found, key=lambda e: e.cell_stddev * (np.sqrt(2) if e.mechanism == "laplace" else 1))
 
@@ -202,7 +202,7 @@ def release_evaluation(
 
 def _require_fits(request: EvaluationRequest, ledger: Ledger) -> None:
     """Everything about the request that can be refused without a look at a row."""
-    checks.budget(request.epsilon, request.delta, laplace=True)
+    require_budget(request.epsilon, request.delta, laplace=True)
     check_rows_per_unit(request.schema, request.rows_per_unit)
     request.schema.require_classes("`evaluate --dp-epsilon`")
     request.schema.require_confirmed()

@@ -21,6 +21,7 @@ from distill.exchange.generator_codec import parts_of
 from distill.exchange.levels import LEVELS, Level
 from distill.exchange.prior import USE, GlobalPrior
 from distill.ledger import Ledger, Reservation
+from distill.privacy.budget import require_budget
 from distill.privacy.events import RenyiLimit
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
@@ -139,7 +140,7 @@ def fit(
         PriorError: The global prior is of another schema, or a rehearsal's in a private release; nothing was charged.
         BundleError: Also where an earlier run was cut short and its committed bundle was put in place; nothing was charged.
     """
-    checks.budget(request.epsilon, request.delta)
+    require_budget(request.epsilon, request.delta)
     checks.positive(institutions=request.institutions)
     check_rows_per_unit(request.schema, request.rows_per_unit)
     device = choose_device(request.device)

@@ -22,6 +22,7 @@ from distill.data.grids import ColumnGrid, base_grids
 from distill.data.schema import Schema
 from distill.errors import BudgetError, ConfigError, UnpaidReadError
 from distill.ledger import Ledger, Reservation
+from distill.privacy.budget import require_budget
 from distill.privacy.cells import Cross
 from distill.privacy.dpsgd import MOST_ROWS
 from distill.privacy.events import Event, RenyiLimit, cost_of
@@ -145,7 +146,7 @@ def make_training_plan(
         ConfigError: the budget is too small to calibrate any noise for.
         SchemaError: the target has no classes.
     """
-    checks.budget(epsilon, delta)
+    require_budget(epsilon, delta)
     schema.require_classes("federated training")
     size = size_event(epsilon)
     least = max(LEAST_ROWS, round(2 * size.noise_multiplier))
@@ -204,7 +205,7 @@ def begin_training(frame: pd.DataFrame, request: TrainingRequest, ledger: Ledger
         ConfigError: the budget is too small to calibrate any noise for (only the count was charged).
         LedgerError, KeyFileError: as their names say.
     """
-    checks.budget(request.epsilon, request.delta)
+    require_budget(request.epsilon, request.delta)
     request.schema.require_confirmed()
     noise = NoiseSource(request.rehearsal)
     reservation = reserve_release(request, ledger, key, rehearsal=noise.rehearsal)

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from distill.common import checks, files
+from distill.common import files
 from distill.errors import ConfigError
 from distill.exchange.levels import Level
+from distill.privacy.budget import require_budget
 from server_train.comparison.deal.institutions import Budget, institution
 from server_train.comparison.deal.partition_file import save_partition
 from server_train.comparison.deal.tables import Dealt, Source, deal, read_tables
@@ -68,7 +69,7 @@ class Request:
 
     def __post_init__(self) -> None:
         """Refuse, before any work, what cannot work."""
-        checks.budget(self.budget.epsilon, self.budget.delta)
+        require_budget(self.budget.epsilon, self.budget.delta)
         if self.out.exists() and not self.out.is_dir():
             raise ConfigError(f"{self.out} is a file; name a folder.")
         if not self.levels or len(set(self.levels)) < len(self.levels):

@@ -14,6 +14,7 @@ from distill.common import checks
 from distill.data.grids import ColumnGrid, base_grids
 from distill.data.schema import Schema
 from distill.errors import BudgetError, ConfigError
+from distill.privacy.budget import require_budget
 from distill.privacy.events import MOST_ROWS_PER_UNIT, Event, RenyiLimit, cost_of, epsilon_of
 from distill.privacy.noise import MIN_COUNT_STDDEV
 from distill.privacy.sampling import sampling_rate
@@ -218,7 +219,7 @@ def make_plan(
         ConfigError: units of this schema cannot have `rows_per_unit` rows.
         BudgetError: fewer than about 200 rows, or a budget too small to calibrate any noise for.
     """
-    checks.budget(epsilon, delta)
+    require_budget(epsilon, delta)
     checks.positive(institutions=institutions)
     check_rows_per_unit(schema, rows_per_unit)
     if noisy_size < MIN_ROWS:

@@ -6,7 +6,6 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from distill.common import checks
 from distill.common.keys import SigningKey, generate_key
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table
@@ -15,6 +14,7 @@ from distill.exchange.bundle import parse_bundle, read_bundle
 from distill.exchange.manifest import check_manifest
 from distill.ledger import Ledger, create_ledger
 from distill.privacy import accountant
+from distill.privacy.budget import NO_DELTA
 from distill.privacy.events import Event
 from distill.privacy.private_table import PrivateTable
 from distill.releases import evaluation
@@ -113,9 +113,9 @@ def test_a_delta_that_the_accountant_cannot_see_is_refused_before_anything_is_re
 def test_only_laplace_noise_goes_without_a_delta(kind: str, tmp_path, key):
     ledger = books(tmp_path, "row", key)
     with pytest.raises(ConfigError, match="delta must be at least 1e-10"):
-        RELEASES[kind](ROWS.drop(columns="customer"), EVERY_KIND, ledger, key, delta=checks.NO_DELTA)
+        RELEASES[kind](ROWS.drop(columns="customer"), EVERY_KIND, ledger, key, delta=NO_DELTA)
     assert [e.kind for e in ledger.entries()] == ["open", "grant"]
-    evaluate(ROWS.drop(columns="customer"), EVERY_KIND, ledger, key, delta=checks.NO_DELTA)
+    evaluate(ROWS.drop(columns="customer"), EVERY_KIND, ledger, key, delta=NO_DELTA)
     assert {e.mechanism for e in ledger.summary().releases[0].events} == {"laplace"}
 
 

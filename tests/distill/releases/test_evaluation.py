@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from distill.common import checks
 from distill.data.encoded_table import EncodedTable
 from distill.errors import UnpaidReadError
 from distill.exchange.noisy_scores import Block
 from distill.privacy import accountant
+from distill.privacy.budget import NO_DELTA
 from distill.privacy.events import Event, RenyiLimit, gaussian_renyi, renyi_of
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
@@ -18,7 +18,7 @@ from distill.synthesis.planning.plan import size_event
 from tests.fakes.private_tables import NoNoise, Paid, assert_follows, category, number, rounded_laplace, schema_of
 
 SCHEMA = schema_of(number("score"), category("kind", "a", "b"))
-PURE = checks.NO_DELTA
+PURE = NO_DELTA
 
 
 def block(name: str, bins: int) -> Block:
