@@ -34,7 +34,6 @@ HUB_MAY_IMPORT = {
     "distill.synthesis.generator.one_hot",
     "distill.ledger.rules.filters",  # whether a sum of budgets is within another
     "distill.exchange.levels",
-    "distill.privacy.sampling",  # the rule that a plan follows, as arithmetic on a row count
     "distill.data.schema",
     "distill.exchange.noisy_scores",  # figures from noisy counts: touches neither rows nor the budget
     "distill.synthesis.statistics.simplex",

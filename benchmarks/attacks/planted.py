@@ -251,7 +251,7 @@ PLANTS = (
             Change(
                 _TABLE,
                 _SAMPLE,
-                "from distill.privacy.sampling import sampling_rate\n\n        chosen = self._sampled(sampling_rate(self._n))",
+                "from distill.privacy.events import sampling_rate\n\n        chosen = self._sampled(sampling_rate(self._n))",
             ),
         ),
         (f"{TABLE}::test_a_gradient_sees_a_poisson_sample_at_the_events_rate",),

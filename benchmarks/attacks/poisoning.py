@@ -35,7 +35,7 @@ from benchmarks.quality.splits import BY, Split, bundles_of, parsed_splits
 from distill.data.schema import Schema
 from distill.exchange.bundle import Bundle, read_bundle
 from distill.exchange.generator_codec import CLASS_STEP, generator_of
-from distill.privacy.sampling import sampling_rate
+from distill.privacy.events import sampling_rate
 from server_train.evaluation.metrics import evaluate_scores
 from server_train.models.features import class_codes
 from server_train.pooling.mixture.joint_mixture import site_of

@@ -22,15 +22,15 @@ from typing import Any, NoReturn
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
+import numpy as np
+import pandas as pd
 
-from distill.common.keys import load_signing_key  # noqa: E402
-from distill.ledger import open_ledger  # noqa: E402
-from distill.project import create_project, load_project  # noqa: E402
-from distill.synthesis import pipeline  # noqa: E402
-from distill.synthesis.planning import plan  # noqa: E402
-from distill.synthesis.stages import represent  # noqa: E402
+from distill.common.keys import load_signing_key
+from distill.ledger import open_ledger
+from distill.project import create_project, load_project
+from distill.synthesis import pipeline
+from distill.synthesis.planning import plan
+from distill.synthesis.stages import represent
 
 EPSILON, DELTA = 2.0, 1e-5
 NEEDED = """

@@ -130,3 +130,12 @@ def cost_of(events: Sequence[Event], delta: float, *, epsilon: float, limit: Ren
     takes of the Renyi limit, times `epsilon`. Raises ConfigError as `epsilon_of` does."""
     cost = epsilon_of(events, delta)
     return cost if limit is None else max(cost, epsilon * renyi_of(events, limit.order) / limit.most)
+
+
+LEAST_EXPECTED, PORTION = 2000, 0.02
+MOST_EXPECTED = 20_000  # rows in a step's sample: enough to quiet it, and time no longer grows with rows
+
+
+def sampling_rate(noisy_size: int) -> float:
+    """Chance of a row to join one step's Poisson sample: 2,000 rows are expected, of more than 1e5 rows 2 %, at most 20,000."""
+    return min(1.0, min(max(LEAST_EXPECTED, PORTION * noisy_size), MOST_EXPECTED) / noisy_size)

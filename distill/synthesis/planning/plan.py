@@ -15,9 +15,8 @@ from distill.data.grids import ColumnGrid, base_grids
 from distill.data.schema import Schema
 from distill.errors import BudgetError, ConfigError
 from distill.privacy.budget import require_budget
-from distill.privacy.events import MOST_ROWS_PER_UNIT, Event, RenyiLimit, cost_of, epsilon_of
+from distill.privacy.events import MOST_ROWS_PER_UNIT, Event, RenyiLimit, cost_of, epsilon_of, sampling_rate
 from distill.privacy.noise import MIN_COUNT_STDDEV
-from distill.privacy.sampling import sampling_rate
 
 SIZE_SHARE = 0.01  # of epsilon, for the noisy row count
 MIN_ROWS = 200

@@ -13,7 +13,7 @@ import numpy as np
 
 from distill.exchange.bundle import Bundle
 from distill.exchange.generator_codec import CLASS_STEP, statistics_of
-from distill.privacy.sampling import sampling_rate
+from distill.privacy.events import sampling_rate
 from distill.synthesis.generator.generator import Generator
 from distill.synthesis.statistics.counts import PairCounts
 

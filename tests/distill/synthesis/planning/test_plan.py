@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from distill.data.schema import Schema
 from distill.errors import BudgetError, ConfigError
 from distill.ledger.verification import audited_epsilon
-from distill.privacy.events import Event, epsilon_of
+from distill.privacy.events import MOST_EXPECTED, Event, epsilon_of
 from distill.privacy.noise import MIN_COUNT_STDDEV, NoiseSource
-from distill.privacy.sampling import MOST_EXPECTED
 from distill.synthesis.planning.plan import MIN_ROWS, Plan, Shares, make_plan, size_event, target_bins
 from tests.fakes.private_tables import EVERY_KIND, category, integer, number, schema_of
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distill.exchange.generator_codec import generator_of, parts_of
-from distill.privacy.sampling import sampling_rate
+from distill.privacy.events import sampling_rate
 from distill.synthesis.statistics.counts import ClassCounts, PairCounts
 from server_train.pooling.weighing.self_consistency import fault_of
 from tests.fakes.private_tables import EVERY_KIND, statistics_of, toy_generator
