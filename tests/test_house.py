@@ -42,7 +42,6 @@ HUB_MAY_IMPORT = {
     "distill.synthesis.statistics.counts",  # released statistics as bundles hold them
     "distill.data.sources",
     "distill.data.tables",
-    "distill.common.threads",
 }
 COMPARISON = "server_train.comparison"
 # A comparison simulates both sides on public data, so it may also run an institution's release from end to end.

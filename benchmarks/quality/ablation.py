@@ -25,7 +25,7 @@ import pandas as pd
 
 from benchmarks.quality import utility
 from benchmarks.quality.variants import VARIANTS, WHOLE, Variant
-from distill.common.threads import single_thread
+from distill.common.compute import single_thread
 from distill.data.encoded_table import encode_frame
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table

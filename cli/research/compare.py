@@ -79,7 +79,7 @@ def compare(
 ) -> None:
     """Distil, run federated baselines on the same rows, and write one report; for public or own data only."""
     with reporting(as_json, interrupted=INTERRUPTED) as report:
-        from distill.common.threads import single_thread
+        from distill.common.compute import single_thread
         from server_train.comparison.compare import Request
         from server_train.comparison.compare import compare as run
         from server_train.comparison.deal.institutions import Budget

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from distill.common.threads import single_thread
+from distill.common.compute import single_thread
 from distill.data.bins import ColumnBins
 from distill.privacy.private_table import PrivateTable
 from distill.synthesis.generator.draws import draw_normal, streams

@@ -23,7 +23,7 @@ import grid
 import numpy as np
 import tables
 
-from distill.common.threads import single_thread
+from distill.common.compute import single_thread
 from distill.data.demo import demo_schema, mixed_table
 from distill.data.tables import write_table
 from distill.errors import BudgetError, ConfigError, DataError, DistillError

@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from distill.common import checks
-from distill.common.threads import single_thread
+from distill.common.compute import single_thread
 from distill.data.schema import Schema
 from distill.errors import ConfigError, ModelError
 from server_train.models.features import Encoder, fit_encoder

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from distill.common.threads import single_thread
+from distill.common.compute import single_thread
 from server_train.models.features import Encoder, fit_encoder
 from server_train.pooling.pool_file import GROUP_ROWS, StoredPool
 from server_train.training.distributed import ALONE, Group

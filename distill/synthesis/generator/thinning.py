@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.common.threads import single_thread
+from distill.common.compute import single_thread
 from distill.synthesis.generator.generator import Generator
 
 SETTLE_STEPS = 300

@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from distill.common.threads import single_thread
+from distill.common.compute import single_thread
 from distill.data.grids import ColumnGrid, column_grid
 from distill.data.schema import Schema
 from distill.synthesis.statistics.class_odds import log_normalise, match_prior

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.common.threads import single_thread
+from distill.common.compute import single_thread
 from distill.exchange.bundle import Bundle
 from distill.exchange.generator_codec import statistics_of
 from distill.synthesis.generator.generator import Generator

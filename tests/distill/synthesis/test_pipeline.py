@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from distill.common.threads import single_thread
+from distill.common.compute import single_thread
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table
 from distill.errors import UnpaidReadError
