@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from distill.common import checks
 from distill.data.schema import Schema
 from server_train.models.trees import LEAF, TreeInputs, Trees, TreeScorer, category_places
-from server_train.training.hard_labels import hard_labels
+from server_train.training.class_weights import hard_labels
 
 MOST_LABELS = 2_000_000  # labelled rows that trees are grown on, divided by the trees of an iteration
 

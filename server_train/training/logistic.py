@@ -16,7 +16,7 @@ from distill.errors import ConfigError, ModelError
 from distill.synthesis.statistics.class_odds import log_normalise
 from server_train.models.features import Encoder, Inputs
 from server_train.models.model import Network, network_for
-from server_train.training.hard_labels import hard_labels
+from server_train.training.class_weights import hard_labels
 
 MOST_LABELS = 2_000_000  # labelled rows times classes that are fitted to
 

@@ -23,10 +23,10 @@ PEERS = Path(__file__).resolve().parents[2] / "benchmarks" / "quality" / "peers"
 sys.path[:0] = [str(PEERS)]  # as where the scripts run: in environments of their own
 SCHEMA = demo_schema().model_dump(mode="json", exclude_none=True)
 
-import aim
-import mst
-import peer
-import pgm
+import aim  # noqa: E402 - a peer, without its tool
+import mst  # noqa: E402 - a peer, without its tool
+import peer  # noqa: E402 - from its peers
+import pgm  # noqa: E402
 
 FAKE_PEER = """
 import sys
@@ -205,7 +205,7 @@ def test_a_zcdp_budget_is_the_largest_that_the_conversion_allows() -> None:
 
 def test_the_exponential_mechanism_draws_by_its_law(seed: int) -> None:
     """Three scores, 20,000 draws; each share within 6 standard deviations: false alarm below 1e-8."""
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - the peers draw from the global generator
     scores, draws = np.array([0.0, 1.0, 2.0]), 20_000
     expected = np.exp(scores * 1.5 / 2) / np.exp(scores * 1.5 / 2).sum()
     drawn = np.bincount([pgm.exponential(scores, epsilon=1.5, sensitivity=1.0) for _ in range(draws)], minlength=3)

@@ -76,7 +76,7 @@ class Merged:
     def draw(self, cells: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
         """An original cell for each merged one; uniform among those that were merged."""
         cells = np.asarray(cells, dtype=np.int64)
-        rest = np.random.choice(self.rest, len(cells)) if len(self.rest) else np.zeros(len(cells), dtype=np.int64)
+        rest = np.random.choice(self.rest, len(cells)) if len(self.rest) else np.zeros(len(cells), dtype=np.int64)  # noqa: NPY002
         return np.where(cells < len(self.kept), self.kept[np.minimum(cells, len(self.kept) - 1)], rest)
 
 

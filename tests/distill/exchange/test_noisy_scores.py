@@ -84,7 +84,7 @@ def test_the_interval_of_customers_is_the_wider_one_and_the_intervals_are_those_
     found = figures([table], threshold=0.5)["accuracy"]
     widths = [found[name][1] - found[name][0] for name in ("interval", "interval_customers")]
     assert 0 < widths[0] < widths[1]
-    right = lambda c: (c[..., 0, :3].sum(axis=-1) + c[..., 1, 3:].sum(axis=-1)) / c.sum(axis=(-2, -1))
+    right = lambda c: (c[..., 0, :3].sum(axis=-1) + c[..., 1, 3:].sum(axis=-1)) / c.sum(axis=(-2, -1))  # noqa: E731
     value = right(table.counts)
     expected = value - np.quantile(right(table.redrawn["interval"]) - value, [0.975, 0.025])
     assert found["interval"] == pytest.approx(expected)

@@ -66,7 +66,7 @@ def world() -> dict[str, str]:
     """Fingerprints of all that could remember something of a row."""
     found = {
         "torch": fingerprint(torch.get_rng_state()),
-        "numpy": str(np.random.get_state()),
+        "numpy": str(np.random.get_state()),  # noqa: NPY002
         "python": str(random.getstate()),
     }
     for name, module in list(sys.modules.items()):

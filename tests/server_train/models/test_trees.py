@@ -7,7 +7,7 @@ import pytest
 
 from server_train.models.trees import LEAF, TreeInputs, TreeScorer, category_places, trees_from
 from server_train.training.boosting import BoostingSettings, arrays_of, boost
-from server_train.training.hard_labels import hard_labels
+from server_train.training.class_weights import hard_labels
 from tests.fakes.model_kinds import SCHEMAS, fitted, rows_of, taught
 
 
