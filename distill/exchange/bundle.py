@@ -259,7 +259,8 @@ def _files(
     schema: Schema, samples: "pd.DataFrame", tensors: Mapping[str, Mapping[str, "np.ndarray"]]
 ) -> dict[str, bytes]:
     """Samples and tensors as files; what is empty is left out."""
-    from distill.exchange.samples import encode_samples, encode_tensors
+    from distill.common.tensors import encode_tensors
+    from distill.exchange.samples import encode_samples
 
     if not set(tensors) <= set(GROUPS):
         raise ValueError(f"tensors come in the groups {', '.join(GROUPS)}, not {', '.join(sorted(tensors))}")
@@ -270,7 +271,8 @@ def _files(
 
 def _decoded(files: Mapping[str, bytes], schema: Schema) -> "tuple[pd.DataFrame, dict[str, dict[str, np.ndarray]]]":
     """Samples and tensors from files."""
-    from distill.exchange.samples import decode_samples, decode_tensors, no_samples
+    from distill.common.tensors import decode_tensors
+    from distill.exchange.samples import decode_samples, no_samples
 
     places = {group: f"{group}.safetensors" for group in GROUPS}
     with _failing_as(BundleTensorError):

@@ -27,6 +27,7 @@ from distill.common.canonical_json import canonical, parse_canonical
 from distill.common.checks import require
 from distill.common.keys import SigningKey
 from distill.common.signed_zip import Container, open_container, pack
+from distill.common.tensors import decode_tensors, encode_tensors
 from distill.data.schema import MAX_TARGET_BINS, Schema
 from distill.errors import (
     BundleTamperedError,
@@ -46,7 +47,6 @@ from distill.exchange.generator_codec import (
     record_probabilities,
     shaped,
 )
-from distill.exchange.samples import decode_tensors, encode_tensors
 from distill.ledger.entries.bodies import Hash, Line, Time, Total, first_problem
 from distill.ledger.entries.entry import require_public_hex, software, today
 from distill.synthesis.generator.generator import Generator

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distill.common.checks import require
+from distill.common.tensors import decode_tensors, encode_tensors
 from distill.data.schema import Column, Schema
 from distill.errors import ModelError
-from distill.exchange.samples import decode_tensors, encode_tensors
 from server_train.models.calibration import Calibration, class_probabilities
 from server_train.models.features import Encoder, Inputs, NumberCurve
 from server_train.models.number_target import TargetBins, bin_labels, bin_means

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from distill.common.tensors import decode_tensors, encode_tensors
 from distill.errors import DataError
-from distill.exchange.samples import decode_tensors, encode_tensors
 
 NUMBER = "number."  # a number travels as a float64 tensor without dimensions under this prefix
 

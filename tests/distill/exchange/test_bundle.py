@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from distill.common.canonical_json import canonical
 from distill.common.keys import generate_key
 from distill.common.signed_zip import pack
+from distill.common.tensors import decode_tensors, encode_tensors
 from distill.data.schema import Schema
 from distill.data.tables import OTHER
 from distill.errors import (
@@ -39,15 +40,7 @@ from distill.errors import (
     BundleVersionError,
 )
 from distill.exchange.bundle import GROUPS, MANIFEST, MEMBERS, SAMPLES, parse_bundle, read_bundle, write_bundle
-from distill.exchange.samples import (
-    CELLS_A_BYTE,
-    FREE_CELLS,
-    MAX_CELLS,
-    decode_samples,
-    decode_tensors,
-    encode_samples,
-    encode_tensors,
-)
+from distill.exchange.samples import CELLS_A_BYTE, FREE_CELLS, MAX_CELLS, decode_samples, encode_samples
 from distill.privacy.events import epsilon_of
 from tests.assets.attacks_contents import described, parquet, stored_samples
 from tests.assets.forge import (

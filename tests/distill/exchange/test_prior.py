@@ -14,6 +14,7 @@ import pytest
 from distill.common.canonical_json import canonical, parse_canonical
 from distill.common.keys import SigningKey, generate_key
 from distill.common.signed_zip import open_container, pack
+from distill.common.tensors import encode_tensors
 from distill.data.schema import Schema
 from distill.errors import (
     PriorError,
@@ -26,7 +27,6 @@ from distill.errors import (
 from distill.exchange import prior as global_prior
 from distill.exchange.generator_codec import record_probabilities
 from distill.exchange.prior import Cost, GlobalPrior, parse_prior, prior_use, read_prior, write_prior
-from distill.exchange.samples import encode_tensors
 from distill.synthesis.generator.generator import Generator
 from tests.fakes.private_tables import EVERY_KIND, schema_of, toy_generator
 
