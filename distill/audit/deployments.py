@@ -10,9 +10,9 @@ and model, 3 all. The registry moves on; compare its template before sending an 
 from typing import Any
 
 from distill.audit.report.wording import read_in_words, worlds
+from distill.common.metadata import software
 from distill.errors import LedgerError
 from distill.ledger import Ledger, LedgerSummary, Release, Verification
-from distill.ledger.entries.entry import software
 
 REGISTRY = "registry.opendp.org, Differential Privacy Deployments Registry"
 TO_FILL = {

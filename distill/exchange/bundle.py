@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.common import files as durable
 from distill.common.keys import SigningKey
+from distill.common.metadata import software, today
 from distill.common.signed_zip import Container, open_container, pack
 from distill.data.schema import Schema
 from distill.errors import (
@@ -43,7 +44,7 @@ from distill.errors import (
 )
 from distill.exchange.levels import Level
 from distill.exchange.manifest import Manifest, Privacy, check_manifest, make_manifest, read_manifest
-from distill.ledger.entries.entry import require_public_hex, software, today
+from distill.ledger.entries.entry import require_public_hex
 from distill.ledger.proof import LedgerProof, Proven
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ from typing import Any
 from distill.common import files
 from distill.common.canonical_json import canonical
 from distill.common.keys import SigningKey, verify_signature
+from distill.common.metadata import software
 from distill.errors import BundleError, BundleManifestError, BundleSignatureError
 from distill.exchange.noisy_scores import NoisyBlock
-from distill.ledger.entries.entry import RELATION, software
+from distill.ledger.entries.entry import RELATION
 
 FORMAT = "distill dp evaluation 1"
 MOST_BYTES = 1 << 24

@@ -26,6 +26,7 @@ from distill.common import files
 from distill.common.canonical_json import canonical, parse_canonical
 from distill.common.checks import require
 from distill.common.keys import SigningKey
+from distill.common.metadata import software, today
 from distill.common.signed_zip import Container, open_container, pack
 from distill.common.tensors import decode_tensors, encode_tensors
 from distill.data.schema import MAX_TARGET_BINS, Schema
@@ -48,7 +49,7 @@ from distill.exchange.generator_codec import (
     shaped,
 )
 from distill.ledger.entries.bodies import Hash, Line, Time, Total, first_problem
-from distill.ledger.entries.entry import require_public_hex, software, today
+from distill.ledger.entries.entry import require_public_hex
 from distill.synthesis.generator.generator import Generator
 
 FORMAT_VERSION = 1

@@ -1,9 +1,9 @@
-"""The bundle's tables and tensors as bytes, and back, with every size and type checked before it is decoded.
+"""The bundle's tables as bytes, and back, with every size and type checked before it is decoded.
 
 Samples are a Parquet file of fixed-width columns only: a category is its place in the schema (16 bits), an integer has
 64 bits, a continuous number is a double. There are no texts to blow up, no metadata and no inner compression: a page
 may claim to unpack to 2 GB, while the sizes in the zip around it are checked beforehand (and the zip packs as well:
-measured on three public tables, within about 2 % of zstd inside). Tensors are safetensors with a bounded header.
+measured on three public tables, within about 2 % of zstd inside).
 Problems are ValueErrors in a few words; the caller adds the file.
 """
 

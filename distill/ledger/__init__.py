@@ -18,8 +18,9 @@ that leads to it.
     books         `Ledger`: the door to all this
 """
 
+from distill.common.metadata import acting_user
 from distill.ledger.entries.bodies import REHEARSAL, Member
-from distill.ledger.entries.entry import RELATION, Entry, acting_user
+from distill.ledger.entries.entry import RELATION, Entry
 from distill.ledger.ledger import Ledger, create_ledger, open_ledger
 from distill.ledger.reservation import Reservation
 from distill.ledger.rules.release import Release

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from distill.common import files
+from distill.common.metadata import versions
 from distill.errors import ConfigError
 from distill.exchange.levels import Level
 from distill.privacy.budget import require_budget
@@ -34,7 +35,6 @@ from server_train.comparison.runs.private import PrivateConditions, private_name
 from server_train.comparison.runs.scaling import Prepared, prepare
 from server_train.federated.engine.clock import Clock, measure_seconds_per_row
 from server_train.federated.local.mlp import Mlp
-from server_train.hub.card import versions
 from server_train.models.features import class_codes
 from server_train.training.network import TrainingSettings
 

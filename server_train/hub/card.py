@@ -1,12 +1,11 @@
 """What a model's card says: who sent what and what it weighs, how the model was trained, what it costs in privacy."""
 
-import platform
 from datetime import UTC, datetime
-from importlib import metadata
 from typing import Any
 
 import numpy as np
 
+from distill.common.metadata import versions
 from server_train.evaluation.held_out_curves import class_curves, number_curves
 from server_train.evaluation.metrics import evaluate_numbers, evaluate_scores
 from server_train.evaluation.private_scorer import score_knots
@@ -127,14 +126,3 @@ def institution_row(received: Received, pool: Pool | Drawer, position: int) -> d
         "head_share": member.head_share,
         "pooled_rows": int(pool.counts[position]),
     }
-
-
-def versions() -> dict[str, str]:
-    """Of this software and the libraries that matter for the scores."""
-    out = {"python": platform.python_version()}
-    for name in ("distill", "torch", "numpy", "pandas", "safetensors", "scikit-learn"):
-        try:
-            out[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            out[name] = "unknown"
-    return out

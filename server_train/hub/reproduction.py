@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from distill.common import files as durable
+from distill.common.metadata import versions
 from distill.errors import ConfigError
-from server_train.hub.card import versions
 from server_train.hub.job import Progress, silent, train_global
 from server_train.hub.recipe import arguments_of
 from server_train.hub.results import GlobalResult

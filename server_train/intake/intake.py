@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from distill.common.metadata import now
 from distill.data.schema import Column, Schema
 from distill.errors import BundleError, BundleMismatchError, RehearsalBundleError
 from distill.exchange import generator_codec as generators
@@ -17,7 +18,7 @@ from distill.exchange.bundle import Bundle, Manifest, read_bundle
 from distill.exchange.levels import LEVELS
 from distill.exchange.prior import PriorUse, prior_use
 from server_train.intake.ledger_heads import after_all
-from server_train.intake.store import HubStore, now
+from server_train.intake.store import HubStore
 from server_train.intake.trust import Signers
 from server_train.pooling.institutions.generators import Generator, guarded
 from server_train.pooling.mixture.joint_mixture import Site, site_of

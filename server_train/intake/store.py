@@ -8,11 +8,11 @@ import itertools
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from distill.common import sqlite
+from distill.common.metadata import now
 from distill.errors import ConfigError, HubFileError
 from distill.exchange.bundle import Bundle
 from server_train.intake.ledger_heads import SeenLedger, SeenRelease, after_all
@@ -188,8 +188,3 @@ def _insert(connection: sqlite3.Connection, into: str, row: TrustedKey | SeenRel
     values = asdict(row)
     columns = ", ".join(values), ", ".join(f":{name}" for name in values)
     connection.execute(f"{into} ({columns[0]}) VALUES ({columns[1]})", values)
-
-
-def now() -> str:
-    """The time in UTC, ISO, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

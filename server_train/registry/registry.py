@@ -18,8 +18,8 @@ from pydantic import ValidationError
 
 from distill.common import sqlite
 from distill.common.canonical_json import parse_canonical
+from distill.common.metadata import now
 from distill.errors import ConfigError, RegistryError, RegistryTamperedError
-from server_train.intake.store import now
 from server_train.models.model import ModelCard
 from server_train.registry.version import LARGEST_FILE, Mark, Version, entries_of, is_file_name, promoted, record_of
 

@@ -11,9 +11,10 @@ from distill.audit.report.linked import Linked, add_up
 from distill.audit.report.risk import Meaning, meaning_of
 from distill.audit.report.wording import Worlds, smallest_group, worlds
 from distill.common import files
+from distill.common.metadata import software, today
 from distill.errors import ConfigError
 from distill.ledger import AuditedRelease, Ledger, LedgerSummary, Release, Verification
-from distill.ledger.entries.entry import Entry, software, today
+from distill.ledger.entries.entry import Entry
 
 MOST_UTILITY_BYTES = 100_000
 

@@ -6,11 +6,9 @@ signature is over the hash. So a list of content digests, 32 bytes an entry, pro
 salt in each content keeps digests from being guessed.
 """
 
-import getpass
 import hashlib
 import secrets
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Literal
 
@@ -25,6 +23,7 @@ from pydantic import (
 
 from distill.common.canonical_json import canonical
 from distill.common.keys import SigningKey, is_public_hex, verify_signature
+from distill.common.metadata import software, today
 from distill.errors import ConfigError
 from distill.ledger.entries.bodies import BODIES, Body, Hash, Kind, Line, Salt, Signature, Time, first_problem
 
@@ -114,29 +113,6 @@ def chain_of(contents: Iterable[str]) -> list[str]:
         previous = chained(previous, content)
         hashes.append(previous)
     return hashes
-
-
-def software() -> str:
-    """This software and its version, as entries and bundles name it."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return f"distill {version('distill')}"
-    except PackageNotFoundError:
-        return "distill (not installed)"
-
-
-def acting_user() -> str:
-    """Name of the user who runs this, for the ledger."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in some containers
-        return "unknown user"
-
-
-def today() -> str:
-    """The day in UTC, ISO, as midnight: a finer time would tell how long a release took, which depends on the rows."""
-    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0).isoformat(timespec="minutes")
 
 
 def new_salt() -> str:

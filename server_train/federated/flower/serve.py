@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 
 from distill.common import checks, files
+from distill.common.metadata import versions
 from distill.data.schema import Schema, load_schema
 from distill.data.tables import read_table
 from distill.errors import ConfigError, DataError
@@ -44,7 +45,6 @@ from server_train.federated.messages.sketches import (
 )
 from server_train.federated.strategies.base import Strategy
 from server_train.federated.strategies.catalogue import make_strategy
-from server_train.hub.card import versions
 from server_train.models.features import Encoder, class_codes
 from server_train.models.model import Model, ModelCard, NetworkScorer, network_for, save_model
 
