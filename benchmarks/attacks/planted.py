@@ -649,7 +649,7 @@ PLANTS = (
         "ledger entries carry milliseconds",
         (
             Change(
-                "distill/ledger/entries/entry.py",
+                "distill/common/metadata.py",
                 'datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0).isoformat(timespec="minutes")',
                 'datetime.now(UTC).isoformat(timespec="milliseconds")',
             ),
@@ -715,7 +715,7 @@ PLANTS = (
         (
             Change(
                 "distill/releases/placement.py",
-                "            durable.date(temporary, reservation.day)\n",
+                "            files.date(temporary, reservation.day)\n",
                 "",
             ),
         ),

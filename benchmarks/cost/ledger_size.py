@@ -26,8 +26,9 @@ from distill.ledger.entries.entry import Entry, sign_entry, sign_head
 from distill.ledger.reservation import charge_body
 from distill.ledger.rules.release import Release
 from distill.privacy import accountant
+from distill.privacy.calibration import three_digits
 from distill.privacy.events import epsilon_of
-from distill.synthesis.planning.plan import MIN_ROWS, Plan, make_plan, three_digits
+from distill.synthesis.planning.plan import MIN_ROWS, Plan, make_plan
 
 DATASET, DELTA, ROWS = "0" * 32, 1e-8, 20_000
 SCHEMA = Schema.model_validate(

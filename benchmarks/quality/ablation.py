@@ -29,12 +29,13 @@ from distill.common.compute import single_thread
 from distill.data.encoded_table import encode_frame
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table
+from distill.privacy.calibration import size_event
 from distill.privacy.events import Event
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
 from distill.synthesis.generator.generator import Generator
 from distill.synthesis.pipeline import distil
-from distill.synthesis.planning.plan import Plan, size_event
+from distill.synthesis.planning.plan import Plan
 
 RUN = ["table", "epsilon", "seed", "variant"]  # what tells results apart
 SCORES = ("auc", "head_auc", "tvd2")

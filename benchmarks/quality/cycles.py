@@ -28,9 +28,10 @@ import pandas as pd
 from benchmarks.quality import utility
 from benchmarks.quality.ablation import Paid, SharedLuck, head_auc
 from distill.data.schema import Schema
+from distill.privacy.calibration import size_event
 from distill.synthesis.generator.generator import Generator
 from distill.synthesis.pipeline import distil
-from distill.synthesis.planning.plan import make_plan, size_event
+from distill.synthesis.planning.plan import make_plan
 from server_train.hub.prior import joint_model
 from server_train.pooling.pool import Pool, draw_pool
 

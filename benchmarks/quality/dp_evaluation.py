@@ -27,11 +27,11 @@ from distill.data.encoded_table import EncodedTable
 from distill.data.schema import Schema
 from distill.exchange.noisy_scores import Block, figures
 from distill.privacy.budget import NO_DELTA
+from distill.privacy.calibration import size_event
 from distill.privacy.events import Event
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
 from distill.releases.evaluation import choose_bins, count_blocks, table_event
-from distill.synthesis.planning.plan import size_event
 from server_train.evaluation.private_scorer import ModelScorer, blocks_of_knots, score_knots
 from server_train.models.model import load_model
 

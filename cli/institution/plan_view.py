@@ -28,7 +28,7 @@ def read_shares(given: Sequence[str] | None) -> dict[str, float]:
     from dataclasses import fields
 
     from distill.errors import ConfigError
-    from distill.synthesis.planning.plan import Shares
+    from distill.synthesis.planning.shares import Shares
 
     names = [f.name for f in fields(Shares)]
     known = f"The shares are {', '.join(names)}."

@@ -26,6 +26,7 @@ from distill.exchange.evaluation_document import evaluation_document, write_docu
 from distill.exchange.noisy_scores import Block, Law, NoisyBlock, figures
 from distill.ledger import Ledger, Reservation
 from distill.privacy.budget import NO_DELTA, require_budget
+from distill.privacy.calibration import ReleasePlan, check_rows_per_unit, size_event, solve_scale
 from distill.privacy.cells import ScoreBins
 from distill.privacy.events import Event, RenyiLimit, cost_of, gaussian_renyi
 from distill.privacy.noise import MIN_COUNT_STDDEV, NoiseSource
@@ -33,7 +34,6 @@ from distill.privacy.private_table import PrivateTable
 from distill.releases.known_tables import remembered
 from distill.releases.lifecycle import require_place, require_unit, reserve_release
 from distill.releases.placement import commit_and_place, require_nothing_left
-from distill.synthesis.planning.plan import ReleasePlan, check_rows_per_unit, size_event, solve_scale
 
 SCORES = "evaluate.scores"
 FEWEST_BINS, MOST_BINS = 8, 24

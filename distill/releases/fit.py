@@ -22,6 +22,7 @@ from distill.exchange.levels import LEVELS, Level
 from distill.exchange.prior import USE, GlobalPrior
 from distill.ledger import Ledger, Reservation
 from distill.privacy.budget import require_budget
+from distill.privacy.calibration import check_rows_per_unit
 from distill.privacy.events import RenyiLimit
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
@@ -29,7 +30,8 @@ from distill.releases.known_tables import remembered
 from distill.releases.lifecycle import plan_or_abandon, require_place, require_unit, reserve_release
 from distill.releases.placement import commit_and_place, require_nothing_left
 from distill.synthesis.pipeline import Distilled, Progress, distil, silent
-from distill.synthesis.planning.plan import Plan, Shares, check_rows_per_unit, make_plan
+from distill.synthesis.planning.plan import Plan, make_plan
+from distill.synthesis.planning.shares import Shares
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from distill.common.keys import SigningKey
 from distill.data.schema import Schema
 from distill.errors import BudgetError, BundleError, ConfigError
 from distill.ledger import Ledger, Reservation, acting_user
-from distill.synthesis.planning.plan import ReleasePlan, size_event
+from distill.privacy.calibration import ReleasePlan, size_event
 
 TRIAL_BYTES = 1 << 20  # room for a bundle, looked for before anything is charged
 P = TypeVar("P", bound=ReleasePlan)

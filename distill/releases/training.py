@@ -23,6 +23,7 @@ from distill.data.schema import Schema
 from distill.errors import BudgetError, ConfigError, UnpaidReadError
 from distill.ledger import Ledger, Reservation
 from distill.privacy.budget import require_budget
+from distill.privacy.calibration import ReleasePlan, bin_events, gaussian_event, size_event, solve_scale, training_event
 from distill.privacy.cells import Cross
 from distill.privacy.dpsgd import MOST_ROWS
 from distill.privacy.events import Event, RenyiLimit, cost_of
@@ -30,14 +31,6 @@ from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
 from distill.privacy.record_gradients import Network
 from distill.releases.lifecycle import plan_or_abandon, reserve_release
-from distill.synthesis.planning.plan import (
-    ReleasePlan,
-    bin_events,
-    gaussian_event,
-    size_event,
-    solve_scale,
-    training_event,
-)
 from distill.synthesis.stages import encode
 
 STEPS, CLASSES = "training.steps", "training.classes"

@@ -15,10 +15,10 @@ from distill.data.bins import ColumnBins
 from distill.data.encoded_table import encode_frame
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table, to_public
+from distill.privacy.calibration import ReleasePlan, bin_events, gaussian_event, size_event, solve_scale
 from distill.privacy.events import Event, epsilon_of
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
-from distill.synthesis.planning.plan import ReleasePlan, bin_events, gaussian_event, size_event, solve_scale
 
 INSTALL = "this repository (`pip install -e .`)"
 BINS_SHARE = 0.2

@@ -7,7 +7,8 @@ import math
 from dataclasses import asdict, dataclass, fields
 
 from distill.data.schema import Schema
-from distill.synthesis.planning.plan import FEWEST_BINS, SCARCE_BINS, Plan, Shares, target_bins
+from distill.synthesis.planning.plan import FEWEST_BINS, SCARCE_BINS, Plan, target_bins
+from distill.synthesis.planning.shares import Shares
 
 WHAT_FOR = {  # what each share buys
     "bins": "where the bins of numbers lie and how a value is drawn in one",

@@ -7,66 +7,36 @@ is at or just under the grant.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 
 from distill.common import checks
-from distill.data.grids import ColumnGrid, base_grids
+from distill.data.grids import base_grids
 from distill.data.schema import Schema
-from distill.errors import BudgetError, ConfigError
+from distill.errors import BudgetError
 from distill.privacy.budget import require_budget
-from distill.privacy.events import MOST_ROWS_PER_UNIT, Event, RenyiLimit, cost_of, epsilon_of, sampling_rate
-from distill.privacy.noise import MIN_COUNT_STDDEV
+from distill.privacy.calibration import (
+    ReleasePlan,
+    bin_events,
+    check_rows_per_unit,
+    gaussian_event,
+    size_event,
+    solve_scale,
+    three_digits,
+    training_event,
+)
+from distill.privacy.events import Event, RenyiLimit, cost_of, sampling_rate
+from distill.synthesis.planning.shares import HEAD_PORTION, Shares, choose_shares, without_target
 
-SIZE_SHARE = 0.01  # of epsilon, for the noisy row count
 MIN_ROWS = 200
 ALL_PAIRS_UP_TO = 600
-SCARCE_SIGNAL = 1600.0  # rows * epsilon / columns below which budget moves to the class counts
 FEWEST_BINS, MOST_BINS = 16, 32  # aimed at a number; below 16 the class head loses more than pairs gain (measured)
 SCARCE_BINS = 8  # where signal is so scarce that 16 bins drown in noise
 SIGNAL_A_BIN = 14.0  # rows * epsilon / columns / bins below which they do
 FEWEST_CLASSES, MOST_CLASSES = 8, 12  # aimed at a number that is the target, see `target_bins`
-HEAD_PORTION = 0.75  # of the discriminator's squared clip norm, where there are classes to tell apart
 TARGET_WEIGHT = 4  # blocks that its base-grid counts stand for: half the noise of a feature's
 REPRESENT_STEPS, DISCRIMINATE_STEPS = 200, 600  # of DP-SGD
 SCOUT_BINS = 3  # bins a column in the first, coarse pass over the pairs of a wide table
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shares:
-    """How the budget after stage 0 is divided; any positive numbers, used in proportion."""
-
-    bins: float = 0.08
-    classes: float = 0.30
-    pairs: float = 0.35
-    represent: float = 0.06
-    cluster: float = 0.02
-    discriminate: float = 0.34
-
-    def __post_init__(self) -> None:
-        checks.positive(**vars(self))
-
-    def portion(self, name: str) -> float:
-        """The share called `name` as a portion of all shares."""
-        return float(getattr(self, name) / sum(getattr(self, f.name) for f in fields(self)))
-
-
-def choose_shares(noisy_size: int, epsilon: float, features: int) -> Shares:
-    """Default shares: with little signal a column, budget moves from pairs and training to the class counts.
-
-    Where rows * epsilon / columns is small, gradients and pairs drown in noise and naive Bayes on the class counts is
-    the best there is; the counts also stay useful at noise levels where nothing else is. Where it is tiny, as on small wide
-    tables, bins are misplaced by the noise on the tree that they are read from, so that the tree gets more too. Measured in
-    docs/plan.md.
-    """
-    scarce = max(0.0, 1 - noisy_size * epsilon / (features * SCARCE_SIGNAL))
-    return Shares(
-        bins=0.08 + 0.20 * scarce**4,
-        classes=0.30 + 0.30 * scarce,
-        pairs=max(0.12, 0.35 - 0.38 * scarce),
-        represent=0.06 - 0.02 * scarce,
-        discriminate=0.34 - 0.20 * scarce,
-    )
 
 
 def fewest_bins(noisy_size: int, epsilon: float, features: int) -> int:
@@ -76,18 +46,6 @@ def fewest_bins(noisy_size: int, epsilon: float, features: int) -> int:
     them misleads any model (docs/plan.md).
     """
     return max(SCARCE_BINS, min(FEWEST_BINS, round(noisy_size * epsilon / features / SIGNAL_A_BIN)))
-
-
-def without_target(shares: Shares) -> Shares:
-    """Shares for a table without a target: what taught the class head goes to the pairs.
-
-    The critic keeps its own part of the discriminator's budget. One-way counts are not split by class, so half the share
-    resolves them as well. On the demo's table without its target (10,000 rows, epsilon 2, seeds 0 and 1) the 2-way TVD was
-    .048 and .047 with this and .058 and .059 without, at a 1-way TVD of .014 against .011.
-    """
-    critic, counts = (1 - HEAD_PORTION) * shares.discriminate, 0.5 * shares.classes
-    freed = shares.discriminate - critic + shares.classes - counts
-    return replace(shares, classes=counts, discriminate=critic, pairs=shares.pairs + freed)
 
 
 def target_bins(noisy_size: int, epsilon: float) -> int:
@@ -115,45 +73,6 @@ def binned_columns(schema: Schema) -> list[int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReleasePlan:
-    """What every release decides beforehand. Every field is public.
-
-    Attributes:
-        epsilon, delta: What was granted to this release.
-        noisy_size: Released row count of stage 0 (or, in a preview, an assumed one); of a distillation, to three digits.
-        events: All events, the size count of round 0 first.
-        bins: Coarse bins aimed at for a number.
-    """
-
-    epsilon: float
-    delta: float
-    noisy_size: int
-    events: tuple[Event, ...]
-    bins: int
-
-    def event(self, name: str) -> Event:
-        """The event called `name`; KeyError if the plan has none."""
-        for event in self.events:
-            if event.name == name:
-                return event
-        raise KeyError(name)
-
-    def has(self, name: str) -> bool:
-        """Whether the plan holds an event called `name`."""
-        return any(e.name == name for e in self.events)
-
-    @property
-    def rows_per_unit(self) -> int:
-        """Most rows that one unit has; all noise is that for one row times this number."""
-        return self.events[0].rows_per_unit
-
-    @property
-    def joint_epsilon(self) -> float:
-        """Epsilon of all events together at the plan's delta."""
-        return epsilon_of(self.events, self.delta)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Plan(ReleasePlan):
     """One distillation, fully decided. Every field is public.
 
@@ -171,31 +90,9 @@ class Plan(ReleasePlan):
     pairs: int
     candidates: int
     head_portion: float = HEAD_PORTION
-    shares: Shares = Shares()
+    shares: Shares = field(default_factory=Shares)
     by_hand: tuple[str, ...] = ()
     institutions: int = 1
-
-
-def check_rows_per_unit(schema: Schema, rows_per_unit: int) -> None:
-    """Raise ConfigError unless a unit of this schema may have so many rows."""
-    if not 1 <= rows_per_unit <= MOST_ROWS_PER_UNIT:
-        raise ConfigError(f"the most rows of a unit must be within 1..{MOST_ROWS_PER_UNIT}, not {rows_per_unit}.")
-    if rows_per_unit > 1 and schema.unit is None:
-        raise ConfigError(
-            f"schema {schema.name!r} names no `unit` column, so each row is a unit and {rows_per_unit} rows of one unit "
-            "cannot be told. Name the column that says whose row it is as `unit`, or leave the most rows of a unit at 1."
-        )
-
-
-def size_event(epsilon: float, rows_per_unit: int = 1) -> Event:
-    """Stage 0: the row count, Laplace, sensitivity `rows_per_unit`, at 1 % of epsilon."""
-    return Event(
-        name="size",
-        mechanism="laplace",
-        noise_multiplier=1.0 / (SIZE_SHARE * epsilon),
-        rows_per_unit=rows_per_unit,
-        purpose="noisy row count: the rest is planned from it",
-    )
 
 
 def make_plan(
@@ -260,12 +157,6 @@ def make_plan(
         head_portion=HEAD_PORTION if schema.target is not None else 0.0,
         institutions=institutions,
     )
-
-
-def three_digits(noisy_size: int) -> int:
-    """A row count to three digits. Releases of one table then share a few plans, each of which is recomputed only once."""
-    step: int = 10 ** max(0, len(str(noisy_size)) - 3)
-    return round(noisy_size / step) * step
 
 
 def _rounded_up(epsilon: float) -> float:
@@ -333,64 +224,3 @@ def _later_events(
         )
     )
     return events
-
-
-def bin_events(measured: Sequence[ColumnGrid], share: float, scale: float) -> list[Event]:
-    """One event a tree level; every measured column is one block, all blocks with the same noise.
-
-    A column that is listed m times stands for m blocks: its own counts then have 1/sqrt(m) of the noise.
-    """
-    depths = [measured_depth(g.depth, g.leaves) for g in measured]
-    blocks = [sum(d >= level for d in depths) for level in range(1, max(depths, default=0) + 1)]
-    return [
-        gaussian_event(
-            f"encode.bins.{level}",
-            share * n / sum(blocks),
-            scale,
-            n,
-            f"base-grid counts, tree level {level}, to place the bins",
-        )
-        for level, n in enumerate(blocks, start=1)
-    ]
-
-
-def measured_depth(depth: int, leaves: int) -> int:
-    """Tree levels measured for a column: its depth; 1 for a flat column with many cells; 0 for one with few."""
-    return depth or int(leaves > 8)
-
-
-def gaussian_event(name: str, share: float, scale: float, blocks: int, purpose: str) -> Event:
-    """Histograms released together, at a share of the budget after stage 0."""
-    multiplier = max(scale / math.sqrt(share), MIN_COUNT_STDDEV / math.sqrt(blocks))
-    return Event(name=name, mechanism="gaussian", noise_multiplier=multiplier, blocks=blocks, round=1, purpose=purpose)
-
-
-def training_event(name: str, share: float, scale: float, steps: int, purpose: str, *, rate: float) -> Event:
-    """Steps of DP-SGD on Poisson samples, at a share of the budget after stage 0."""
-    multiplier = max(0.3, math.log1p(share / (scale**2 * steps * rate**2)) ** -0.5)
-    return Event(
-        name=name,
-        mechanism="poisson_gaussian",
-        noise_multiplier=multiplier,
-        sampling_rate=rate,
-        count=steps,
-        round=1,
-        purpose=purpose,
-    )
-
-
-def solve_scale(epsilon_at: Callable[[float], float], epsilon: float) -> float:
-    """Smallest noise scale (to 0.05 %) whose joint epsilon does not exceed `epsilon`. Raises ConfigError."""
-    low = high = 1.0 / epsilon
-    while epsilon_at(high) > epsilon:
-        low, high = high, high * 2
-        if high > 1e6:
-            raise ConfigError(f"epsilon {epsilon:g} is too small to calibrate noise for.")
-    while low == high or epsilon_at(low) <= epsilon:
-        high, low = low, low / 2
-        if low < 1e-4:
-            return high
-    while high / low > 1.0005:
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if epsilon_at(middle) <= epsilon else (middle, high)
-    return high

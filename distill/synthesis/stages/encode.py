@@ -13,10 +13,11 @@ import numpy as np
 
 from distill.data.bins import ColumnBins
 from distill.data.grids import ColumnGrid
+from distill.privacy.calibration import ReleasePlan, measured_depth
 from distill.privacy.cells import Cross, Lookup
 from distill.privacy.private_table import PrivateTable
 from distill.synthesis.generator.prior_guidance import GlobalTerm, with_margins
-from distill.synthesis.planning.plan import Plan, ReleasePlan, bin_weight, binned_columns, measured_depth, target_bins
+from distill.synthesis.planning.plan import Plan, bin_weight, binned_columns, target_bins
 from distill.synthesis.statistics.counts import ClassCounts
 from distill.synthesis.statistics.denoising import nearer, shrink_classes, shrink_low_rank, shrink_towards
 from distill.synthesis.statistics.simplex import project_to_simplex

@@ -10,11 +10,11 @@ from distill.errors import UnpaidReadError
 from distill.exchange.noisy_scores import Block
 from distill.privacy import accountant
 from distill.privacy.budget import NO_DELTA
+from distill.privacy.calibration import size_event
 from distill.privacy.events import Event, RenyiLimit, gaussian_renyi, renyi_of
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
 from distill.releases.evaluation import FEWEST_BINS, MOST_BINS, choose_bins, count_blocks, table_event
-from distill.synthesis.planning.plan import size_event
 from tests.fakes.private_tables import NoNoise, Paid, assert_follows, category, number, rounded_laplace, schema_of
 
 SCHEMA = schema_of(number("score"), category("kind", "a", "b"))

@@ -6,7 +6,8 @@ import pytest
 
 from distill.data.schema import Schema
 from distill.synthesis.planning.explanation import Choice, choices
-from distill.synthesis.planning.plan import Plan, Shares, make_plan, target_bins
+from distill.synthesis.planning.plan import Plan, make_plan, target_bins
+from distill.synthesis.planning.shares import Shares
 from tests.fakes.private_tables import EVERY_KIND, category, number, schema_of
 
 DELTA = 1e-5

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from distill.data.schema import Schema
 from distill.errors import BudgetError, ConfigError
 from distill.ledger.verification import audited_epsilon
+from distill.privacy.calibration import size_event
 from distill.privacy.events import MOST_EXPECTED, Event, epsilon_of
 from distill.privacy.noise import MIN_COUNT_STDDEV, NoiseSource
-from distill.synthesis.planning.plan import MIN_ROWS, Plan, Shares, make_plan, size_event, target_bins
+from distill.synthesis.planning.plan import MIN_ROWS, Plan, make_plan, target_bins
+from distill.synthesis.planning.shares import Shares
 from tests.fakes.private_tables import EVERY_KIND, category, integer, number, schema_of
 
 DELTA = 1e-5
