@@ -16,10 +16,9 @@ from distill.data.schema import Schema
 from distill.synthesis.statistics.class_odds import log_normalise, match_prior, prior_shift
 from server_train.pooling.institutions.generators import Generator, head_logs
 from server_train.pooling.labelling.correction import FIT_ROWS, Cells, Correct, find_cells, fit_correction
-from server_train.pooling.weighing.contribution import Contribution, global_prior, pseudo_inverse, smoothed_prior
+from server_train.pooling.weighing.contribution import Contribution, global_prior
+from server_train.pooling.weighing.evidence import evidence, pseudo_inverse, smoothed_prior
 
-EVIDENCE_LIMIT = 10.0  # natural-log units; what one head may say about one class of one row
-LOWEST_LOG = -30.0
 CHUNK = 50_000  # rows that are labelled at once
 
 
@@ -56,12 +55,6 @@ def combine_heads(
     ]
     together = np.sum(weighted, axis=0) @ pseudo_inverse(np.sum(matrices, axis=0))
     return log_normalise(np.log(prior) + together)
-
-
-def evidence(logs: np.ndarray, rows: float, class_prior: np.ndarray) -> np.ndarray:
-    """What a head says beyond its institution's class frequencies, limited on both sides; (rows, classes)."""
-    own = np.log(smoothed_prior(rows, class_prior))
-    return np.asarray(np.clip(np.maximum(logs, LOWEST_LOG) - own, -EVIDENCE_LIMIT, EVIDENCE_LIMIT))
 
 
 @dataclass(frozen=True)

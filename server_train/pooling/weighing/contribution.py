@@ -19,12 +19,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from server_train.pooling.weighing.evidence import clean_prior, counted_matrix, pseudo_inverse
 from server_train.pooling.weighing.peer_review import FEWEST, Review
-
-NOISE_VARIANCE = 100.0  # of one class count, in rows squared: the order that a release at epsilon 1-2 carries
-LEAST_COUNT = 5.0  # a class with fewer noisy rows teaches a head nothing that can be told from noise
-PSEUDO_COUNT = 5.0  # added to every class count before a prior is divided by, so that a tiny one cannot blow up
-
 
 MOST_TIMES = 10.0  # the others' median size that one institution may count for
 # Each ramp: the value that leaves no weight, and the one from which on all of it is left. Of 65 honest institutions of two tables
@@ -87,61 +83,10 @@ class Contribution:
         )
 
 
-def clean_prior(class_prior: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Class frequencies from a noisy release: negative ones become 0, the rest sums to one (uniform if all are 0)."""
-    prior = np.clip(np.nan_to_num(np.asarray(class_prior, dtype=float)), 0.0, None)
-    total = prior.sum()
-    return prior / total if total > 0 else np.full(len(prior), 1.0 / len(prior))
-
-
-def smoothed_prior(noisy_rows: float, class_prior: np.ndarray, *, pseudo_count: float = PSEUDO_COUNT) -> np.ndarray:
-    """Class frequencies after adding `pseudo_count` rows to each class; every entry is above zero."""
-    counts = noisy_rows * class_prior + pseudo_count
-    return np.asarray(counts / counts.sum())
-
-
 def label_balance(class_prior: np.ndarray) -> float:
     """Gini diversity of the class frequencies, scaled to 1 for equal classes; for two classes 4 * p * (1 - p)."""
     classes = len(class_prior)
     return float((1.0 - np.square(class_prior).sum()) * classes / (classes - 1)) if classes > 1 else 0.0
-
-
-def class_precision(
-    noisy_rows: float, class_prior: np.ndarray, *, noise_variance: float = NOISE_VARIANCE
-) -> np.ndarray:
-    """Precision of what an institution knows about each class on its own, shape (classes,).
-
-    A log-probability estimated from m rows has variance 1/m; noise of variance v on the count adds v/m**2. The
-    precision is m**2 / (m + v), and 0 below `LEAST_COUNT` rows.
-    """
-    counts = noisy_rows * class_prior
-    precision = np.square(counts) / np.maximum(counts + noise_variance, 1e-12)
-    return np.asarray(np.where(counts >= LEAST_COUNT, precision, 0.0))
-
-
-def information_matrix(precision: np.ndarray) -> np.ndarray:
-    """Information about the contrasts between classes, shape (classes, classes): diag(m) - m m^T / sum(m).
-
-    The rows sum to zero (an offset common to all classes carries no information). With m = n * p this is
-    n * (diag(p) - p p^T); for two classes the entry of the one contrast is n * p * (1 - p).
-    """
-    total = precision.sum()
-    if total <= 0:
-        return np.zeros((len(precision), len(precision)))
-    return np.asarray(np.diag(precision) - np.outer(precision, precision) / total)
-
-
-def head_matrix(noisy_rows: float, class_prior: np.ndarray, head_information: float) -> np.ndarray:
-    """The information matrix of one institution's class head, scaled by what its generator states about it.
-
-    `head_information` is on the scale of n * (1 - sum(p**2)) / 2, which for two classes is n * p * (1 - p); a head
-    that states less (a smaller budget, say) counts less in proportion, one that states 0 not at all.
-    """
-    expected = noisy_rows * (1.0 - np.square(class_prior).sum()) / 2.0
-    if not np.isfinite(head_information) or head_information <= 0 or expected <= 0:
-        return np.zeros((len(class_prior), len(class_prior)))
-    scale = head_information / expected
-    return np.asarray(scale * information_matrix(class_precision(noisy_rows, class_prior)))
 
 
 def head_shares(matrices: Sequence[np.ndarray]) -> np.ndarray:
@@ -150,11 +95,6 @@ def head_shares(matrices: Sequence[np.ndarray]) -> np.ndarray:
     inverse = pseudo_inverse(total)
     shares = np.clip([float(np.trace(inverse @ matrix)) for matrix in matrices], 0.0, None)
     return np.asarray(shares / shares.sum() if shares.sum() > 0 else shares)
-
-
-def pseudo_inverse(matrix: np.ndarray) -> np.ndarray:
-    """Moore-Penrose inverse of a symmetric matrix; directions without information map to zero."""
-    return np.asarray(np.linalg.pinv(matrix, rcond=1e-9, hermitian=True))
 
 
 def counted_rows(noisy_rows: Sequence[float]) -> np.ndarray:
@@ -183,11 +123,6 @@ def allowances(counted: np.ndarray) -> np.ndarray:
 def _others_median(rows: np.ndarray) -> np.ndarray:
     """For each institution the median of all others' rows."""
     return np.array([np.median(np.delete(rows, i)) for i in range(len(rows))])
-
-
-def counted_matrix(noisy_rows: float, counted: float, class_prior: np.ndarray, head_information: float) -> np.ndarray:
-    """`head_matrix` of as many rows as count."""
-    return head_matrix(counted, class_prior, head_information * counted / noisy_rows)
 
 
 def contributions(

@@ -15,16 +15,8 @@ from distill.synthesis.statistics.class_odds import match_prior
 from server_train.models.number_target import as_binned, on_common_bins
 from server_train.pooling.institutions.generators import Generator, draw_rows, guarded, head_logs, stack
 from server_train.pooling.labelling.correction import find_cells
-from server_train.pooling.labelling.labeller import evidence
-from server_train.pooling.weighing.contribution import (
-    Contribution,
-    class_precision,
-    clean_prior,
-    contributions,
-    counted_matrix,
-    counted_rows,
-    reweigh,
-)
+from server_train.pooling.weighing.contribution import Contribution, contributions, counted_rows, reweigh
+from server_train.pooling.weighing.evidence import class_precision, clean_prior, counted_matrix, evidence
 from server_train.pooling.weighing.peer_review import FEWEST, Account, Review, review
 
 REVIEW_ROWS = 2000  # of each institution, by which institutions are compared

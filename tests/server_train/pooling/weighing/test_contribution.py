@@ -3,15 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server_train.pooling.weighing.contribution import (
-    clean_prior,
-    contributions,
-    global_prior,
-    head_shares,
-    information_matrix,
-    label_balance,
-    smoothed_prior,
-)
+from server_train.pooling.weighing.contribution import contributions, global_prior, head_shares, label_balance
+from server_train.pooling.weighing.evidence import clean_prior, information_matrix, smoothed_prior
 
 counts_of_classes = st.lists(st.lists(st.floats(0, 1e6), min_size=3, max_size=3), min_size=1, max_size=6)
 
