@@ -16,8 +16,8 @@ import pandas as pd
 from distill.data.bins import ColumnBins
 from distill.data.schema import Schema
 from distill.synthesis.statistics.class_odds import log_normalise
+from server_train.pooling.institutions.cells import find_cells
 from server_train.pooling.institutions.generators import stacked
-from server_train.pooling.labelling.correction import find_cells
 
 BATCH = 16  # rows that are drawn before the sums are looked at again
 LEVELS = 64  # of a class's chance, in which rows are alike

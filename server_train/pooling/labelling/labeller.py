@@ -14,8 +14,9 @@ import pandas as pd
 
 from distill.data.schema import Schema
 from distill.synthesis.statistics.class_odds import log_normalise, match_prior, prior_shift
+from server_train.pooling.institutions.cells import Cells, find_cells
 from server_train.pooling.institutions.generators import Generator, head_logs
-from server_train.pooling.labelling.correction import FIT_ROWS, Cells, Correct, find_cells, fit_correction
+from server_train.pooling.labelling.correction import FIT_ROWS, Correct, fit_correction
 from server_train.pooling.weighing.contribution import Contribution, global_prior
 from server_train.pooling.weighing.evidence import evidence, pseudo_inverse, smoothed_prior
 

@@ -13,8 +13,8 @@ from distill.data.schema import Schema
 from distill.errors import BundleError, OutweighedError
 from distill.synthesis.statistics.class_odds import match_prior
 from server_train.models.number_target import as_binned, on_common_bins
+from server_train.pooling.institutions.cells import find_cells
 from server_train.pooling.institutions.generators import Generator, draw_rows, guarded, head_logs, stack
-from server_train.pooling.labelling.correction import find_cells
 from server_train.pooling.weighing.contribution import Contribution, contributions, counted_rows, reweigh
 from server_train.pooling.weighing.evidence import class_precision, clean_prior, counted_matrix, evidence
 from server_train.pooling.weighing.peer_review import FEWEST, Account, Review, review
