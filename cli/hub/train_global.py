@@ -235,7 +235,7 @@ def _members(institutions: list[dict[str, Any]]) -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from server_train.reports.model_report import readable_bytes, readable_number, readable_percent
+    from server_train.reports.formatting import readable_bytes, readable_number, readable_percent
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("institution")
@@ -260,7 +260,7 @@ def _terms(institutions: list[dict[str, Any]]) -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from server_train.reports.model_report import readable_number
+    from server_train.reports.formatting import readable_number
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("what it sent")

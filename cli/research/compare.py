@@ -205,7 +205,7 @@ def _summary(found: "Comparison", out: Path) -> "Group":
 
     from server_train.comparison.record.summary import lines, reach_lines
     from server_train.comparison.report.outputs import HTML
-    from server_train.reports.model_report import readable_bytes
+    from server_train.reports.formatting import readable_bytes
 
     first = next(line for line in lines(found) if line.kind == "distilled")
     reaches = {r.baseline: r for r in reach_lines(found) if r.distilled == first.name}

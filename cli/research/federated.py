@@ -172,7 +172,7 @@ def _summary(served: "Served") -> "Group":
     from rich.text import Text
 
     from server_train.federated.flower.serve import client_bytes
-    from server_train.reports.model_report import readable_bytes
+    from server_train.reports.formatting import readable_bytes
 
     lines: list[dict[str, Any]] = client_bytes(served)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)

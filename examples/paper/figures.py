@@ -21,7 +21,7 @@ from distill.common.report_style import GRID, INK, MUTED, dress
 from server_train.comparison.record.results import Point, Run
 from server_train.comparison.record.summary import Line
 from server_train.comparison.report.figures import BASELINES, SHADES
-from server_train.reports.model_report import readable_bytes
+from server_train.reports.formatting import readable_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,7 +14,7 @@ import grid
 from distill.common import files
 from server_train.comparison.record.summary import Figure, Line, ReachLine
 from server_train.comparison.report.figures import readable_ratio
-from server_train.reports.model_report import readable_bytes
+from server_train.reports.formatting import readable_bytes
 
 CSV, ROUNDS, MARKDOWN = "results.csv", "rounds.csv", "results.md"
 SETTING = ("table", "clients", "split")

@@ -6,7 +6,7 @@ from server_train.evaluation.groups import LEAST_OF_CLASS, LEAST_ROWS
 from server_train.evaluation.metrics import RELEASE_WORD
 from server_train.models.model import ModelCard
 from server_train.reports.evaluation_figures import class_figures, groups, number_figures
-from server_train.reports.model_report import templates
+from server_train.reports.formatting import templates
 
 TEMPLATE = "evaluation.html"
 DECISIONS = {

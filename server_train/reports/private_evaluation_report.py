@@ -6,7 +6,7 @@ import numpy as np
 
 from distill.common.report_style import INK, MUTED, PALETTE, data_uri, empty_figure
 from distill.exchange.noisy_scores import Block, Law, NoisyBlock, roc_points
-from server_train.reports.model_report import templates
+from server_train.reports.formatting import templates
 
 TEMPLATE = "private_evaluation.html"
 TEAL, AMBER = PALETTE[:2]

@@ -8,7 +8,7 @@ import numpy as np
 from distill.common.report_style import INK, MUTED, PALETTE, dress, empty_figure
 from server_train.comparison.record.results import PRIVATE, Comparison, Point, Run
 from server_train.comparison.record.summary import Line, lines, reach_lines
-from server_train.reports.model_report import readable_bytes
+from server_train.reports.formatting import readable_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from distill.common.report_style import PALETTE, data_uri
 from server_train.comparison.record.results import Comparison
 from server_train.comparison.record.summary import Line, ReachLine, lines, reach_lines
 from server_train.comparison.report.figures import readable_ratio
-from server_train.reports.model_report import templates
+from server_train.reports.formatting import templates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -28,7 +28,6 @@ from torch import Tensor
 from distill.common.compute import single_thread
 from distill.synthesis.statistics.class_odds import log_normalise, match_prior
 
-CELLS = 16  # of about equal mass, a number that takes more values is cut into
 FIT_ROWS = 20_000  # rows that a correction is fitted to, at most
 HELD_OUT = 5  # every so many rows judge it
 ROUNDS = 150  # of the optimiser, at most

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from server_train.evaluation.held_out_curves import MOST_CLASSES, class_curves, number_curves
-from server_train.reports.model_report import calibration_error
+from server_train.reports.formatting import calibration_error
 
 
 def drawn(rows=20_000):

@@ -7,17 +7,17 @@ from distill.data.schema import Schema
 from server_train.evaluation.held_out_curves import class_curves, number_curves
 from server_train.models.number_target import TargetBins
 from server_train.reports.contribution_terms import KNOWN, reasons_of, terms_in, terms_of
-from server_train.reports.model_figures import learning_curve, terms, weights
-from server_train.reports.model_report import (
+from server_train.reports.formatting import (
     readable_bytes,
     readable_column,
     readable_number,
     readable_percent,
     readable_term,
     readable_tiny,
-    render_report,
     short,
 )
+from server_train.reports.model_figures import learning_curve, terms, weights
+from server_train.reports.model_report import render_report
 from tests.fakes.hubs import BINARY, TERNARY
 from tests.fakes.registries import card, institution
 

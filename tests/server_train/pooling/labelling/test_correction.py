@@ -6,8 +6,8 @@ import pytest
 
 from distill.data.schema import Schema
 from distill.synthesis.statistics.class_odds import log_normalise
-from server_train.pooling.institutions.cells import find_cells
-from server_train.pooling.labelling.correction import CELLS, FIT_ROWS, fit_correction
+from server_train.pooling.institutions.cells import CELLS, find_cells
+from server_train.pooling.labelling.correction import FIT_ROWS, fit_correction
 
 SCHEMA = Schema.model_validate(
     {
