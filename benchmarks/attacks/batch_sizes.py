@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 
 from benchmarks.attacks import mutations
-from benchmarks.attacks.planted import PLANTS
+from benchmarks.attacks.tools.planted import PLANTS
 from distill.exchange.bundle import parse_bundle
 from distill.synthesis import pipeline
 from tests.distill.guards.test_non_interference import Told

@@ -6,7 +6,7 @@
 Needs Linux (ptrace, fork); it says so where it cannot run. Ends with 1 if anything is found.
 """
 
-from benchmarks.attacks import warm  # isort: skip - first of all: it keeps numpy, torch and Arrow to one thread
+from benchmarks.attacks.tools import warm  # isort: skip - first of all: it keeps numpy, torch and Arrow to one thread
 
 import argparse
 import functools
@@ -23,8 +23,8 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.attacks import tracer
-from benchmarks.attacks.kills import output_of, random_kills, window_kills
+from benchmarks.attacks.tools import tracer
+from benchmarks.attacks.tools.kills import output_of, random_kills, window_kills
 from distill.common.keys import load_signing_key
 from distill.errors import DistillError
 from distill.exchange.bundle import read_bundle

@@ -7,7 +7,7 @@ In *own places* each fit has a bundle file of its own; in *one place* all are to
 must be found again by `distill bundle recover`. Needs fork. Ends with 1 if anything is found.
 """
 
-from benchmarks.attacks import warm  # isort: skip - first of all: it keeps numpy, torch and Arrow to one thread
+from benchmarks.attacks.tools import warm  # isort: skip - first of all: it keeps numpy, torch and Arrow to one thread
 
 import argparse
 import hashlib

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.attacks.hostile_mutations import CARRIER, OWNER
+from benchmarks.attacks.tools.hostile_mutations import CARRIER, OWNER
 from benchmarks.processes import measured
 from distill.data.schema import OTHER
 from distill.errors import BundleError, BundleTamperedError

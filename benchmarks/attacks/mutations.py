@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.attacks.planted import PLANTS, Plant
+from benchmarks.attacks.tools.planted import PLANTS, Plant
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

@@ -29,7 +29,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.attacks.sqlite_regions import in_order, regions_of
+from benchmarks.attacks.tools.sqlite_regions import in_order, regions_of
 from distill.common.keys import SigningKey, generate_key
 from distill.errors import LedgerError
 from distill.ledger import Ledger, Reservation, Verification, create_ledger, open_ledger

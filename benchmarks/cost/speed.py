@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 utility.write_csv(results, options.out)
     print(markdown(results))
     if options.plot:
-        from benchmarks.quality.plots import plot_speed
+        from benchmarks.plots import plot_speed
 
         plot_speed(results, options.plot)
     return 0

@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         write_csv(results, options.out)
     print(markdown(results))
     if options.plot:
-        from benchmarks.quality.plots import plot_ablation
+        from benchmarks.plots import plot_ablation
 
         plot_ablation(differences(results).to_dict("records"), options.plot)
     return 0

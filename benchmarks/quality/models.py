@@ -22,8 +22,9 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks import yardstick
 from benchmarks.attacks.poisoning import pooled
-from benchmarks.quality import utility, yardstick
+from benchmarks.quality import utility
 from benchmarks.quality.splits import Split, bundles_of
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table

@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     write_csv(results, options.out)
     print(markdown(results))
     if options.plot:
-        from benchmarks.quality.plots import plot_utility
+        from benchmarks.plots import plot_utility
 
         plot_utility(results, options.plot)
     return 0

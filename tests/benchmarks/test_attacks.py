@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.attacks import batch_sizes, floating_point, mutations
-from benchmarks.attacks.planted import PLANTS, Change, Plant
+from benchmarks.attacks.tools.planted import PLANTS, Change, Plant
 
 SIMPLEX, ITS_TEST = "distill/synthesis/statistics/simplex.py", "tests/distill/synthesis/statistics/test_simplex.py"
 

@@ -6,10 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.attacks import (
-    hostile_bundles,
-    hostile_mutations,
-)
+from benchmarks.attacks import hostile_bundles
+from benchmarks.attacks.tools import hostile_mutations
 from distill.exchange import bundle as reader
 from distill.exchange.bundle import Bundle, parse_bundle
 from tests.assets.forge import House, make_house

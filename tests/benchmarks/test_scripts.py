@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from benchmarks import yardstick
 from benchmarks.cost import proof_bytes, scale, speed
-from benchmarks.quality import cycles, models, peer_runs, regression, representation, splits, utility, yardstick
+from benchmarks.quality import cycles, models, peer_runs, regression, representation, splits, utility
 from distill.data.demo import demo_schema, mixed_table
 from distill.data.schema import load_schema
 from distill.data.tables import check_table, read_table

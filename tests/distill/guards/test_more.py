@@ -1,7 +1,7 @@
 """What the other guards do not see: tables that are unlike each other, ways past the door, days of entries, seeds by any name.
 
 Each test was written for a bug that was planted on purpose and that the guards before let through
-(`benchmarks/attacks/planted.py`).
+(`benchmarks/attacks/tools/planted.py`).
 """
 
 import itertools

@@ -8,7 +8,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.quality import yardstick
+from benchmarks import yardstick
 from distill.common.canonical_json import canonical
 from distill.data.demo import mixed_table
 from distill.errors import ConfigError

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.attacks import tracer, warm
+from benchmarks.attacks.tools import tracer, warm
 
 # Starts the command in a folder, and gives its process; with a window, one that `tracer.kill_at` waits for.
 Begin = Callable[[Path, str | None], int]

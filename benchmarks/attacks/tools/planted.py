@@ -6,8 +6,8 @@ exactly once in its file.
 
 from dataclasses import dataclass
 
-ACCOUNTS = "tests/end_to_end/test_fit_accounts_for_every_read.py"
-LEAKS = "tests/end_to_end/test_fit_leaks_nothing.py"
+ACCOUNTS = "tests/end_to_end/fit/test_accounts_for_every_read.py"
+LEAKS = "tests/end_to_end/fit/test_leaks_nothing.py"
 AUDIT = "tests/distill/privacy/test_noise_audit.py"
 CELLS = "tests/distill/privacy/test_cells.py"
 CLAIMS = "tests/distill/guards/test_claims.py"
