@@ -11,53 +11,62 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("distill", "server_train", "cli")
-STAGES = "distill.synthesis.stages"
-# What the hub may know of an institution: its bundles, and leaves that touch neither private rows nor the budget.
-HUB_MAY_IMPORT = {
-    "distill",  # the version
-    "distill.data.bins",  # coarse bins as bundles hold them
-    "distill.exchange.bundle",
-    "distill.exchange.samples",  # one codec for tensors, bundles' and federated messages'
-    "distill.common.canonical_json",
-    "distill.common.checks",
-    "distill.synthesis.statistics.class_odds",
-    "distill.data.demo",
-    "distill.common.files",
+MOST_ENTRIES = 12  # files and folders in a room, beside its `__init__.py`
+# The floors of each house, lowest first: a room imports lower floors only, none beside it and none above it.
+FLOORS = {
+    "distill": [
+        ["errors"],
+        ["common"],
+        ["data"],
+        ["privacy"],
+        ["synthesis", "ledger"],
+        ["exchange", "project"],
+        ["releases", "audit"],
+    ],
+    "distill.synthesis": [["statistics"], ["generator"], ["planning", "weights"], ["stages"], ["pipeline"]],
+    "distill.ledger": [["entries"], ["rules"]],
+    "server_train": [
+        ["models"],
+        ["evaluation", "pooling", "registry"],
+        ["reports", "training", "intake", "federated"],
+        ["hub"],
+        ["comparison"],
+        ["__main__"],
+    ],
+    "server_train.pooling": [
+        ["institutions"],
+        ["mixture", "weighing"],
+        ["labelling"],
+        ["pool"],
+        ["personal", "pool_file"],
+        ["streaming"],
+    ],
+    "server_train.federated": [
+        ["local"],
+        ["messages"],
+        ["strategies"],
+        ["engine"],
+        ["institution"],
+        ["flower"],
+    ],
+    "server_train.comparison": [["deal"], ["record"], ["runs"], ["report"], ["compare"]],
+    "cli": [["shared"], ["institution", "ledger", "hub", "evaluation", "research"], ["app"]],
+}
+# What the hub may open of an institution's house: what crosses the wall, and arithmetic that touches neither rows nor budget.
+SHARED = (
     "distill.errors",
-    "distill.common.exact",  # products of matrices that are free of rounding, as arithmetic
-    "distill.common.report_style",
-    "distill.synthesis.generator.generator",
-    "distill.exchange.generator_codec",
-    "distill.exchange.prior",  # what the hub writes and institutions read
-    "distill.data.grids",  # base grids, from the public schema alone
-    "distill.common.keys",  # the hub signs its global prior
-    "distill.synthesis.generator.one_hot",
-    "distill.ledger.rules.filters",  # whether a sum of budgets is within another
-    "distill.exchange.levels",
-    "distill.data.schema",
-    "distill.exchange.noisy_scores",  # figures from noisy counts: touches neither rows nor the budget
-    "distill.synthesis.statistics.simplex",
-    "distill.synthesis.generator.class_head",
-    "distill.common.sqlite",
-    "distill.synthesis.statistics.counts",  # released statistics as bundles hold them
-    "distill.data.sources",
-    "distill.data.tables",
-}
-COMPARISON = "server_train.comparison"
-# A comparison simulates both sides on public data, so it may also run an institution's release from end to end.
-COMPARISON_MAY_IMPORT = HUB_MAY_IMPORT | {
+    "distill.common",
+    "distill.data",
+    "distill.exchange",
+    "distill.synthesis.generator",
+    "distill.synthesis.statistics",
     "distill.privacy.events",
-    "distill.common.keys",
-    "distill.ledger",
-    "distill.releases.fit",
-    "distill.synthesis.planning.plan",
-    "distill.releases.training",
-    "distill.project",
-    "distill.releases.shrink",
-}
+)
+# These simulate an institution, or run at one: they may open its house.
+AT_AN_INSTITUTION = ("server_train.federated.institution", "server_train.comparison")
+STAGES = "distill.synthesis.stages"
+COMPARISON = "server_train.comparison"
 PRIVATE_CLIENT = "server_train.federated.institution.private_client"
-# A private client stands for a process at an institution: it alone asks the institution's rows, by paid noisy answers.
-PRIVATE_CLIENT_MAY_IMPORT = HUB_MAY_IMPORT | {"distill.releases.training"}
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 HEAVY = ("torch", "pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "dp_accounting", "opendp")
 
@@ -108,6 +117,17 @@ def inside(module: str, package: str) -> bool:
     return module == package or module.startswith(package + ".")
 
 
+def room_of(module: str, house: str) -> str:
+    """The room of a house that a module is in, or is."""
+    return module.removeprefix(house + ".").partition(".")[0]
+
+
+def floor_of(module: str, house: str) -> int | None:
+    """The floor of a module's room, counted from below; None for a room that the table leaves out."""
+    room = room_of(module, house)
+    return next((n for n, rooms in enumerate(FLOORS[house]) if room in rooms), None)
+
+
 def test_the_tree_holds_what_these_rules_are_about() -> None:
     assert {"distill.errors", "distill.data.schema", "distill.synthesis.stages", "server_train"} <= SOURCES.keys()
     assert imports_of("distill.common.checks") >= {"distill.errors"}
@@ -131,11 +151,44 @@ def test_the_hub_does_not_import_the_command_line(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", [m for m in SOURCES if inside(m, "server_train")])
-def test_the_hub_meets_an_institution_only_through_its_bundle(module: str) -> None:
-    allowed = COMPARISON_MAY_IMPORT if inside(module, COMPARISON) else HUB_MAY_IMPORT
-    allowed = PRIVATE_CLIENT_MAY_IMPORT if module == PRIVATE_CLIENT else allowed
-    wrong = sorted(i for i in imports_of(module) if inside(i, "distill") and i not in allowed)
-    assert not wrong, f"{module} imports {wrong}: it may import only {sorted(allowed)}"
+def test_the_hub_opens_shared_rooms_only(module: str) -> None:
+    if any(inside(module, place) for place in AT_AN_INSTITUTION):
+        return
+    opened = {i for i in imports_of(module) if inside(i, "distill")} - {"distill"}
+    wrong = sorted(i for i in opened if not any(inside(i, room) for room in SHARED))
+    assert not wrong, f"{module} imports {wrong}: the hub opens {SHARED} only"
+
+
+@pytest.mark.parametrize("house", FLOORS)
+def test_a_room_imports_lower_floors_only(house: str) -> None:
+    wrong = []
+    for module in (m for m in SOURCES if m.startswith(house + ".")):
+        floor = floor_of(module, house)
+        for imported in sorted(i for i in imports_of(module) if i.startswith(house + ".")):
+            if room_of(imported, house) == room_of(module, house) or floor is None:
+                continue
+            below = floor_of(imported, house)
+            if below is not None and below >= floor:
+                wrong.append(f"{module} -> {imported}")
+    assert not wrong, f"these imports point sideways or up in {house}: {wrong}"
+
+
+@pytest.mark.parametrize("house", FLOORS)
+def test_every_room_has_its_floor(house: str) -> None:
+    named = {room for floor in FLOORS[house] for room in floor}
+    rooms = {room_of(m, house) for m in SOURCES if m.startswith(house + ".")}
+    assert named <= rooms
+    if house in PACKAGES:  # of inner rooms the table may leave modules out that all others may use
+        assert rooms - named <= {"recompute"}
+
+
+@pytest.mark.parametrize("folder", [*PACKAGES, "tests", "benchmarks", "examples", "docs"])
+def test_a_room_holds_a_dozen_entries_at_most(folder: str) -> None:
+    tracked = [ROOT / folder, *(p for p in (ROOT / folder).rglob("*") if p.is_dir() and "out" not in p.parts)]
+    aside = {"__init__.py", "__pycache__", "py.typed"}
+    counts = {p: len([e for e in p.iterdir() if e.name not in aside]) for p in tracked if "__pycache__" not in p.parts}
+    full = {str(p.relative_to(ROOT)): n for p, n in counts.items() if n > MOST_ENTRIES and p.name != "bundles"}
+    assert not full, f"too many entries to take in at a glance: {full}"
 
 
 @pytest.mark.parametrize("module", [m for m in SOURCES if inside(m, "server_train") and not inside(m, COMPARISON)])
@@ -219,10 +272,10 @@ def test_the_version_is_the_one_in_the_project_file() -> None:
     assert distill.__version__ == project["version"]
 
 
-def test_test_files_have_unique_names() -> None:
-    """Test folders are no packages, so two files of one name would shadow each other."""
-    names = [p.name for p in (ROOT / "tests").rglob("test_*.py")]
-    assert sorted(names) == sorted(set(names))
+def test_every_folder_of_tests_is_a_package() -> None:
+    """So two files of tests may share a name."""
+    folders = {p.parent for p in (ROOT / "tests").rglob("*.py")}
+    assert not [str(f) for f in folders if not (f / "__init__.py").exists()]
 
 
 def test_every_requirement_is_pinned_exactly() -> None:

@@ -23,8 +23,7 @@ from pathlib import Path
 
 from benchmarks.attacks.tools.planted import PLANTS, Plant
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TREE = ("distill", "server_train", "cli", "benchmarks", "tests", "pyproject.toml")
 WATCH = "mutation_watch"
 LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*", "out")  # a copy compiles its own
@@ -85,7 +84,7 @@ def copy_tree(folder: Path, source: Path = ROOT) -> None:
             shutil.copytree(source / name, folder / name, ignore=None if source != ROOT else LEFT_OUT)
         else:
             shutil.copy2(source / name, folder / name)
-    shutil.copy2(HERE / f"{WATCH}.py", folder)
+    shutil.copy2(ROOT / "benchmarks" / "attacks" / "tools" / f"{WATCH}.py", folder)
 
 
 def plant_into(folder: Path, plant: Plant) -> None:

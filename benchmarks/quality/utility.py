@@ -178,7 +178,7 @@ def parser(*, add_help: bool = True) -> argparse.ArgumentParser:
 
 def load_yardstick(path: Path | None) -> Any:
     """A module with `split`, `clients`, `clients_by` and `evaluate`: ours, or the file at `path`."""
-    path = path or Path(__file__).with_name("yardstick.py")
+    path = path or ROOT / "benchmarks" / "yardstick.py"
     if not path.is_file():
         sys.exit(f"no yardstick at {path}: name a Python file with split, clients, clients_by and evaluate")
     spec = importlib.util.spec_from_file_location("distill_yardstick", path)

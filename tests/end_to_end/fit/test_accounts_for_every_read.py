@@ -23,7 +23,7 @@ from distill.releases import fit
 from distill.synthesis.planning.plan import Plan
 from tests.fakes.small_banks import DELTA, EPSILON, SCHEMA, Bank, distill, loans, make_bank, quicken, refusal, result_of
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DOOR = ROOT / "distill" / "private_table.py"
 
 
