@@ -157,7 +157,7 @@ def fit(folder: Path, epsilon: float, delta: float, device: Any) -> dict[str, fl
     key = generate_key(folder / "key.pem")
     ledger = create_ledger(folder / "ledger.db", dataset="0" * 32, unit="row", key=key)
     ledger.grant(epsilon=epsilon, delta=delta, reason="benchmark on made-up data", actor="benchmark", key=key)
-    request = pipeline.Request(
+    request = pipeline.FitRequest(
         data=folder / "table.parquet",
         schema=load_schema(folder / "schema.json"),
         name="benchmark",

@@ -42,7 +42,7 @@ def evaluate_privately(model: "Model", asked: Asked, report: Report) -> None:
     from distill.privacy.budget import NO_DELTA
     from distill.releases.evaluation import EvaluationRequest, release_evaluation
     from distill.releases.known_tables import state_folder
-    from distill.releases.lifecycle import require_place
+    from distill.releases.placement import require_place
     from server_train.evaluation.private_scorer import ModelScorer
     from server_train.reports.private_evaluation_report import render_private_evaluation
 

@@ -96,12 +96,12 @@ def fit(
         from distill.common.keys import load_signing_key, passphrase_from_environment
         from distill.data.schema import load_schema
         from distill.ledger import open_ledger
-        from distill.releases.fit import Request
+        from distill.releases.fit import FitRequest
         from distill.releases.fit import fit as run
         from distill.releases.known_tables import state_folder
 
         public = load_schema(schema or settings.schema)
-        request = Request(
+        request = FitRequest(
             data=data or settings.data,
             schema=public,
             name=settings.name,

@@ -131,7 +131,7 @@ def _fit_bank(folder: Path, name: str, epsilon: float) -> "tuple[str, Receipt, f
     from distill.data.schema import load_schema
     from distill.ledger import open_ledger
     from distill.project import create_project
-    from distill.releases.fit import Request, fit
+    from distill.releases.fit import FitRequest, fit
 
     project = create_project(folder, data=folder / "customers.csv", schema=folder.parent / "schema.json", name=name)
     key, officer = load_signing_key(project.key), load_signing_key(project.officer)
@@ -139,7 +139,7 @@ def _fit_bank(folder: Path, name: str, epsilon: float) -> "tuple[str, Receipt, f
     ledger.grant(
         epsilon=epsilon, delta=DELTA, reason="demonstration on generated data", actor="privacy officer", key=officer
     )
-    request = Request(
+    request = FitRequest(
         data=project.data,
         schema=load_schema(project.schema),
         name=name,

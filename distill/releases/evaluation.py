@@ -1,9 +1,8 @@
 """A figure of a model on private rows that may be published: one noisy table of scores and classes, charged to the ledger.
 
-The order is that of a fit: reserve the release, count rows with noise, record the plan, read, write the result under a
-temporary name, commit its digest, rename. Killed anywhere, the reservation stands and counts as spent. All that is read is
-the row count and one histogram a block (see `distill.exchange.noisy_scores`); every figure is computed from these noisy counts alone,
-and nothing else about the rows leaves this module.
+The order is that of every release (see `lifecycle`). All that is read is the row count and one histogram a block (see
+`distill.exchange.noisy_scores`); every figure is computed from these noisy counts alone, and nothing else about the rows
+leaves this module.
 
 A row's score follows from the public model and that row alone, and its bin from public edges, so a row adds one to one
 cell of each block: sensitivity `blocks` in L1 and sqrt(blocks) in L2 a row, times the most rows of a unit; neighbours add or
@@ -13,27 +12,24 @@ remove one unit.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pandas as pd
 
 from distill.common.keys import SigningKey
 from distill.data.encoded_table import EncodedTable, encode_frame
-from distill.data.schema import Schema
 from distill.data.tables import read_table
 from distill.exchange.evaluation_document import evaluation_document, write_document
 from distill.exchange.noisy_scores import Block, Law, NoisyBlock, figures
-from distill.ledger import Ledger, Reservation
-from distill.privacy.budget import NO_DELTA, require_budget
-from distill.privacy.calibration import ReleasePlan, check_rows_per_unit, size_event, solve_scale
+from distill.ledger import Ledger
+from distill.privacy.budget import NO_DELTA
+from distill.privacy.calibration import ReleasePlan, size_event, solve_scale
 from distill.privacy.cells import ScoreBins
 from distill.privacy.events import Event, RenyiLimit, cost_of, gaussian_renyi
-from distill.privacy.noise import MIN_COUNT_STDDEV, NoiseSource
+from distill.privacy.noise import MIN_COUNT_STDDEV
 from distill.privacy.private_table import PrivateTable
-from distill.releases.known_tables import remembered
-from distill.releases.lifecycle import require_place, require_unit, reserve_release
-from distill.releases.placement import commit_and_place, require_nothing_left
+from distill.releases.lifecycle import FileRequest, OpenRelease, open_release
 
 SCORES = "evaluate.scores"
 FEWEST_BINS, MOST_BINS = 8, 24
@@ -50,36 +46,21 @@ class Scorer(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationRequest:
-    """What is asked. Every field is public or a path.
+class EvaluationRequest(FileRequest):
+    """What an evaluation is asked for beside what every release is; `delta` may be `NO_DELTA`, which Laplace noise needs not.
 
     Attributes:
-        data, schema: The private table's file, with its unit column if the schema names one, and the model's schema.
-        name, dataset: Of the institution, and the random id of the ledger that pays.
         model: What the figures are about, in public terms (digests).
-        out: Where the result goes.
-        epsilon: Budget of this release.
-        delta: The same; `check.NO_DELTA` for Laplace noise, which needs none.
-        threshold, costs: Of two classes: see `score_table.figures`.
-        purpose: One line for the reader of the ledger.
-        rows_per_unit, rehearsal, overwrite, known_tables: As of a fit (`pipeline.Request`).
+        threshold: Of two classes: score from which on a row is taken for the last class.
+        costs: Of two classes: of a false positive and of a false negative; None: not asked.
     """
 
-    data: Path
-    schema: Schema
-    name: str
-    dataset: str
+    laplace_alone: ClassVar[bool] = True
+
     model: dict[str, str]
-    out: Path
-    epsilon: float
-    delta: float
     threshold: float = 0.5
     costs: tuple[float, float] | None = None
     purpose: str = "distill evaluate: noisy table of scores and classes"
-    rows_per_unit: int = 1
-    rehearsal: int | None = None
-    overwrite: bool = False
-    known_tables: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,48 +146,38 @@ def release_evaluation(
         BundleError: The file cannot be written, or an earlier run's was put in place (as for a fit).
         LedgerError, KeyFileError, StateError: As their names say; if the reservation was made, it stands.
     """
-    _require_fits(request, ledger)
-    blocks = len(scorer.blocks(FEWEST_BINS))
+    request.schema.require_classes("`evaluate --dp-epsilon`")
+    release = open_release(request, ledger, key)
     # Solved before anything is reserved: a budget that fits no noise is refused at no cost.
     event = table_event(
-        blocks,
+        len(scorer.blocks(FEWEST_BINS)),
         epsilon=request.epsilon,
         delta=request.delta,
         rows_per_unit=request.rows_per_unit,
         limit=_limit(request, ledger),
     )
-    require_nothing_left(request.out, ledger)
-    require_place(request.out, protected=(request.data, ledger.path), overwrite=request.overwrite)
     frame = read_table(request.data, request.schema)
-    noise = NoiseSource(request.rehearsal)
-    encoded, most = encode_frame(frame, request.schema), request.rows_per_unit
-    known = None if noise.rehearsal else request.known_tables
-    with remembered(known, encoded, request.schema, ledger, request.name):
-        reservation = reserve_release(request, ledger, key, rehearsal=noise.rehearsal, rows_per_unit=most)
-    codes = [part for pair in scorer.scored(frame) for part in pair]
-    table = PrivateTable(EncodedTable(codes, encoded.units), request.schema, reservation, noise, rows_per_unit=most)
-    del frame, encoded, codes
-    noisy_size = table.noisy_size("size")
-    bins = choose_bins(noisy_size / most, request.epsilon)
-    plan = TablePlan(
+    encoded = encode_frame(frame, request.schema)
+
+    def scored() -> EncodedTable:
+        return EncodedTable([part for pair in scorer.scored(frame) for part in pair], encoded.units)
+
+    release.reserve(encoded, scored)
+    noisy_size = release.count()
+    plan = release.plan(lambda: _plan(request, noisy_size, event))
+    blocks = count_blocks(release.table, scorer.blocks(plan.bins), event)
+    return _publish(request, release, key, plan, blocks)
+
+
+def _plan(request: EvaluationRequest, noisy_size: int, event: Event) -> TablePlan:
+    """Decide the rest of the release: how finely the scores are cut."""
+    return TablePlan(
         epsilon=request.epsilon,
         delta=request.delta,
         noisy_size=noisy_size,
-        events=(size_event(request.epsilon, most), event),
-        bins=bins,
+        events=(size_event(request.epsilon, request.rows_per_unit), event),
+        bins=choose_bins(noisy_size / request.rows_per_unit, request.epsilon),
     )
-    reservation.plan(plan.events[1:])
-    found = count_blocks(table, scorer.blocks(bins), event)
-    return _write(request, ledger, reservation, key, plan, found, dict(table.reads))
-
-
-def _require_fits(request: EvaluationRequest, ledger: Ledger) -> None:
-    """Everything about the request that can be refused without a look at a row."""
-    require_budget(request.epsilon, request.delta, laplace=True)
-    check_rows_per_unit(request.schema, request.rows_per_unit)
-    request.schema.require_classes("`evaluate --dp-epsilon`")
-    request.schema.require_confirmed()
-    require_unit(request.schema, ledger)
 
 
 def _limit(request: EvaluationRequest, ledger: Ledger) -> RenyiLimit | None:
@@ -229,16 +200,11 @@ def count_blocks(table: PrivateTable, blocks: Sequence[Block], event: Event) -> 
     )
 
 
-def _write(
-    request: EvaluationRequest,
-    ledger: Ledger,
-    reservation: Reservation,
-    key: SigningKey,
-    plan: TablePlan,
-    blocks: tuple[NoisyBlock, ...],
-    reads: dict[str, int],
+def _publish(
+    request: EvaluationRequest, release: OpenRelease, key: SigningKey, plan: TablePlan, blocks: tuple[NoisyBlock, ...]
 ) -> EvaluationReceipt:
     """Write the result beside its place, commit its digest, then move it into place."""
+    reservation, ledger = release.reservation, release.ledger
     document = evaluation_document(
         blocks,
         figures(blocks, threshold=request.threshold, costs=request.costs),
@@ -260,15 +226,13 @@ def _write(
         created=reservation.day,
         key=key,
     )
-    placed = commit_and_place(
-        request.out, lambda place: write_document(place, document), reservation, overwrite=request.overwrite
-    )
+    placed = release.publish(lambda place: write_document(place, document))
     return EvaluationReceipt(
         document=document,
         path=request.out,
         digest=placed.digest,
         plan=plan,
-        reads=reads,
+        reads=dict(release.table.reads),
         head=placed.head,
         linked=reservation.linked,
     )

@@ -1,12 +1,12 @@
 """fit(): from a private table to a signed bundle, with the ledger charged before every read.
 
-The order is the guarantee: reserve the release, count rows, record the plan, read, write the bundle under a temporary name,
-commit its digest, rename. Killed anywhere, the reservation stands and counts as spent, no bundle without a committed
-entry is left under its final name, and a bundle that was committed is put in place by the next fit.
+The order is that of every release (see `lifecycle`): reserve, count rows, record the plan, read, write the bundle under a
+temporary name, commit its digest, rename. Killed anywhere, no bundle without a committed entry is left under its final
+name, and a bundle that was committed is put in place by the next fit.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,67 +15,38 @@ from distill.common import checks
 from distill.common.compute import Device, choose_device, used
 from distill.common.keys import SigningKey
 from distill.data.encoded_table import read_encoded
-from distill.data.schema import Schema
 from distill.exchange.bundle import write_bundle
 from distill.exchange.generator_codec import parts_of
 from distill.exchange.levels import LEVELS, Level
 from distill.exchange.prior import USE, GlobalPrior
-from distill.ledger import Ledger, Reservation
-from distill.privacy.budget import require_budget
-from distill.privacy.calibration import check_rows_per_unit
+from distill.ledger import Ledger
 from distill.privacy.events import RenyiLimit
-from distill.privacy.noise import NoiseSource
-from distill.privacy.private_table import PrivateTable
-from distill.releases.known_tables import remembered
-from distill.releases.lifecycle import plan_or_abandon, require_place, require_unit, reserve_release
-from distill.releases.placement import commit_and_place, require_nothing_left
+from distill.releases.lifecycle import FileRequest, OpenRelease, open_release
 from distill.synthesis.pipeline import Distilled, Progress, distil, silent
 from distill.synthesis.planning.plan import Plan, make_plan
 from distill.synthesis.planning.shares import Shares
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a fit is asked for. Every field is public or a path.
+class FitRequest(FileRequest):
+    """What a fit is asked for beside what every release is. Every field is public or a path.
 
     Attributes:
-        data, schema: The private table's file and its public schema.
-        name: Of the institution, as the bundle shows it.
-        dataset: Random id that ties the release to its ledger.
-        out: Where the bundle goes.
-        epsilon, delta: Budget of this release.
-        purpose: One line for the reader of the ledger.
         level: How much of the release travels; `levels` says what each keeps.
         institutions: How many the hub will pool, as publicly agreed (see `Plan.institutions`).
         samples: Refined rows to store in the bundle; None: what the level says, at most the noisy row count.
-        shares: How the budget is divided: all shares, or some of them by name (see `plan.make_plan`).
-        rows_per_unit: Most rows of one unit that count; more than 1 where the schema names a unit. Noise grows with it.
-        rehearsal: Seed of a repeatable run that is NOT PRIVATE; None for a real release.
-        overwrite: Whether a bundle at `out` may be replaced.
+        shares: How the budget is divided: all shares, or some of them by name (see `make_plan`).
         device: Where networks and candidates are optimised; `auto` takes a GPU where there is one.
-        known_tables: Folder of what is known of tables on this machine (see `known_tables`): a copy of one that has another
-            ledger is refused. None: neither checked nor remembered; so it is with every rehearsal.
-        prior: The hub's joint model of an earlier cycle, verified (see `global_prior.read_prior`); None: the fit goes by its
-            own rows alone. What is read, and with how much noise, is the same with and without it.
+        prior: The hub's joint model of an earlier cycle, verified (see `read_prior`); None: the fit goes by its own rows
+            alone. What is read, and with how much noise, is the same with and without it.
     """
 
-    data: Path
-    schema: Schema
-    name: str
-    dataset: str
-    out: Path
-    epsilon: float
-    delta: float
     purpose: str = "distill fit"
     level: Level = "default"
     institutions: int = 1
     samples: int | None = None
     shares: Shares | Mapping[str, float] | None = None
-    rows_per_unit: int = 1
-    rehearsal: int | None = None
-    overwrite: bool = False
     device: Device = "auto"
-    known_tables: Path | None = None
     prior: GlobalPrior | None = None
 
     @property
@@ -115,7 +86,7 @@ class Receipt:
 
 
 def fit(
-    request: Request,
+    request: FitRequest,
     ledger: Ledger,
     key: SigningKey,
     *,
@@ -142,39 +113,27 @@ def fit(
         PriorError: The global prior is of another schema, or a rehearsal's in a private release; nothing was charged.
         BundleError: Also where an earlier run was cut short and its committed bundle was put in place; nothing was charged.
     """
-    require_budget(request.epsilon, request.delta)
     checks.positive(institutions=request.institutions)
-    check_rows_per_unit(request.schema, request.rows_per_unit)
     device = choose_device(request.device)
-    request.schema.require_confirmed()
     if request.prior is not None:
         request.prior.require_for(request.schema, rehearsal=request.rehearsal is not None)
-    require_unit(request.schema, ledger)
-    require_nothing_left(request.out, ledger)
-    require_place(request.out, protected=(request.data, ledger.path), overwrite=request.overwrite)
+    release = open_release(request, ledger, key)
     rows = read_encoded(request.data, request.schema)
-    noise = NoiseSource(request.rehearsal)
     rng = np.random.default_rng(request.rehearsal)  # modelling only; from the system where no seed is given, 128 bits
-    most = request.rows_per_unit
-    known = None if noise.rehearsal else request.known_tables
-    with remembered(known, rows, request.schema, ledger, request.name):
-        asked = replace(request, purpose=request.stated_purpose)
-        reservation = reserve_release(asked, ledger, key, rehearsal=noise.rehearsal, rows_per_unit=most)
-    table = PrivateTable(rows, request.schema, reservation, noise, rows_per_unit=most)
-    del rows
+    release.reserve(rows)
+    del rows  # the door has them now, and frees what it recodes
     progress("size", 0, 1)
-    noisy_size = table.noisy_size("size")
-    plan = plan_or_abandon(reservation, lambda: _plan(request, noisy_size, reservation.limit))
+    noisy_size = release.count()
     progress("size", 1, 1)
+    plan = release.plan(lambda: _plan(request, noisy_size, release.reservation.limit))
     if announce is not None:
         announce(plan)
-    reservation.plan(plan.events[1:])
     with used(device):
-        distilled = distil(table, plan, rng, progress, request.prior.generator if request.prior else None)
-    return _write(request, ledger, reservation, key, plan, distilled, table.reads, rng)
+        distilled = distil(release.table, plan, rng, progress, request.prior.generator if request.prior else None)
+    return _publish(request, release, key, plan, distilled, rng)
 
 
-def _plan(request: Request, noisy_size: int, limit: RenyiLimit | None) -> Plan:
+def _plan(request: FitRequest, noisy_size: int, limit: RenyiLimit | None) -> Plan:
     """Decide the rest of the release."""
     return make_plan(
         request.schema,
@@ -188,18 +147,16 @@ def _plan(request: Request, noisy_size: int, limit: RenyiLimit | None) -> Plan:
     )
 
 
-def _write(
-    request: Request,
-    ledger: Ledger,
-    reservation: Reservation,
+def _publish(
+    request: FitRequest,
+    release: OpenRelease,
     key: SigningKey,
     plan: Plan,
     distilled: Distilled,
-    reads: dict[str, int],
     rng: np.random.Generator,
 ) -> Receipt:
     """Write the bundle beside its place, commit its digest, then move it into place."""
-    generator = distilled.generator
+    generator, reservation = distilled.generator, release.reservation
     tensors, settings = parts_of(
         generator, distilled.counts, distilled.pairs, distilled.cluster_shares, request.level, rng
     )
@@ -218,7 +175,7 @@ def _write(
             privacy={
                 "epsilon": reservation.epsilon,
                 "delta": reservation.delta,
-                "unit": ledger.unit,
+                "unit": release.ledger.unit,
                 "events": list(reservation.events),
             },
             noisy_rows=generator.noisy_rows,
@@ -232,14 +189,14 @@ def _write(
             level=request.level,
         )
 
-    placed = commit_and_place(request.out, write, reservation, overwrite=request.overwrite)
+    placed = release.publish(write)
     return Receipt(
         bundle=request.out,
         digest=placed.digest,
         size=placed.size,
         plan=plan,
         epsilon=plan.joint_epsilon,
-        reads=dict(reads),
+        reads=dict(release.table.reads),
         noisy_rows=generator.noisy_rows,
         release=reservation.release,
         head=placed.head,  # not asked for anew: whatever happens to the disk now, this release is done

@@ -1,4 +1,6 @@
-"""The end of a release: its bundle, written under a temporary name, is committed and then moved into place.
+"""The place of a release's file: looked at before anything is charged, and filled at the end.
+
+The file is written under a temporary name, its digest is committed, and then it is moved into place.
 
 Between the two steps a process may die: then the release is committed, and its bundle lies under the temporary name. `recover`
 finds it by its digest and puts it in place; what was never committed must not be sent, and is removed.
@@ -6,7 +8,7 @@ finds it by its digest and puts it in place; what was never committed must not b
 
 import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from distill.errors import BundleError, LedgerError
 from distill.exchange.bundle import MAX_FILE, read_bundle
 from distill.ledger import Ledger, Release, Reservation
 from distill.ledger.reservation import Books
+
+TRIAL_BYTES = 1 << 20  # room for a bundle, looked for before anything is charged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,30 @@ class Recovered:
 
     placed: tuple[tuple[Path, Release], ...]
     removed: tuple[Path, ...]
+
+
+def require_place(out: Path, *, protected: Sequence[Path], overwrite: bool) -> None:
+    """Refuse, before anything is charged, a place for a bundle that cannot be written or must not be replaced.
+
+    Args:
+        out: Where the bundle is to go.
+        protected: Files that are never replaced: the table or bundle that it comes from, and the ledger.
+        overwrite: Whether another file at `out` may be replaced.
+
+    Raises:
+        BundleError: `out` is such a place.
+    """
+    if out.is_dir():
+        raise BundleError(f"{out} is a directory; name a file for the bundle.")
+    if out.resolve() in [path.resolve() for path in protected]:
+        raise BundleError(f"{out} is the table or the ledger itself; name another file for the bundle.")
+    if out.exists() and not overwrite:
+        raise BundleError(f"{out} exists already; name another file with --out or allow replacing it with --overwrite.")
+    with files.wrapped("write the bundle", out, BundleError):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with files.staged(out) as trial:
+            files.write_exactly(trial, bytes(TRIAL_BYTES))
+            trial.unlink()
 
 
 def commit_and_place(out: Path, write: Callable[[Path], str], reservation: Reservation, *, overwrite: bool) -> Placed:

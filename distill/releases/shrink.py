@@ -13,7 +13,7 @@ from distill.exchange.generator_codec import generator_of, parts_of, statistics_
 from distill.exchange.levels import Level
 from distill.exchange.prior import USE
 from distill.ledger import Ledger
-from distill.releases.lifecycle import require_place
+from distill.releases.placement import require_place
 
 
 def shrink_bundle(

@@ -1,7 +1,7 @@
 """The institution's part in a federated run under a budget: DP-SGD over all rounds, planned and paid for as one release.
 
-The order is the guarantee, as for a bundle: reserve the release, count rows with noise, record the plan of everything that
-comes later (round counts, sampling rate, noise), and only then answer. What is answered are noisy counts, from which all
+The order is that of every release (see `lifecycle`): everything that comes later (round counts, sampling rate, noise) is
+planned before anything is answered. What is answered are noisy counts, from which all
 institutions' numbers are scaled alike, and noisy sums of clipped gradients, at most as many as planned. Everything that an
 institution sends is post-processing of these answers; `finish` commits their digest. Killed anywhere, the reservation
 stands and counts as spent.
@@ -23,14 +23,21 @@ from distill.data.schema import Schema
 from distill.errors import BudgetError, ConfigError, UnpaidReadError
 from distill.ledger import Ledger, Reservation
 from distill.privacy.budget import require_budget
-from distill.privacy.calibration import ReleasePlan, bin_events, gaussian_event, size_event, solve_scale, training_event
+from distill.privacy.calibration import (
+    ReleasePlan,
+    bin_events,
+    check_rows_per_unit,
+    gaussian_event,
+    size_event,
+    solve_scale,
+    training_event,
+)
 from distill.privacy.cells import Cross
 from distill.privacy.dpsgd import MOST_ROWS
 from distill.privacy.events import Event, RenyiLimit, cost_of
-from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
 from distill.privacy.record_gradients import Network
-from distill.releases.lifecycle import plan_or_abandon, reserve_release
+from distill.releases.lifecycle import ReleaseRequest, open_release
 from distill.synthesis.stages import encode
 
 STEPS, CLASSES = "training.steps", "training.classes"
@@ -86,23 +93,15 @@ class TrainingPlan(ReleasePlan):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingRequest:
-    """What a release is asked for. Every field is public.
+class TrainingRequest(ReleaseRequest):
+    """What a federated training is asked for beside what every release is; the budget is for all rounds together.
 
     Attributes:
-        schema: Of the rows.
-        epsilon, delta: Budget of all rounds together.
         settings: What the client does.
-        purpose: One line for the reader of the ledger.
-        rehearsal: Seed of a repeatable run that is NOT PRIVATE; None for a real release.
     """
 
-    schema: Schema
-    epsilon: float
-    delta: float
-    settings: PrivateSteps = PrivateSteps()
     purpose: str = "federated training"
-    rehearsal: int | None = None
+    settings: PrivateSteps = PrivateSteps()
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +129,7 @@ def make_training_plan(
     *,
     epsilon: float,
     delta: float,
+    rows_per_unit: int = 1,
     limit: RenyiLimit | None = None,
 ) -> TrainingPlan:
     """Decide every later access from public settings, the grant, the noisy row count and the ledger's limit, if it sets one.
@@ -141,8 +141,9 @@ def make_training_plan(
     """
     require_budget(epsilon, delta)
     schema.require_classes("federated training")
-    size = size_event(epsilon)
-    least = max(LEAST_ROWS, round(2 * size.noise_multiplier))
+    check_rows_per_unit(schema, rows_per_unit)
+    size = size_event(epsilon, rows_per_unit)
+    least = max(LEAST_ROWS * rows_per_unit, round(2 * size.cell_stddev))
     if noisy_size < least:
         raise BudgetError(
             f"the noisy row count is below {least}: too few to train under epsilon {epsilon:g}. "
@@ -155,7 +156,8 @@ def make_training_plan(
         )
 
     def events_at(scale: float) -> tuple[Event, ...]:
-        return size, *_later_events(schema, noisy_size, settings, scale)
+        later = _later_events(schema, noisy_size, settings, scale)
+        return size, *(e.model_copy(update={"rows_per_unit": rows_per_unit}) for e in later)
 
     scale = solve_scale(lambda s: cost_of(events_at(s), delta, epsilon=epsilon, limit=limit), epsilon)
     return TrainingPlan(
@@ -186,37 +188,36 @@ def begin_training(frame: pd.DataFrame, request: TrainingRequest, ledger: Ledger
     """Reserve the whole run, count the rows, record the plan.
 
     Args:
-        frame: The institution's rows, as `tables.read_table` gives them.
+        frame: The institution's rows, as `tables.read_table` gives them; with the unit column if the schema names one.
         request: What is asked.
         ledger: The data set's ledger; holds the grant.
-        key: That opened the ledger.
+        key: An operator's signing key.
 
     Raises:
-        SchemaError: the schema is not confirmed; nothing was charged.
-        BudgetError: the grant does not cover the release (nothing was charged), or there are too few rows (only the
+        SchemaError: The schema is not confirmed, or its target has no classes; nothing was charged.
+        BudgetError: The grant does not cover the release (nothing was charged), or there are too few rows (only the
             count was charged).
-        ConfigError: the budget is too small to calibrate any noise for (only the count was charged).
-        LedgerError, KeyFileError: as their names say.
+        CopiedTableError: A copy of the table has another ledger; nothing was charged.
+        ConfigError: The request's numbers do not fit schema and ledger (nothing was charged), or the budget is too small to
+            calibrate any noise for (only the count was charged).
+        LedgerError, KeyFileError, StateError: As their names say; if the reservation was made, it stands.
     """
-    require_budget(request.epsilon, request.delta)
-    request.schema.require_confirmed()
-    noise = NoiseSource(request.rehearsal)
-    reservation = reserve_release(request, ledger, key, rehearsal=noise.rehearsal)
-    table = PrivateTable(encode_frame(frame, request.schema), request.schema, reservation, noise)
-    noisy_size = table.noisy_size("size")
-    plan = plan_or_abandon(
-        reservation,
+    request.schema.require_classes("federated training")
+    release = open_release(request, ledger, key)
+    release.reserve(encode_frame(frame, request.schema))
+    noisy_size = release.count()
+    plan = release.plan(
         lambda: make_training_plan(
             request.schema,
             noisy_size,
             request.settings,
             epsilon=request.epsilon,
             delta=request.delta,
-            limit=reservation.limit,
-        ),
+            rows_per_unit=request.rows_per_unit,
+            limit=release.reservation.limit,
+        )
     )
-    reservation.plan(plan.events[1:])
-    return PrivateTraining(table, plan, reservation)
+    return PrivateTraining(release.table, plan, release.reservation)
 
 
 class PrivateTraining:

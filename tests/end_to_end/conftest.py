@@ -1,5 +1,5 @@
-"""Fixtures of the end-to-end tests; what they are made of is in `tests/fakes/small_banks.py`."""
+"""Fixtures of the end-to-end tests; what they are made of is in `tests/end_to_end/small_banks.py`."""
 
-from tests.fakes.small_banks import bank, elsewhere, fitted, quick
+from tests.end_to_end.small_banks import bank, elsewhere, fitted, quick
 
 __all__ = ["bank", "elsewhere", "fitted", "quick"]

@@ -9,7 +9,7 @@ import pytest
 from distill.exchange.bundle import read_bundle
 from distill.exchange.generator_codec import generator_of
 from distill.exchange.levels import LEVELS
-from tests.fakes.small_banks import Bank, distill, make_bank, quicken, refusal, result_of
+from tests.end_to_end.small_banks import Bank, distill, make_bank, quicken, refusal, result_of
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from distill.data.schema import load_schema
 from distill.data.tables import read_table
 from distill.exchange.bundle import read_bundle
 from distill.ledger import open_ledger
-from tests.fakes.small_banks import distill, quicken
+from tests.end_to_end.small_banks import distill, quicken
 
 ROWS = 0.05  # of the usual sizes; no bank gets fewer than 1000
 

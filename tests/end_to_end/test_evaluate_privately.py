@@ -12,9 +12,9 @@ from distill.exchange.evaluation_document import read_document
 from distill.privacy.accountant import check_export
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
-from distill.releases import evaluation
+from distill.releases import evaluation, lifecycle
 from server_train.evaluation.private_scorer import score_knots
-from tests.fakes.small_banks import DELTA, SCHEMA, Bank, distill, full_disk, loans, make_bank, refusal, result_of
+from tests.end_to_end.small_banks import DELTA, SCHEMA, Bank, distill, full_disk, loans, make_bank, refusal, result_of
 
 ROWS = 1237  # distinctive: not a step, a size or a default of anything
 OUT = "evaluation.dp.json"
@@ -171,7 +171,7 @@ def test_the_books_are_charged_before_the_door_opens(model, house, monkeypatch):
 
 
 def test_over_the_grant_nothing_is_scored_or_charged(model, house, monkeypatch):
-    monkeypatch.setattr(evaluation, "PrivateTable", lambda *_, **__: pytest.fail("rows were asked"))
+    monkeypatch.setattr(lifecycle, "PrivateTable", lambda *_, **__: pytest.fail("rows were asked"))
     said = refusal(evaluate(house, epsilon=2.5))
     assert "grant" in said
     assert house.books.releases == ()

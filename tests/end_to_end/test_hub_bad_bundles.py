@@ -14,7 +14,7 @@ from distill.common.canonical_json import canonical
 from distill.common.signed_zip import open_container, pack
 from distill.errors import BundleError, BundleTamperedError, BundleVersionError
 from distill.exchange.bundle import MANIFEST, parse_bundle
-from tests.fakes.small_banks import SCHEMA, Bank, distill, flipped, make_bank, quicken
+from tests.end_to_end.small_banks import SCHEMA, Bank, distill, flipped, make_bank, quicken
 
 
 def hub_refuses(folder: Path, *words: object) -> str:

@@ -22,7 +22,7 @@ from distill.ledger import Ledger, Member, create_ledger, open_ledger
 from distill.ledger.entries import store as ledger_store
 from distill.ledger.entries.entry import sign_head
 from distill.privacy.events import Event
-from tests.fakes.small_banks import SCHEMA, distill, loans, refusal, result_of
+from tests.end_to_end.small_banks import SCHEMA, distill, loans, refusal, result_of
 
 EPSILON, DELTA = 1.5, 1e-6
 EVENTS = (

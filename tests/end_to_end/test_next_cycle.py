@@ -16,7 +16,7 @@ from server_train.hub.job import train_global
 from server_train.hub.prior import PriorPlace
 from server_train.hub.results import GlobalResult
 from server_train.training.network import TrainingSettings
-from tests.fakes.small_banks import Bank, distill, loans, make_bank, quicken, refusal
+from tests.end_to_end.small_banks import Bank, distill, loans, make_bank, quicken, refusal
 
 SEED = 7
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from distill.exchange.generator_codec import generator_of
-from tests.fakes.small_banks import DELTA, EPSILON, Bank, distill, make_bank, quicken, refusal, result_of
+from tests.end_to_end.small_banks import DELTA, EPSILON, Bank, distill, make_bank, quicken, refusal, result_of
 
 FEATURES: list[dict[str, Any]] = [
     {"name": "age", "kind": "integer", "min": 18, "max": 100},

@@ -11,7 +11,7 @@ import pytest
 
 from distill.data.tables import read_table
 from distill.exchange.bundle import read_bundle
-from tests.fakes.small_banks import DELTA, EPSILON, SCHEMA, Bank, distill, loans, make_bank, quicken, result_of
+from tests.end_to_end.small_banks import DELTA, EPSILON, SCHEMA, Bank, distill, loans, make_bank, quicken, result_of
 
 NAMES = ("north", "south", "west")
 SKEW = {"north": 0.5, "south": 1.0, "west": 3.0}

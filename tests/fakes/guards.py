@@ -22,7 +22,7 @@ from distill.exchange.noisy_scores import Block
 from distill.ledger import create_ledger
 from distill.ledger.entries import entry
 from distill.privacy.private_table import PrivateTable
-from distill.releases import evaluation, fit
+from distill.releases import evaluation, fit, lifecycle
 from distill.releases import training as private_training
 from distill.releases.training import PrivateSteps, TrainingRequest, begin_training
 from distill.synthesis.planning import plan
@@ -123,8 +123,7 @@ def release(
     case: Case, frame: pd.DataFrame, folder: Path, door: type[PrivateTable], patch: pytest.MonkeyPatch
 ) -> bytes:
     """Make one release of `frame` behind `door`; all that leaves, as bytes."""
-    for module in (fit, evaluation, private_training):
-        patch.setattr(module, "PrivateTable", door)
+    patch.setattr(lifecycle, "PrivateTable", door)
     folder.mkdir()
     key_file = folder.parent / "key.pem"
     key = load_signing_key(key_file) if key_file.exists() else generate_key(key_file)
@@ -132,7 +131,9 @@ def release(
     ledger.grant(**BUDGET, reason="test", actor="officer", key=key)
     if case.kind == "training":
         settings = PrivateSteps(rounds=2, steps=2, batch_size=100)
-        request = TrainingRequest(schema=case.schema, settings=settings, **BUDGET)
+        request = TrainingRequest(
+            schema=case.schema, name="bank", rows_per_unit=case.rows_per_unit, settings=settings, **BUDGET
+        )
         training = begin_training(canonical_table(frame, case.schema), request, ledger, key)
         return trained(training) + training.finish().encode()
     frame.to_parquet(folder / "rows.parquet")
@@ -146,7 +147,7 @@ def release(
         **BUDGET,
     }
     if case.kind == "fit":
-        fit.fit(fit.Request(**asked), ledger, key)
+        fit.fit(fit.FitRequest(**asked), ledger, key)
     else:
         request = evaluation.EvaluationRequest(model={"name": "ratio"}, **asked)
         evaluation.release_evaluation(request, Scorer(), ledger, key)

@@ -629,8 +629,8 @@ PLANTS = (
         (
             Change(
                 "distill/releases/lifecycle.py",
-                "    require_unit(request.schema, ledger)\n    return ledger.reserve(",
-                "    return ledger.reserve(",
+                "    require_unit(request.schema, ledger)\n    if isinstance(",
+                "    if isinstance(",
             ),
         ),
         (f"{CLAIMS}::test_no_release_is_made_under_a_ledger_of_another_unit[unit-training]",),
@@ -688,17 +688,16 @@ PLANTS = (
         "noise of gradients comes from a seeded generator, and its seed is in the bundle",
         (
             Change(
-                _PIPELINE,
-                "    noise = NoiseSource(request.rehearsal)\n",
-                "    from distill.privacy.random_source import SeededRandom\n\n"
-                "    noise = NoiseSource(request.rehearsal)\n"
-                "    noise._draws = SeededRandom(noise._rng)\n",
+                "distill/releases/lifecycle.py",
+                "        known = None if noise.rehearsal else request.known_tables\n",
+                "        from distill.privacy.random_source import SeededRandom\n\n"
+                "        noise._draws = SeededRandom(noise._rng)\n"
+                "        known = None if noise.rehearsal else request.known_tables\n",
             ),
             Change(
                 _PIPELINE,
-                "        distilled = distil(table, plan, rng, progress, request.prior.generator if request.prior else None)\n",
-                "        distilled = distil(table, plan, rng, progress, request.prior.generator if request.prior else None)\n"
-                "    rng = noise._rng\n",
+                "    return _publish(request, release, key, plan, distilled, rng)\n",
+                "    return _publish(request, release, key, plan, distilled, release.table._noise._rng)\n",
             ),
             Change(
                 _PIPELINE,

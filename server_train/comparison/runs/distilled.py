@@ -14,7 +14,7 @@ from distill.errors import BudgetError, ConfigError
 from distill.exchange.bundle import read_bundle
 from distill.exchange.levels import LEVELS, Level
 from distill.project import Project
-from distill.releases.fit import Request
+from distill.releases.fit import FitRequest
 from distill.releases.fit import fit as distill_table
 from distill.releases.shrink import shrink_bundle
 from server_train.comparison.deal.institutions import Budget, books, grant_another, institution
@@ -125,7 +125,7 @@ def fit_client(
     made = found.there(out) if found is not None else None
     if made is None:
         project = institution(dealt, client, out)
-        request = Request(
+        request = FitRequest(
             data=project.data,
             schema=dealt.schema,
             name=client,
@@ -197,7 +197,7 @@ def name_of(level: Level) -> str:
     return NAME if level == "default" else f"{NAME}, {level}"
 
 
-def _release(request: Request, project: Project, budget: Budget, rows: int, out: Path, progress: Progress) -> Fit:
+def _release(request: FitRequest, project: Project, budget: Budget, rows: int, out: Path, progress: Progress) -> Fit:
     """One release; too few rows for a plan is a result, not an error."""
     ledger, key = grant_another(project, budget, "comparison: distillation")
     stages: dict[str, float] = {}

@@ -132,6 +132,7 @@ def _begin(
         ledger, key = grant_another(institution(dealt, name, out), budget, f"comparison: {private_name(baseline)}")
         request = TrainingRequest(
             schema=dealt.schema,
+            name=name,
             epsilon=budget.epsilon,
             delta=budget.delta,
             settings=private.steps,

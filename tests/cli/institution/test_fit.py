@@ -18,7 +18,7 @@ from distill.ledger import Ledger, create_ledger
 from distill.privacy.events import Event, epsilon_of
 from distill.project import Project, create_project
 from distill.releases import fit as pipeline
-from distill.releases.fit import Receipt, Request
+from distill.releases.fit import FitRequest, Receipt
 from distill.synthesis.planning.plan import Plan, make_plan
 
 SCHEMA = {
@@ -73,10 +73,10 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 class Asked:
     """What the command asked the pipeline for."""
 
-    calls: list[tuple[Request, Ledger, SigningKey]] = field(default_factory=list)
+    calls: list[tuple[FitRequest, Ledger, SigningKey]] = field(default_factory=list)
 
     @property
-    def request(self) -> Request:
+    def request(self) -> FitRequest:
         return self.calls[-1][0]
 
 
@@ -85,7 +85,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, plan: Plan) -> Asked:
     """A pipeline that goes through the motions: announces the plan, reports every stage, hands back a receipt."""
     calls = Asked()
 
-    def fit(request: Request, ledger: Ledger, key: SigningKey, *, progress: Any, announce: Any) -> Receipt:
+    def fit(request: FitRequest, ledger: Ledger, key: SigningKey, *, progress: Any, announce: Any) -> Receipt:
         calls.calls.append((request, ledger, key))
         announce(plan)
         for stage in STAGES:

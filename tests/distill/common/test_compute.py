@@ -137,7 +137,7 @@ def test_a_request_on_the_gpu_is_kept_from_end_to_end(monkeypatch, tmp_path):
     key = generate_key(tmp_path / "key.pem")
     ledger = create_ledger(tmp_path / "ledger.db", dataset="ab" * 16, unit="row", key=key)
     ledger.grant(epsilon=2.0, delta=1e-5, reason="test", actor="officer", key=key)
-    request = fit.Request(
+    request = fit.FitRequest(
         data=tmp_path / "table.parquet",
         schema=EVERY_KIND,
         name="bank",
@@ -166,7 +166,7 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_charged(monkeypat
     ledger = create_ledger(tmp_path / "ledger.db", dataset="ab" * 16, unit="row", key=key)
     ledger.grant(epsilon=2.0, delta=1e-5, reason="test", actor="officer", key=key)
     write_table(every_kind(300, 0), tmp_path / "table.parquet")
-    request = fit.Request(
+    request = fit.FitRequest(
         data=tmp_path / "table.parquet",
         schema=EVERY_KIND,
         name="bank",

@@ -1,27 +1,19 @@
 """What is claimed is what is enforced: the unit of ledger, schema and manifest is one, whoever makes or reads a release."""
 
-from collections.abc import Callable
-from typing import Any
-
-import pandas as pd
 import pytest
 
 from distill.common.keys import SigningKey, generate_key
 from distill.data.schema import Schema
-from distill.data.tables import canonical_table
 from distill.errors import ConfigError
 from distill.exchange.bundle import parse_bundle, read_bundle
 from distill.exchange.manifest import check_manifest
-from distill.ledger import Ledger, create_ledger
 from distill.privacy import accountant
 from distill.privacy.budget import NO_DELTA
 from distill.privacy.events import Event
 from distill.privacy.private_table import PrivateTable
-from distill.releases import evaluation
-from distill.releases import fit as pipeline
-from distill.releases.training import TrainingRequest, begin_training
-from tests.fakes.guards import BUDGET, CASES, DATASET, UNITS, Case, Scorer, quicken_all, release
+from tests.fakes.guards import CASES, UNITS, Case, quicken_all, release
 from tests.fakes.private_tables import EVERY_KIND
+from tests.fakes.releases import RELEASES, books, evaluate
 
 ROWS = CASES["units"].table()
 
@@ -29,34 +21,6 @@ ROWS = CASES["units"].table()
 @pytest.fixture
 def key(tmp_path) -> SigningKey:
     return generate_key(tmp_path / "key.pem")
-
-
-def books(path: Any, unit: str, key: SigningKey) -> Ledger:
-    ledger = create_ledger(path / "ledger.db", dataset=DATASET, unit=unit, key=key)
-    ledger.grant(**BUDGET, reason="test", actor="officer", key=key)
-    return ledger
-
-
-def fit(frame: pd.DataFrame, schema: Schema, ledger: Ledger, key: SigningKey, **more: Any) -> None:
-    frame.to_parquet(ledger.path.with_name("rows.parquet"))
-    asked = {"data": ledger.path.with_name("rows.parquet"), "out": ledger.path.with_name("out"), "name": "bank"}
-    pipeline.fit(pipeline.Request(schema=schema, dataset=DATASET, **asked, **(BUDGET | more)), ledger, key)
-
-
-def evaluate(frame: pd.DataFrame, schema: Schema, ledger: Ledger, key: SigningKey, **more: Any) -> None:
-    frame.to_parquet(ledger.path.with_name("rows.parquet"))
-    asked = {"data": ledger.path.with_name("rows.parquet"), "out": ledger.path.with_name("out"), "name": "bank"}
-    request = evaluation.EvaluationRequest(
-        schema=schema, dataset=DATASET, model={"name": "ratio"}, **asked, **(BUDGET | more)
-    )
-    evaluation.release_evaluation(request, Scorer(), ledger, key)
-
-
-def train(frame: pd.DataFrame, schema: Schema, ledger: Ledger, key: SigningKey, **more: Any) -> None:
-    begin_training(canonical_table(frame, schema), TrainingRequest(schema=schema, **(BUDGET | more)), ledger, key)
-
-
-RELEASES: dict[str, Callable[..., None]] = {"fit": fit, "evaluation": evaluate, "training": train}
 
 
 @pytest.mark.parametrize("kind", RELEASES)

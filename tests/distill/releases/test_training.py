@@ -21,6 +21,7 @@ from distill.privacy.events import epsilon_of
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
 from distill.privacy.record_gradients import Network, Records
+from distill.releases import lifecycle
 from distill.releases import training as private_training
 from distill.releases.training import (
     CLASSES,
@@ -46,7 +47,7 @@ from tests.fakes.private_tables import (
 
 ROWS = 600
 QUICK = PrivateSteps(rounds=2, steps=2, scaling=0.05)
-REQUEST = TrainingRequest(schema=EVERY_KIND, epsilon=4.0, delta=1e-5, settings=QUICK)
+REQUEST = TrainingRequest(schema=EVERY_KIND, name="bank", epsilon=4.0, delta=1e-5, settings=QUICK)
 FRAME = canonical_table(every_kind(ROWS, 0), EVERY_KIND)
 GRIDS = base_grids(EVERY_KIND)
 RANKS = np.linspace(0, 1, 9)
@@ -84,7 +85,7 @@ def quick_plans(monkeypatch):
 @pytest.fixture
 def exact(monkeypatch):
     """Answers without noise, to look at what lies under it."""
-    monkeypatch.setattr(private_training, "NoiseSource", lambda seed: NoNoise())
+    monkeypatch.setattr(lifecycle, "NoiseSource", lambda seed: NoNoise())
 
 
 def features(width: int = 1, value: float = 1.0) -> dict[int, np.ndarray]:
@@ -257,7 +258,7 @@ def test_a_run_that_the_grant_does_not_cover_reads_nothing(ledger, key, monkeypa
     def unread(*arguments: object) -> None:
         raise AssertionError("the rows were entered before anything was reserved")
 
-    monkeypatch.setattr(private_training, "PrivateTable", unread)
+    monkeypatch.setattr(lifecycle, "PrivateTable", unread)
     with pytest.raises(BudgetError, match="asks for epsilon 5"):
         begin_training(FRAME, dataclasses.replace(REQUEST, epsilon=5.0), ledger, key)
     assert not ledger.summary().releases
@@ -397,7 +398,7 @@ def test_one_outlier_moves_the_sum_by_at_most_the_clip_norm(key, exact, tmp_path
 
 def test_gradients_see_features_in_their_order_and_the_class_apart(ledger, key, monkeypatch):
     """Row by row."""
-    monkeypatch.setattr(private_training, "NoiseSource", lambda seed: OneByOne())
+    monkeypatch.setattr(lifecycle, "NoiseSource", lambda seed: OneByOne())
     training = with_noise(ledger, key, PrivateSteps(rounds=ROWS, steps=1, clip_norm=64.0, scaling=0))
     late, home = 3, 6
     tables = {home: np.arange(GRIDS[home].cells)[:, None] * 1.0, late: np.eye(GRIDS[late].cells)}

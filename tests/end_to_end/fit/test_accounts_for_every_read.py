@@ -19,12 +19,23 @@ from distill.privacy.events import Event, epsilon_of
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
 from distill.privacy.record_gradients import Network
-from distill.releases import fit
+from distill.releases import fit, lifecycle
 from distill.synthesis.planning.plan import Plan
-from tests.fakes.small_banks import DELTA, EPSILON, SCHEMA, Bank, distill, loans, make_bank, quicken, refusal, result_of
+from tests.end_to_end.small_banks import (
+    DELTA,
+    EPSILON,
+    SCHEMA,
+    Bank,
+    distill,
+    loans,
+    make_bank,
+    quicken,
+    refusal,
+    result_of,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
-DOOR = ROOT / "distill" / "private_table.py"
+DOOR = ROOT / "distill" / "privacy" / "private_table.py"
 
 
 @dataclass
@@ -99,7 +110,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
         quicken(patch)
         patch.setattr(WatchedTable, "log", [], raising=False)
         patch.setattr(WatchedTable, "bank", bank, raising=False)
-        patch.setattr(fit, "PrivateTable", WatchedTable)
+        patch.setattr(lifecycle, "PrivateTable", WatchedTable)
         patch.setattr(fit, "make_plan", remember)
         receipt = result_of("fit", "--project", bank.folder)
         reads = WatchedTable.log
@@ -170,7 +181,7 @@ def test_the_bundle_verifies_for_whoever_knows_the_public_key(watched):
 
 
 def test_the_rows_are_read_in_one_place_only():
-    """Only the kinds of release (a fit, a federated training, an evaluation) open the door; no stage imports a way to a file."""
+    """All kinds of release open the door in one place; no stage imports a way to a file."""
     callers: dict[str, set[str]] = {"read_table": set(), "read_encoded": set(), "PrivateTable": set()}
     for path in sorted((ROOT / "distill").rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -180,11 +191,10 @@ def test_the_rows_are_read_in_one_place_only():
             if path.parent.name == "stages" and isinstance(node, ast.ImportFrom):
                 assert node.module not in ("pandas", "distill.data.tables", "distill.data.sources", "pathlib"), path
     evaluation = "distill/releases/evaluation.py"  # scores rows before it encodes them
-    releases = {"distill/releases/fit.py", "distill/releases/training.py", evaluation}
     assert callers == {
         "read_table": {evaluation},
         "read_encoded": {"distill/releases/fit.py"},
-        "PrivateTable": releases,
+        "PrivateTable": {"distill/releases/lifecycle.py"},
     }
 
 

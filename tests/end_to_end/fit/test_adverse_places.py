@@ -17,9 +17,20 @@ from distill.ledger import Ledger, Reservation, create_ledger, open_ledger
 from distill.ledger.entries import entry as ledger_entry
 from distill.privacy.events import Event
 from distill.project import load_project
-from distill.releases import fit, placement
-from distill.releases.lifecycle import TRIAL_BYTES
-from tests.fakes.small_banks import DELTA, EPSILON, SCHEMA, Bank, distill, loans, make_bank, quicken, refusal, result_of
+from distill.releases import lifecycle, placement
+from distill.releases.placement import TRIAL_BYTES
+from tests.end_to_end.small_banks import (
+    DELTA,
+    EPSILON,
+    SCHEMA,
+    Bank,
+    distill,
+    loans,
+    make_bank,
+    quicken,
+    refusal,
+    result_of,
+)
 
 PAGE = 4096  # a tmpfs gives out whole pages
 SIZE = Event(name="size", mechanism="laplace", noise_multiplier=100.0)
@@ -130,9 +141,9 @@ def test_a_disk_with_any_number_of_free_pages_takes_an_entry_or_leaves_the_ledge
 # --- fits --------------------------------------------------------------------------------------------------------------
 
 STAGES = {
-    "reserve": (fit, "reserve_release"),
-    "plan": (fit, "plan_or_abandon"),
-    "write": (fit, "commit_and_place"),
+    "reserve": (Ledger, "reserve"),
+    "plan": (Reservation, "plan"),
+    "write": (lifecycle, "commit_and_place"),
     "commit": (Reservation, "commit"),
     "rename": (placement, "_move"),
 }

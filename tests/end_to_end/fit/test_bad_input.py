@@ -18,8 +18,8 @@ import pytest
 from distill.common import files as durable
 from distill.common.keys import generate_key
 from distill.errors import ConfigError, LedgerError
-from distill.releases import fit
-from tests.fakes.small_banks import EPSILON, SCHEMA, Bank, flipped, full_disk, loans, make_bank, refusal
+from distill.releases import fit, lifecycle
+from tests.end_to_end.small_banks import EPSILON, SCHEMA, Bank, flipped, full_disk, loans, make_bank, refusal
 
 ROOT = getattr(os, "geteuid", lambda: 1)() == 0
 
@@ -31,7 +31,7 @@ def door_stays_shut(*_: object, **__: object) -> None:
 @pytest.fixture
 def refused(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Run fit, which must refuse with all `words` before anything was read, charged or written; the line it printed."""
-    monkeypatch.setattr(fit, "PrivateTable", door_stays_shut)
+    monkeypatch.setattr(lifecycle, "PrivateTable", door_stays_shut)
 
     def run(*options: object, words: tuple[str, ...], books: bool = True) -> str:
         files, before = bank.files(), bank.books if books else None
@@ -229,7 +229,7 @@ def test_a_grant_that_is_too_small(bank, refused):
 
 def test_nothing_granted_at_all(tmp_path, monkeypatch):
     bank = make_bank(tmp_path / "poor", grant=None)
-    monkeypatch.setattr(fit, "PrivateTable", door_stays_shut)
+    monkeypatch.setattr(lifecycle, "PrivateTable", door_stays_shut)
     line = refusal(bank.fit())
     assert "nothing has been granted" in line
     assert "distill ledger grant --epsilon 2 --delta 1e-05" in line

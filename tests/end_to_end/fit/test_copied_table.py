@@ -11,7 +11,7 @@ import pytest
 from typer.testing import Result
 
 from distill.releases import fit as pipeline
-from tests.fakes.small_banks import EPSILON, Bank, distill, loans, make_bank, refusal
+from tests.end_to_end.small_banks import EPSILON, Bank, distill, loans, make_bank, refusal
 
 pytestmark = pytest.mark.usefixtures("quick")
 

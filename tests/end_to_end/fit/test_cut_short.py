@@ -7,10 +7,10 @@ import sqlite3
 import pytest
 
 from distill.common import files as durable
-from distill.ledger.entries import entry as ledger_entry
+from distill.common import metadata
 from distill.ledger.entries import store as ledger_store
 from distill.releases import fit
-from tests.fakes.small_banks import DELTA, EPSILON, Bank, distill, full_disk, refusal, result_of
+from tests.end_to_end.small_banks import DELTA, EPSILON, Bank, distill, full_disk, refusal, result_of
 
 
 def nothing_learnt(*_: object) -> None:
@@ -154,7 +154,7 @@ def test_a_user_without_a_name_can_fit(bank, monkeypatch):
     def nameless() -> str:
         raise KeyError("getpwuid(): uid not found: 4711")
 
-    monkeypatch.setattr(ledger_entry.getpass, "getuser", nameless)
+    monkeypatch.setattr(metadata.getpass, "getuser", nameless)
     monkeypatch.setattr(fit, "distil", nothing_learnt)
     assert bank.fit().exit_code == 1  # in the stages, which are not there
     assert [e.actor for e in bank.ledger.entries()][-2:] == ["unknown user", "unknown user"]

@@ -11,9 +11,8 @@ import pytest
 
 from distill.privacy.noise import NoiseSource
 from distill.releases import fit
-from distill.releases.fit import Request
 from distill.synthesis.planning.plan import Plan
-from tests.fakes.small_banks import SCHEMA, Bank, distill, loans, make_bank, quicken
+from tests.end_to_end.small_banks import SCHEMA, Bank, distill, loans, make_bank, quicken
 
 ROWS = 1237  # distinctive: not a step, a size or a default of anything
 PLANTED = {"region": "Xanthippe", "income": 777.0078125}  # a category outside the schema, a number inside its bounds
@@ -152,4 +151,4 @@ def test_a_request_for_a_unit_counts_units_and_not_rows(tmp_path, monkeypatch, w
 
 def test_every_field_of_a_request_is_public():
     """What may be stored or printed: a request holds paths and settings, no row and no count of them."""
-    assert not {"frame", "rows", "table"} & set(Request.__dataclass_fields__)
+    assert not {"frame", "rows", "table"} & set(fit.FitRequest.__dataclass_fields__)

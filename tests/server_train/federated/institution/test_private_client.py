@@ -18,6 +18,7 @@ from distill.ledger import create_ledger
 from distill.privacy.events import epsilon_of
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
+from distill.releases import lifecycle
 from distill.releases import training as private_training
 from distill.releases.training import (
     STEPS,
@@ -96,7 +97,7 @@ def begin(tmp_path: Path, key: SigningKey, monkeypatch):
         ledger = create_ledger(tmp_path / f"{next(number)}.db", dataset="ab" * 16, unit="row", key=key)
         ledger.grant(epsilon=8.0, delta=1e-5, reason="test", actor="officer", key=key)
         return begin_training(
-            frame, TrainingRequest(schema=schema, epsilon=8.0, delta=1e-5, settings=settings), ledger, key
+            frame, TrainingRequest(schema=schema, name="bank", epsilon=8.0, delta=1e-5, settings=settings), ledger, key
         )
 
     return begun
@@ -104,7 +105,7 @@ def begin(tmp_path: Path, key: SigningKey, monkeypatch):
 
 @pytest.fixture
 def exact(monkeypatch):
-    monkeypatch.setattr(private_training, "NoiseSource", NoNoise)
+    monkeypatch.setattr(lifecycle, "NoiseSource", NoNoise)
 
 
 ENCODER = Encoder(SCHEMA, public_curves(SCHEMA))
