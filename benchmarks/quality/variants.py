@@ -190,7 +190,7 @@ def with_own_classes(
 
 
 def unraked(codes: np.ndarray, weight: np.ndarray, shares: Sequence[np.ndarray]) -> np.ndarray:
-    """For `generator.rake`: weights as they are, mean 1."""
+    """For `raking.rake_rows`: weights as they are, mean 1."""
     return np.asarray(weight / weight.mean())
 
 
@@ -204,7 +204,7 @@ NO_CLUSTERS: tuple[Seam, ...] = (
     (cluster, "count_clusters", uncounted),
 )
 NO_REJECTION: Seam = (select, "STRENGTHS", (0.0,))
-NO_RAKING: Seam = (generator, "rake", unraked)
+NO_RAKING: Seam = (generator, "rake_rows", unraked)
 NO_CHOICE: Seam = (generator, "choose_rows", first_rows)
 
 WHOLE = Variant(name="whole", what="every stage, as `distill fit` runs them")

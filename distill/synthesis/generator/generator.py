@@ -23,11 +23,11 @@ from distill.synthesis.generator.label_draw import balanced_labels
 from distill.synthesis.generator.one_hot import Layout
 from distill.synthesis.generator.row_selection import choose_rows
 from distill.synthesis.statistics.class_odds import match_prior
+from distill.synthesis.statistics.raking import rake_rows
 
 OVER_GENERATE = 2
 CHUNK = 20_000
 MOST_TOGETHER = 50_000  # rows chosen in one go; more are chosen in parts
-RAKE_ROUNDS = 5
 LEAST_BATCH = 2000
 Critic = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # hidden weight and bias, output weight and bias
 
@@ -111,7 +111,7 @@ class Generator:
         """Indices of `n` of the rows: resampled by critic and raking, then chosen to agree on pairs; in random order."""
         known = self.critic is not None and self.critic_power > 0
         weight = np.exp(self.critic_power * self.critic_logit(codes).clip(-3, 3)) if known else np.ones(len(codes))
-        weight = rake(codes, weight, [*self.shares, self.class_prior])
+        weight = rake_rows(codes, weight, [*self.shares, self.class_prior])
         points = (np.arange(len(codes)) + rng.random()) * (weight.sum() / len(codes))
         kept = rng.permutation(np.searchsorted(np.cumsum(weight), points).clip(max=len(codes) - 1))
         features = torch.from_numpy(codes[kept, :-1].astype(np.int64))
@@ -176,20 +176,6 @@ def encode_rows(frame: pd.DataFrame, bins: Sequence[ColumnBins]) -> np.ndarray:
     """Coarse codes of rows in public terms, one column for each of `bins`, int64."""
     leaves = encode_table(_canonical(frame, bins), tuple(b.grid for b in bins))
     return np.stack([b.coarse(leaf) for b, leaf in zip(bins, leaves, strict=True)], axis=1).astype(np.int64)
-
-
-def rake(codes: np.ndarray, weight: np.ndarray, shares: list[np.ndarray]) -> np.ndarray:
-    """Scale weights until each column's weighted shares are near the given ones (iterative proportional fitting).
-
-    Factors are kept within 1/3..3 a step, so that a bin the candidates hardly cover cannot blow up a few rows.
-    Source: Deming & Stephan 1940, doi:10.1214/aoms/1177731829.
-    """
-    for _ in range(RAKE_ROUNDS):
-        for column, share in enumerate(shares):
-            now = np.bincount(codes[:, column], weight, minlength=len(share)) / weight.sum()
-            factor = np.clip(share / np.maximum(now, 1e-9), 1 / 3, 3)
-            weight = weight * factor[codes[:, column]]
-    return np.asarray(weight / weight.mean())
 
 
 def _chunks(total: int) -> list[int]:

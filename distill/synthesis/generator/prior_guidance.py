@@ -19,11 +19,10 @@ from distill.synthesis.generator.class_head import fit_head
 from distill.synthesis.generator.generator import Generator
 from distill.synthesis.generator.one_hot import Layout
 from distill.synthesis.statistics.class_odds import log_normalise, match_prior
+from distill.synthesis.statistics.raking import SMOOTHING, rake_table
 
 ROWS = 100_000  # drawn from the joint model, to see what its class head says of them
 HEAD_ROWS = 20_000  # of those, for the class head on own bins
-MARGIN_ROUNDS = 30
-SMOOTHING = 0.01  # portion of independence mixed in, so that no cell is impossible
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +53,7 @@ class GlobalTerm:
     def pair_guess(self, first: int, second: int, one_way: Sequence[np.ndarray]) -> np.ndarray:
         """What to expect of two features whose own one-way shares are `one_way`: the joint model's odds ratios at these."""
         together = self.records[first].T @ (self.records[second] * self.weights[:, None])
-        return with_margins(together, one_way[first], one_way[second])
+        return rake_table(together, one_way[first], one_way[second])
 
     def head(self, prior: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The joint model's class head on own one-hot features, at class frequencies `prior`: weight and bias."""
@@ -99,19 +98,6 @@ def overlap(given: ColumnBins, own: ColumnBins) -> np.ndarray:
     out = np.zeros((given.n_bins, own.n_bins))
     np.add.at(out, (given.bin_of_piece[piece], own.coarse(starts)), masses[piece] * sizes / leaves[piece])
     return np.asarray(out / out.sum(axis=1, keepdims=True))
-
-
-def with_margins(table: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """`table`, (m, k), scaled to the sums `down` (m,) of its rows and `across` (k,) of its columns; odds ratios stay.
-
-    Source: iterative proportional fitting, Deming & Stephan 1940, doi:10.1214/aoms/1177731829.
-    """
-    total = down.sum()
-    table = (1 - SMOOTHING) * table / table.sum() + SMOOTHING * np.outer(down, across) / (total * across.sum())
-    for _ in range(MARGIN_ROUNDS):
-        table = table * (across / total / np.maximum(table.sum(axis=0), 1e-12))
-        table = table * (down / total / np.maximum(table.sum(axis=1), 1e-12))[:, None]
-    return np.asarray(table * total)
 
 
 def _draw(probabilities: np.ndarray, which: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -16,10 +16,11 @@ from distill.data.grids import ColumnGrid
 from distill.privacy.calibration import ReleasePlan, measured_depth
 from distill.privacy.cells import Cross, Lookup
 from distill.privacy.private_table import PrivateTable
-from distill.synthesis.generator.prior_guidance import GlobalTerm, with_margins
+from distill.synthesis.generator.prior_guidance import GlobalTerm
 from distill.synthesis.planning.plan import Plan, bin_weight, binned_columns, target_bins
 from distill.synthesis.statistics.counts import ClassCounts
 from distill.synthesis.statistics.denoising import nearer, shrink_classes, shrink_low_rank, shrink_towards
+from distill.synthesis.statistics.raking import rake_table
 from distill.synthesis.statistics.simplex import project_to_simplex
 
 END_NOISE = 3.0  # stddevs below which the ends of a number look empty
@@ -273,9 +274,9 @@ def _guess(expected: np.ndarray, block: np.ndarray, stddev: float) -> tuple[np.n
     """
     sums, own = block.sum(axis=1), np.maximum(block.sum(axis=0), 1e-9)
     moved = np.maximum(shrink_towards(own, expected.sum(axis=0), len(sums) * stddev**2), 1e-9)
-    hub, independent = with_margins(expected, sums, own), np.outer(sums / sums.sum(), own)
+    hub, independent = rake_table(expected, sums, own), np.outer(sums / sums.sum(), own)
     if nearer(block, hub, independent) is hub:
-        return hub, with_margins(expected, sums, moved) - hub
+        return hub, rake_table(expected, sums, moved) - hub
     return independent, np.outer(sums / sums.sum(), moved) - independent
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from distill.data.schema import Schema
 from distill.data.tables import canonical_table, to_public
-from distill.synthesis.generator.generator import rake
 from distill.synthesis.statistics.class_odds import match_prior
+from distill.synthesis.statistics.raking import rake_rows
 from tests.fakes.private_tables import EVERY_KIND, every_kind, schema_of, statistics_of, toy_generator
 
 THREE = Schema.model_validate(
@@ -144,7 +144,7 @@ def test_raking_meets_every_margin_and_keeps_ties(seed):
     codes = rng.integers(0, 3, (5000, 2))
     codes[:, 1] = np.where(rng.random(5000) < 0.5, codes[:, 0], codes[:, 1])
     wanted = [np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.2, 0.6])]
-    weight = rake(codes, np.ones(5000), wanted)
+    weight = rake_rows(codes, np.ones(5000), wanted)
     assert weight.mean() == pytest.approx(1)
     for j, share in enumerate(wanted):
         np.testing.assert_allclose(np.bincount(codes[:, j], weight) / weight.sum(), share, atol=0.01)
@@ -154,7 +154,7 @@ def test_raking_meets_every_margin_and_keeps_ties(seed):
 
 
 def test_raking_to_a_bin_without_rows_stays_finite():
-    weight = rake(np.zeros((10, 1), dtype=np.int64), np.ones(10), [np.array([0.1, 0.9])])
+    weight = rake_rows(np.zeros((10, 1), dtype=np.int64), np.ones(10), [np.array([0.1, 0.9])])
     np.testing.assert_allclose(weight, 1)
 
 

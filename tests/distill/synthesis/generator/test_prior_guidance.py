@@ -10,9 +10,10 @@ from distill.data.bins import ColumnBins
 from distill.exchange.generator_codec import record_probabilities
 from distill.synthesis import pipeline
 from distill.synthesis.generator.generator import Generator
-from distill.synthesis.generator.prior_guidance import GlobalTerm, global_term, overlap, with_margins
+from distill.synthesis.generator.prior_guidance import GlobalTerm, global_term, overlap
 from distill.synthesis.stages import discriminate
 from distill.synthesis.statistics.denoising import denoise_pairs, shrink_classes, shrink_towards
+from distill.synthesis.statistics.raking import rake_table
 from tests.fakes.private_tables import EVERY_KIND, plain_bins, schema_of, statistics_of, toy_generator
 
 NUMBER = schema_of({"name": "x", "kind": "integer", "min": 0, "max": 9, "nullable": True}, classes=(0, 1))
@@ -40,7 +41,7 @@ def test_a_bin_without_mass_is_spread_over_its_leaves():
 def test_own_margins_are_met_and_odds_ratios_stay():
     rng = np.random.default_rng(0)
     table, down, across = rng.random((3, 4)) + 0.1, rng.dirichlet(np.ones(3)), rng.dirichlet(np.ones(4))
-    got = with_margins(table, down, across)
+    got = rake_table(table, down, across)
     np.testing.assert_allclose(got.sum(axis=1), down, rtol=1e-6)
     np.testing.assert_allclose(got.sum(axis=0), across, rtol=1e-4)
     # One percent of independence is mixed in beforehand, so ratios are those of that mixture.
@@ -115,7 +116,7 @@ def test_a_right_guess_takes_noise_and_a_wrong_one_does_no_harm():
 def test_a_pair_follows_the_nearer_of_the_hubs_guess_and_independence():
     rng = np.random.default_rng(2)
     first, second = rng.dirichlet(np.full(6, 5.0)), rng.dirichlet(np.full(6, 5.0))
-    truth = with_margins(np.eye(6) + 0.3, first, second)
+    truth = rake_table(np.eye(6) + 0.3, first, second)
     noisy, stddev = truth + rng.normal(0, 0.02, (6, 6)), 0.02
 
     def error(*guesses: np.ndarray) -> float:
@@ -123,7 +124,7 @@ def test_a_pair_follows_the_nearer_of_the_hubs_guess_and_independence():
         return float(np.square(pairs.shares[0] - truth).sum())
 
     assert error(truth) < 0.1 * error()
-    far = with_margins(np.fliplr(np.eye(6)) + 0.01, first, second)
+    far = rake_table(np.fliplr(np.eye(6)) + 0.01, first, second)
     assert error(far) == error()
 
 
