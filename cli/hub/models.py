@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.hub.trust import RegistryOption, registry_at
-from cli.shared.output import JsonOption, ProjectOption, reporting
+from cli.shared.output import JsonOption, ProjectOption, progress_console, reporting
+from cli.shared.progress import progress_bars
 
 if TYPE_CHECKING:
     from server_train.registry.registry import History
@@ -167,12 +168,12 @@ def reproduce(
 ) -> None:
     """Train a version again from its bundles and compare the weights, byte by byte; exit code 2 if they differ."""
     with reporting(as_json, interrupted="Nothing was registered.") as report:
-        from cli.hub.train_global import bars
+        from cli.hub.train_global import STAGES
         from cli.shared.output import EXIT_REFUSED
         from server_train.hub.reproduction import reproduce as run
 
         version = registry_at(registry, project).history().version(number)
-        with bars(quiet=as_json) as progress:
+        with progress_bars(progress_console(quiet=as_json), STAGES, counted=True) as progress:
             result = run(version, bundles, out=out, progress=progress)
         changed = [f"{name} was {then}, is {now}" for name, (then, now) in result.software.items()]
         said = (

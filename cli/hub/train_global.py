@@ -1,7 +1,5 @@
 """`distill train-global`: the hub's command, from signed bundles to one model with its report."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,6 +16,7 @@ from cli.hub.trust import (
     registry_at,
 )
 from cli.shared.output import JsonOption, ProjectOption, progress_console, project_at, reporting
+from cli.shared.progress import progress_bars
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -115,7 +114,7 @@ def train_global(
 
         choice = ModelChoice(kind=model, class_weights=read_class_weights(class_weights), calibrate=calibrate)
         place = _prior_place(global_prior, key)
-        with bars(quiet=as_json) as progress:
+        with progress_bars(progress_console(quiet=as_json), STAGES, counted=True) as progress:
             result = run(
                 bundles or _bundles_in(project),
                 out=out or project / DEFAULT_OUT,
@@ -158,22 +157,6 @@ def _bundles_in(folder: Path) -> list[Path]:
     if (folder / "distill.toml").exists():
         found += [path for path in [project_at(folder).out] if path.is_file()]
     return found or [folder]
-
-
-@contextmanager
-def bars(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """One progress bar a stage, on stderr."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=progress_console(quiet=quiet)) as bars:
-        tasks = {stage: bars.add_task(text, total=None, start=False, visible=False) for stage, text in STAGES.items()}
-
-        def progress(stage: str, done: int, total: int) -> None:
-            bars.start_task(tasks[stage])
-            bars.update(tasks[stage], completed=done, total=total, visible=True)
-
-        yield progress
 
 
 def _summary(result: "GlobalResult") -> "Group":

@@ -1,7 +1,5 @@
 """`distill fit`: from the private table to the one signed bundle that leaves the institution."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +15,7 @@ from cli.shared.output import (
     project_at,
     reporting,
 )
+from cli.shared.progress import progress_bars
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -124,7 +123,7 @@ def fit(
         books = open_ledger(ledger or settings.ledger, dataset=settings.dataset)
         signer = load_signing_key(key or settings.key, passphrase=passphrase_from_environment())
         console = progress_console(quiet=as_json)
-        with _bars(console) as progress:
+        with progress_bars(console, STAGES) as progress:
             receipt = run(
                 request, books, signer, progress=progress, announce=lambda plan: console.print(plan_table(plan))
             )
@@ -144,29 +143,6 @@ def _prior(path: Path | None, hub_key: Path | None, schema: "Schema", *, rehears
             'whose global prior is it? Name the hub\'s public key: --hub-key KEY.pub, or hub_key = "KEY.pub" in distill.toml.'
         )
     return read_prior(path, hub_key=load_public_key(hub_key), schema=schema, rehearsal=rehearsal)
-
-
-@contextmanager
-def _bars(console: Any) -> Iterator[Callable[[str, int, int], None]]:
-    """One progress bar a stage, shown when the stage begins."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("{task.description:<34}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as bars:
-        tasks = {stage: bars.add_task(text, total=None, start=False, visible=False) for stage, text in STAGES.items()}
-
-        def progress(stage: str, done: int, total: int) -> None:
-            task = tasks[stage]
-            if not bars.tasks[task].started:
-                bars.start_task(task)
-            bars.update(task, completed=done, total=total, visible=True)
-
-        yield progress
 
 
 def receipt_payload(receipt: "Receipt") -> dict[str, Any]:

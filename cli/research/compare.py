@@ -1,18 +1,17 @@
 """`distill compare`: distillation and the federated baselines on the same rows, and one report of accuracy against bytes."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.shared.output import JsonOption, progress_console, reporting
+from cli.shared.progress import progress_bars
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from server_train.comparison.compare import Progress, Request
+    from server_train.comparison.compare import Request
     from server_train.comparison.record.results import Comparison
     from server_train.federated.engine.clock import Clock
 
@@ -110,7 +109,7 @@ def compare(
             seeds=tuple(range(seed, seed + seeds)),
             fresh=fresh,
         )
-        with _bars(quiet=as_json) as progress, single_thread():
+        with progress_bars(progress_console(quiet=as_json)) as progress, single_thread():
             found = run(request, progress)
         report(_payload(found, request), _summary(found, out))
 
@@ -125,33 +124,6 @@ def _clock(tiers: str, dropout: float | None) -> "Clock":
     if dropout is not None:
         parsed = tuple(dataclasses.replace(tier, drop_out=dropout) for tier in parsed)
     return Clock(tiers=parsed)
-
-
-@contextmanager
-def _bars(*, quiet: bool) -> "Iterator[Progress]":
-    """One progress bar a part, shown when it begins; a finished part found again shows none."""
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("{task.description:<34}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-    )
-    bars = Progress(*columns, console=progress_console(quiet=quiet))
-    tasks: dict[str, TaskID] = {}
-
-    def progress(part: str, done: int, total: int) -> None:
-        if part not in tasks:
-            bars.start()  # not before there is something to show: a refusal is one line
-            tasks[part] = bars.add_task(part, total=total)
-        bars.update(tasks[part], completed=done, total=total)
-
-    try:
-        yield progress
-    finally:
-        if tasks:
-            bars.stop()
 
 
 def _payload(found: "Comparison", request: "Request") -> dict[str, Any]:
