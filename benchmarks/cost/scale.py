@@ -136,7 +136,7 @@ KINDS: tuple[tuple[dict[str, Any], Any], ...] = (
 def measured_fit(folder: Path, epsilon: float, delta: float, device: str = "auto") -> dict[str, float]:
     """Fit the table in `folder` in a process of its own: wall and processor seconds, peak resident megabytes, seconds a stage."""
     settings = ["--epsilon", str(epsilon), "--delta", str(delta), "--device", device]
-    command = [sys.executable, str(Path(__file__).resolve()), "--fit", str(folder), *settings]
+    command = [sys.executable, "-m", __spec__.name, "--fit", str(folder), *settings]
     done = processes.measured(command)
     if done.code:
         sys.exit(f"the fit in {folder} failed:\n{done.output.strip()}")
@@ -148,7 +148,6 @@ def measured_fit(folder: Path, epsilon: float, delta: float, device: str = "auto
 
 def fit(folder: Path, epsilon: float, delta: float, device: Any) -> dict[str, float]:
     """Fit the table in `folder` in this process; processor seconds a stage."""
-    sys.path.insert(0, str(ROOT))
     from distill.common.keys import generate_key
     from distill.data.schema import load_schema
     from distill.ledger import create_ledger

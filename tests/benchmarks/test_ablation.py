@@ -298,7 +298,7 @@ def test_an_unknown_variant_is_named_with_those_there_are() -> None:
     assert [v.name for v in ablation.chosen_variants(["no_vae"])] == ["whole", "no_vae"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_quick_size_runs_from_table_to_picture_and_goes_on_from_its_file(
     frame: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_benchmark_of_large_ledgers_runs() -> None:
     command = [sys.executable, "-m", "benchmarks.cost.ledger_size", "--quick"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -22,7 +22,7 @@ def test_the_benchmark_of_large_ledgers_runs() -> None:
     assert all(line["verify"] > 0 for line in lines)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("script", "figures"),
     [

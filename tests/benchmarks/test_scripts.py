@@ -328,7 +328,7 @@ def test_a_command_that_fails_stops_the_benchmark_with_its_words(tmp_path: Path)
         utility.distill("bundle", "verify", tmp_path / "none.distill")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_quick_size_runs_from_table_to_score(frame: pd.DataFrame, tmp_path: Path) -> None:
     """The whole way in small: init, grant, fit, export, score; keeps the benchmark alive, judges nothing."""
     frame.to_parquet(tmp_path / "loans.parquet")

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_benchmark_of_central_training_runs(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.cost.central_training", "--quick"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -152,7 +152,7 @@ def test_a_defect_shows_where_it_arose_but_not_its_message(
     err = capsys.readouterr().err
     assert SECRET not in err
     assert "unexpected ValueError" in err
-    assert "test_cli_basics.py" in err
+    assert "test_basics.py" in err
     monkeypatch.setenv("DISTILL_DEBUG", "1")
     with pytest.raises(ValueError, match=SECRET), reporting(False):
         raise ValueError(SECRET)

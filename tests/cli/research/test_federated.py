@@ -101,7 +101,7 @@ def test_a_client_says_where_no_server_answers(folder):
 
 @pytest.mark.parametrize("words", [["serve"], ["join", "--wait", "0.1"]])
 def test_without_flower_both_commands_say_how_to_install_it(folder, words, monkeypatch):
-    for name in [n for n in sys.modules if n.startswith("server_train.federated.flower_") or n.split(".")[0] == "flwr"]:
+    for name in [n for n in sys.modules if n.startswith("server_train.federated.flower") or n.split(".")[0] == "flwr"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "flwr", None)
     given = serve_words(folder) if words == ["serve"] else join_words(folder, 0, wait=0.1)

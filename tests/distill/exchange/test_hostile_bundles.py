@@ -99,7 +99,7 @@ def test_reading_them_writes_nothing_and_needs_little_memory(house: House, tmp_p
     (tmp_path / "good.distill").write_bytes(house.data)
     before = sorted(make_bundles.BUNDLES.iterdir())
     ran = subprocess.run(
-        [sys.executable, "-c", READ_ALL, str(ASSETS), str(tmp_path / "good.distill"), *map(str, before)],
+        [sys.executable, "-c", READ_ALL, str(ASSETS.parents[1]), str(tmp_path / "good.distill"), *map(str, before)],
         cwd=tmp_path / "cwd",
         capture_output=True,
         text=True,

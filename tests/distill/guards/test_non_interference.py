@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from distill.common import metadata
 from distill.exchange.bundle import read_bundle
 from distill.ledger.entries import bodies, entry
 from distill.privacy.private_table import PrivateTable
@@ -75,7 +76,7 @@ def test_no_time_within_the_day_is_in_what_leaves(tmp_path, monkeypatch):
     case = CASES["rows of a unit"]
     freeze(monkeypatch)
     quicken_all(monkeypatch)
-    for module in (entry, bodies):
+    for module in (metadata, bodies):
         monkeypatch.setattr(module, "datetime", Clock)
     monkeypatch.setattr(entry, "today", TODAY)
     Told.tape, Told.replays = [], False

@@ -186,7 +186,7 @@ def test_torch_gets_its_threads_back():
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_planted_relation_survives_at_full_length(monkeypatch):
     """All steps, 6,000 rows, epsilon 4: the head ranks fresh real rows, and drawn rows tie columns as the real ones do."""
     monkeypatch.undo()
