@@ -23,7 +23,7 @@ FLOORS = {
         ["exchange", "project"],
         ["releases", "audit"],
     ],
-    "distill.synthesis": [["statistics"], ["generator"], ["planning", "weights"], ["stages"], ["pipeline"]],
+    "distill.synthesis": [["effort", "statistics"], ["generator"], ["planning", "weights"], ["stages"], ["pipeline"]],
     "distill.ledger": [["entries"], ["rules"]],
     "server_train": [
         ["models"],
@@ -301,3 +301,11 @@ def test_every_requirement_is_pinned_exactly() -> None:
 def _normal(name: str) -> str:
     """A distribution's name as indexes compare it."""
     return name.lower().replace("_", "-").replace(".", "-")
+
+
+def test_no_test_changes_defaults_of_the_project() -> None:
+    """How hard optimisers work is a value that a test passes: see `Effort` and `PlanSettings`."""
+    places = [p for folder in ("tests", "benchmarks") for p in (ROOT / folder).rglob("*.py")]
+    wrong = [str(p) for p in places if p.name != "test_house.py" and "__kwdef" + "aults__" in p.read_text("utf-8")]
+    assert not wrong, f"{wrong} write into a function's defaults; make what they change an argument"
+    assert not [str(p) for p in places if '"training_event"' in p.read_text("utf-8") and p.name != "test_house.py"]

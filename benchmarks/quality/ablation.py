@@ -33,6 +33,7 @@ from distill.privacy.calibration import size_event
 from distill.privacy.events import Event
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
+from distill.synthesis.effort import Effort
 from distill.synthesis.generator.generator import Generator
 from distill.synthesis.pipeline import distil
 from distill.synthesis.planning.plan import Plan
@@ -172,14 +173,23 @@ def run_table(
         }
 
 
-def fit(variant: Variant, train: pd.DataFrame, schema: Schema, seed: int, *, epsilon: float, delta: float) -> Fitted:
+def fit(
+    variant: Variant,
+    train: pd.DataFrame,
+    schema: Schema,
+    seed: int,
+    *,
+    epsilon: float,
+    delta: float,
+    effort: Effort = Effort(),
+) -> Fitted:
     """One variant on rows in public terms, from the row count to the generator; call it while the variant is running."""
     started = time.process_time()
     paid = Paid((size_event(epsilon),))
     table = SharedLuck(train, schema, paid, seed)
     plan = variant.plan(schema, table.noisy_size("size"), epsilon=epsilon, delta=delta)
     paid.events = plan.events
-    made = distil(table, plan, np.random.default_rng(seed)).generator
+    made = distil(table, plan, np.random.default_rng(seed), effort=effort).generator
     return Fitted(made, plan, dict(table.reads), time.process_time() - started)
 
 

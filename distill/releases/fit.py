@@ -6,7 +6,7 @@ name, and a bundle that was committed is put in place by the next fit.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,9 @@ from distill.exchange.prior import USE, GlobalPrior
 from distill.ledger import Ledger
 from distill.privacy.events import RenyiLimit
 from distill.releases.lifecycle import FileRequest, OpenRelease, open_release
+from distill.synthesis.effort import Effort
 from distill.synthesis.pipeline import Distilled, Progress, distil, silent
-from distill.synthesis.planning.plan import Plan, make_plan
+from distill.synthesis.planning.plan import Plan, PlanSettings, make_plan
 from distill.synthesis.planning.shares import Shares
 
 
@@ -37,6 +38,8 @@ class FitRequest(FileRequest):
         samples: Refined rows to store in the bundle; None: what the level says, at most the noisy row count.
         shares: How the budget is divided: all shares, or some of them by name (see `make_plan`).
         device: Where networks and candidates are optimised; `auto` takes a GPU where there is one.
+        settings: Numbers that the plan goes by.
+        effort: How hard the optimisers work; moves no epsilon.
         prior: The hub's joint model of an earlier cycle, verified (see `read_prior`); None: the fit goes by its own rows
             alone. What is read, and with how much noise, is the same with and without it.
     """
@@ -47,6 +50,8 @@ class FitRequest(FileRequest):
     samples: int | None = None
     shares: Shares | Mapping[str, float] | None = None
     device: Device = "auto"
+    settings: PlanSettings = field(default_factory=PlanSettings)
+    effort: Effort = field(default_factory=Effort)
     prior: GlobalPrior | None = None
 
     @property
@@ -129,7 +134,8 @@ def fit(
     if announce is not None:
         announce(plan)
     with used(device):
-        distilled = distil(release.table, plan, rng, progress, request.prior.generator if request.prior else None)
+        prior = request.prior.generator if request.prior else None
+        distilled = distil(release.table, plan, rng, progress, prior, request.effort)
     return _publish(request, release, key, plan, distilled, rng)
 
 
@@ -144,6 +150,7 @@ def _plan(request: FitRequest, noisy_size: int, limit: RenyiLimit | None) -> Pla
         institutions=request.institutions,
         rows_per_unit=request.rows_per_unit,
         limit=limit,
+        settings=request.settings,
     )
 
 

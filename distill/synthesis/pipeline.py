@@ -9,6 +9,7 @@ import torch
 from distill.common.compute import single_thread
 from distill.data.bins import ColumnBins
 from distill.privacy.private_table import PrivateTable
+from distill.synthesis.effort import Effort
 from distill.synthesis.generator.draws import draw_normal, streams
 from distill.synthesis.generator.generator import Generator, critic_of
 from distill.synthesis.generator.one_hot import Layout
@@ -19,13 +20,8 @@ from distill.synthesis.statistics.counts import ClassCounts, PairCounts
 
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
 
-FIRST_CANDIDATES, FIT_STEPS = 300, 400  # soft records and their steps on the statistics, for the autoencoder's warm-up
-SETTLE_BEFORE, SETTLE_AFTER = 300, 200  # candidate steps on the statistics alone, before and after the critic
 REFINE_EVERY = 2  # discriminator steps a candidate step
-ADVERSARIAL_ROWS = 1000
 ADVERSARIAL_STRENGTH = 1.0
-PRIVATE_SAMPLES = 3000
-HEAD_TRIAL_ROWS = 20_000  # of the candidates, to see which class head explains the class counts
 
 
 @dataclass(frozen=True)
@@ -48,6 +44,7 @@ def distil(
     rng: np.random.Generator,
     progress: Progress = silent,
     prior: Generator | None = None,
+    effort: Effort = Effort(),
 ) -> Distilled:
     """Run stages 1 to 6 on a private table, within a reserved plan, on torch's default device (see `distill.common.compute`).
 
@@ -57,13 +54,19 @@ def distil(
         rng: Modelling randomness only (initial values, samples); privacy noise belongs to the table.
         progress: Called with stage, done, total.
         prior: The hub's joint model of an earlier cycle, if there is one; public, and read before the rows.
+        effort: How hard the optimisers work.
     """
     with single_thread():
-        return _stages(table, plan, rng, progress, prior)
+        return _stages(table, plan, rng, progress, prior, effort)
 
 
 def _stages(
-    table: PrivateTable, plan: Plan, rng: np.random.Generator, progress: Progress, prior: Generator | None
+    table: PrivateTable,
+    plan: Plan,
+    rng: np.random.Generator,
+    progress: Progress,
+    prior: Generator | None,
+    effort: Effort,
 ) -> Distilled:
     """Stages 1 to 6, in their order."""
     draws = streams(rng, ("relate", "represent", "cluster", "refine", "select"))
@@ -78,13 +81,13 @@ def _stages(
     pairs = relate.count_pairs(table, plan, bins, features, counts, term)
     progress("relate", 1, 1)
     layout = Layout(tuple(bins[i].n_bins for i in features), len(counts.classes))
-    autoencoder = _represent(table, plan, layout, counts, pairs, draws["represent"], progress)
-    candidates, shares = _cluster(table, plan, layout, counts, autoencoder, draws["cluster"], progress)
+    autoencoder = _represent(table, plan, layout, counts, pairs, draws["represent"], progress, effort)
+    candidates, shares = _cluster(table, plan, layout, counts, autoencoder, draws["cluster"], progress, effort)
     candidates.aim_at(counts, pairs)
-    critic = _refine(table, plan, layout, counts, candidates, term, draws["refine"], progress)
+    critic = _refine(table, plan, layout, counts, candidates, term, draws["refine"], progress, effort)
     drawn = _generator(table, bins, counts, candidates, critic)
     progress("select", 0, 1)
-    calibrated = select.calibrate(drawn, counts, pairs, draws["select"])
+    calibrated = select.calibrate(drawn, counts, pairs, draws["select"], effort.trial_rows)
     progress("select", 1, 1)
     return Distilled(calibrated, counts, pairs, shares)
 
@@ -104,22 +107,23 @@ def _represent(
     pairs: PairCounts,
     rng: np.random.Generator,
     progress: Progress,
+    effort: Effort,
 ) -> represent.Autoencoder:
     """Stage 3: an autoencoder warmed up on samples that fit the statistics, then trained on the rows by DP-SGD."""
     first = refine.Candidates(
-        layout, *refine.start_from_classes(layout, counts, FIRST_CANDIDATES, rng), learning_rate=0.05
+        layout, *refine.start_from_classes(layout, counts, effort.first_candidates, rng), learning_rate=0.05
     )
     first.aim_at(counts, pairs)
     steps = plan.event(represent.EVENT).count
-    for i in range(FIT_STEPS):
+    for i in range(effort.first_steps):
         first.step()
         if i % 20 == 0:
-            progress("represent", i, FIT_STEPS + steps)
+            progress("represent", i, effort.first_steps + steps)
     autoencoder = represent.Autoencoder(layout, rng)
-    autoencoder.warm_up(first.draw(10_000, rng))
+    autoencoder.warm_up(first.draw(10_000, rng), steps=effort.warm_up_steps)
     for i in range(steps):
         autoencoder.step(table, plan, rows=counts.total)
-        progress("represent", FIT_STEPS + i + 1, FIT_STEPS + steps)
+        progress("represent", effort.first_steps + i + 1, effort.first_steps + steps)
     return autoencoder
 
 
@@ -131,9 +135,10 @@ def _cluster(
     autoencoder: represent.Autoencoder,
     rng: np.random.Generator,
     progress: Progress,
+    effort: Effort,
 ) -> tuple[refine.Candidates, np.ndarray]:
     """Stage 4: cluster private samples, weigh the clusters by a noisy histogram, and start candidates from dense cores."""
-    logits = autoencoder.decode(draw_normal((PRIVATE_SAMPLES, represent.LATENT), rng))
+    logits = autoencoder.decode(draw_normal((effort.private_samples, represent.LATENT), rng))
     latents = autoencoder.latent_mean(layout.draw(logits, rng))
     centres, members, dense = cluster.find_clusters(latents)
     progress("cluster", 1, 2)
@@ -154,22 +159,23 @@ def _refine(
     term: GlobalTerm | None,
     rng: np.random.Generator,
     progress: Progress,
+    effort: Effort,
 ) -> discriminate.Discriminator:
     """Stage 5: discriminator and candidates take turns; then the candidates settle on the statistics."""
-    for _ in range(SETTLE_BEFORE):
+    for _ in range(effort.settle_before):
         candidates.step()
-    start = None if term is None else _head_start(counts, term, candidates.draw(HEAD_TRIAL_ROWS, rng))
+    start = None if term is None else _head_start(counts, term, candidates.draw(effort.head_trial_rows, rng))
     critic = discriminate.Discriminator(layout, counts, plan, rng, start)
     steps = plan.event(discriminate.EVENT).count
     for i in range(steps):
-        critic.step(table, plan, candidates.draw(ADVERSARIAL_ROWS, rng), rows=counts.total)
+        critic.step(table, plan, candidates.draw(effort.adversarial_rows, rng), rows=counts.total)
         if i % REFINE_EVERY == 1:
-            rows = candidates.straight_through(ADVERSARIAL_ROWS, rng)
+            rows = candidates.straight_through(effort.adversarial_rows, rng)
             fooled = torch.nn.functional.softplus(-critic.score(rows)).mean()
             candidates.step(fooled, ADVERSARIAL_STRENGTH)
         progress("refine", i + 1, steps)
     candidates.slow_down()
-    for _ in range(SETTLE_AFTER):
+    for _ in range(effort.settle_after):
         candidates.step()
     return critic
 

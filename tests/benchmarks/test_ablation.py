@@ -19,12 +19,12 @@ from distill.data.schema import Schema
 from distill.data.tables import canonical_table
 from distill.privacy.events import Event
 from distill.privacy.record_gradients import Network
-from distill.synthesis import pipeline
+from distill.synthesis.effort import Effort
 from distill.synthesis.generator import generator
 from distill.synthesis.generator.generator import Generator
 from distill.synthesis.generator.one_hot import Layout
 from distill.synthesis.planning.plan import Plan, make_plan
-from distill.synthesis.stages import cluster, discriminate, refine, represent, select
+from distill.synthesis.stages import cluster, discriminate, refine, represent
 from tests.fakes.private_tables import EVERY_KIND, category, door, every_kind, schema_of, statistics_of, toy_generator
 
 ROWS, DELTA = 1_200, 1e-5
@@ -97,16 +97,15 @@ def test_a_variant_puts_back_what_it_replaced_even_after_an_error(name: str) -> 
 
 def quick_fit(name: str, frame: pd.DataFrame, patch: pytest.MonkeyPatch) -> ablation.Fitted:
     """A fit with few steps; call it inside the variant's block."""
-    for owner, attribute, value in (
-        (pipeline, "FIT_STEPS", 5),
-        (pipeline, "SETTLE_BEFORE", 5),
-        (pipeline, "SETTLE_AFTER", 5),
-        (pipeline, "PRIVATE_SAMPLES", 300),
-        (pipeline, "ADVERSARIAL_ROWS", 50),
-        (select, "TRIAL_ROWS", 500),
-    ):
-        patch.setattr(owner, attribute, value)
-    patch.setitem(represent.Autoencoder.warm_up.__kwdefaults__, "steps", 5)
+    effort = Effort(
+        first_steps=5,
+        warm_up_steps=5,
+        settle_before=5,
+        settle_after=5,
+        private_samples=300,
+        adversarial_rows=50,
+        trial_rows=500,
+    )
     plan_in_full = variants.Variant.plan
 
     def shortened(self: variants.Variant, schema: Schema, size: int, **budget: float) -> Plan:
@@ -115,7 +114,7 @@ def quick_fit(name: str, frame: pd.DataFrame, patch: pytest.MonkeyPatch) -> abla
         return dataclasses.replace(plan, events=few)
 
     patch.setattr(variants.Variant, "plan", shortened)
-    return ablation.fit(variants.VARIANTS[name], frame, demo_schema(), 0, epsilon=2.0, delta=DELTA)
+    return ablation.fit(variants.VARIANTS[name], frame, demo_schema(), 0, epsilon=2.0, delta=DELTA, effort=effort)
 
 
 @pytest.mark.parametrize("name", NAMES)

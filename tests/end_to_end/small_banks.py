@@ -25,9 +25,8 @@ from distill.common.keys import SigningKey, load_signing_key
 from distill.exchange.bundle import Bundle, read_bundle
 from distill.ledger import Ledger, LedgerSummary, open_ledger
 from distill.project import Project, create_project, load_project
-from distill.synthesis import pipeline
-from distill.synthesis.planning import plan
-from distill.synthesis.stages import represent
+from distill.synthesis.effort import Effort
+from tests.fakes.private_tables import shorten_fits
 
 EPSILON, DELTA = 2.0, 1e-5
 SCHEMA: dict[str, Any] = {
@@ -46,16 +45,7 @@ MAIN = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);
 
 def quicken(patch: pytest.MonkeyPatch) -> None:
     """Take few optimiser steps (planned and charged as few), on few samples."""
-    planned = plan.training_event
-
-    def few(name: str, share: float, scale: float, steps: int, purpose: str, *, rate: float) -> Any:
-        return planned(name, share, scale, min(steps, 8), purpose, rate=rate)
-
-    patch.setattr(plan, "training_event", few)
-    patch.setattr(pipeline, "FIT_STEPS", 10, raising=False)
-    patch.setattr(pipeline, "PRIVATE_SAMPLES", 400, raising=False)
-    if represent.Autoencoder.warm_up.__kwdefaults__:
-        patch.setitem(represent.Autoencoder.warm_up.__kwdefaults__, "steps", 10)
+    shorten_fits(patch, effort=Effort(first_steps=10, warm_up_steps=10, private_samples=400))
 
 
 def loans(rows: int, seed: int = 0, *, bad: float = 1.0) -> pd.DataFrame:

@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,8 +24,7 @@ from distill.privacy.private_table import PrivateTable
 from distill.releases import evaluation, fit, lifecycle
 from distill.releases import training as private_training
 from distill.releases.training import PrivateSteps, TrainingRequest, begin_training
-from distill.synthesis.planning import plan
-from tests.fakes.private_tables import EVERY_KIND, category, every_kind, integer, number, quicken, schema_of
+from tests.fakes.private_tables import EVERY_KIND, category, every_kind, integer, number, schema_of, shorten_fits
 
 DATASET, BUDGET = "ab" * 16, {"epsilon": 4.0, "delta": 1e-5}
 STEPS = 3  # of each DP-SGD event
@@ -108,15 +106,8 @@ def freeze(patch: pytest.MonkeyPatch) -> None:
 
 
 def quicken_all(patch: pytest.MonkeyPatch) -> None:
-    """Few steps everywhere, planned and charged as few."""
-    planned = plan.training_event
-
-    def few(name: str, share: float, scale: float, steps: int, purpose: str, *, rate: float) -> Any:
-        return planned(name, share, scale, min(steps, STEPS), purpose, rate=rate)
-
-    quicken(patch)
-    patch.setattr(plan, "training_event", few)
-    patch.setattr(plan, "ALL_PAIRS_UP_TO", 36)  # the wide table has 45, of which 40 are chosen
+    """Few steps everywhere, planned and charged as few; of the wide table's 45 pairs 40 are chosen."""
+    shorten_fits(patch, steps=STEPS, all_pairs_up_to=36)
 
 
 def release(

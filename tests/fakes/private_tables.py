@@ -24,11 +24,13 @@ from distill.privacy.events import Event
 from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
 from distill.privacy.record_gradients import Gradients, Network, Records
-from distill.synthesis import pipeline
+from distill.releases import fit as releases_fit
+from distill.releases.fit import FitRequest
+from distill.synthesis.effort import Effort
 from distill.synthesis.generator.generator import Generator
-from distill.synthesis.planning.plan import Plan, make_plan
-from distill.synthesis.stages import represent, select
+from distill.synthesis.planning.plan import Plan, PlanSettings, make_plan
 from distill.synthesis.statistics.counts import ClassCounts, PairCounts
+from server_train.comparison.runs import distilled
 
 FALSE_ALARM = 1e-6  # chance that correct code fails a statistical test on one fresh seed
 
@@ -286,13 +288,19 @@ def plan_of(
     return dataclasses.replace(plan, events=tuple(events))
 
 
-def quicken(patch: pytest.MonkeyPatch) -> None:
-    """Few optimiser steps and samples, for tests that do not judge what is learnt."""
-    patch.setattr(pipeline, "FIT_STEPS", 20)
-    patch.setattr(pipeline, "PRIVATE_SAMPLES", 400)
-    patch.setattr(pipeline, "ADVERSARIAL_ROWS", 100)
-    patch.setattr(select, "TRIAL_ROWS", 500)
-    patch.setitem(represent.Autoencoder.warm_up.__kwdefaults__, "steps", 10)
+# Few optimiser steps and samples, for tests that do not judge what is learnt.
+SHORT = Effort(first_steps=20, warm_up_steps=10, private_samples=400, adversarial_rows=100, trial_rows=500)
+
+
+def shorten_fits(patch: pytest.MonkeyPatch, *, effort: Effort = SHORT, steps: int = 8, **settings: int) -> None:
+    """Make each fit that a command or a comparison asks for a short one, planned and charged as such.
+
+    This is the one place where tests reach in: what is asked for is made here, and given more than the command gave.
+    """
+    planned = PlanSettings(represent_steps=steps, discriminate_steps=steps, **settings)
+    short = functools.partial(FitRequest, effort=effort, settings=planned)
+    for module in (releases_fit, distilled):
+        patch.setattr(module, "FitRequest", short)
 
 
 def plain_bins(schema: Schema, target: int = 6) -> list[ColumnBins]:

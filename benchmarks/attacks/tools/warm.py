@@ -9,6 +9,7 @@ import os
 # One thread, before anything is imported: a process is forked whole only from a parent without others.
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 
+import functools
 import gc
 import importlib
 import json
@@ -25,9 +26,10 @@ import pandas as pd
 from distill.common.keys import load_signing_key
 from distill.ledger import open_ledger
 from distill.project import create_project, load_project
-from distill.synthesis import pipeline
-from distill.synthesis.planning import plan
-from distill.synthesis.stages import represent
+from distill.releases import fit as releases_fit
+from distill.releases.fit import FitRequest
+from distill.synthesis.effort import Effort
+from distill.synthesis.planning.plan import PlanSettings
 
 EPSILON, DELTA = 2.0, 1e-5
 NEEDED = """
@@ -54,15 +56,9 @@ def warm_up() -> None:
     for name in NEEDED.split():
         importlib.import_module(name)
     gc.freeze()  # a child that collects garbage would copy all of it
-    planned = plan.training_event
-
-    def few(name: str, share: float, scale: float, steps: int, purpose: str, *, rate: float) -> Any:
-        return planned(name, share, scale, min(steps, 4), purpose, rate=rate)
-
-    plan.training_event = few  # type: ignore[assignment]
-    pipeline.FIT_STEPS, pipeline.PRIVATE_SAMPLES = 5, 200
-    if represent.Autoencoder.warm_up.__kwdefaults__:
-        represent.Autoencoder.warm_up.__kwdefaults__["steps"] = 5
+    effort = Effort(first_steps=5, warm_up_steps=5, private_samples=200)
+    settings = PlanSettings(represent_steps=4, discriminate_steps=4)
+    releases_fit.FitRequest = functools.partial(FitRequest, effort=effort, settings=settings)  # type: ignore[misc,assignment]
     threads = Path("/proc/self/task")
     if threads.is_dir() and len(list(threads.iterdir())) > 1:
         sys.exit("cannot run: an imported library keeps a thread of its own, so a forked process would not be whole.")

@@ -29,13 +29,11 @@ from distill.privacy.events import Event, RenyiLimit, cost_of, sampling_rate
 from distill.synthesis.planning.shares import HEAD_PORTION, Shares, choose_shares, without_target
 
 MIN_ROWS = 200
-ALL_PAIRS_UP_TO = 600
 FEWEST_BINS, MOST_BINS = 16, 32  # aimed at a number; below 16 the class head loses more than pairs gain (measured)
 SCARCE_BINS = 8  # where signal is so scarce that 16 bins drown in noise
 SIGNAL_A_BIN = 14.0  # rows * epsilon / columns / bins below which they do
 FEWEST_CLASSES, MOST_CLASSES = 8, 12  # aimed at a number that is the target, see `target_bins`
 TARGET_WEIGHT = 4  # blocks that its base-grid counts stand for: half the noise of a feature's
-REPRESENT_STEPS, DISCRIMINATE_STEPS = 200, 600  # of DP-SGD
 SCOUT_BINS = 3  # bins a column in the first, coarse pass over the pairs of a wide table
 
 
@@ -73,6 +71,24 @@ def binned_columns(schema: Schema) -> list[int]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlanSettings:
+    """What a plan goes by beside budget, schema and row count. Public; it moves what is read, and so what that costs.
+
+    Attributes:
+        represent_steps, discriminate_steps: DP-SGD steps of these stages.
+        all_pairs_up_to: Number of column pairs up to which all are measured; of more, some are chosen by noisy counts.
+    """
+
+    represent_steps: int = 200
+    discriminate_steps: int = 600
+    all_pairs_up_to: int = 600
+
+    def __post_init__(self) -> None:
+        """Refuse numbers below 1. Raises ConfigError."""
+        checks.positive(**{field.name: getattr(self, field.name) for field in fields(self)})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan(ReleasePlan):
     """One distillation, fully decided. Every field is public.
 
@@ -105,11 +121,12 @@ def make_plan(
     institutions: int = 1,
     rows_per_unit: int = 1,
     limit: RenyiLimit | None = None,
+    settings: PlanSettings = PlanSettings(),
 ) -> Plan:
     """Decide every later access from the schema, the grant and the noisy row count.
 
     `shares` may be some of them by name: these are taken as given, in proportion to the others, which are chosen. `limit`, where
-    the ledger sets one, bounds the release beside its epsilon.
+    the ledger sets one, bounds the release beside its epsilon. `settings` are public too.
 
     Raises:
         ConfigError: units of this schema cannot have `rows_per_unit` rows.
@@ -134,11 +151,11 @@ def make_plan(
         chosen = without_target(chosen) if schema.target is None else chosen
         shares = replace(chosen, **(shares or {}))
     all_pairs = features * (features - 1) // 2
-    pairs = all_pairs if all_pairs <= ALL_PAIRS_UP_TO else _wide_pairs(units, epsilon, all_pairs)
+    pairs = all_pairs if all_pairs <= settings.all_pairs_up_to else _wide_pairs(units, epsilon, all_pairs)
 
     def events_at(scale: float) -> tuple[Event, ...]:
         scout = all_pairs if pairs < all_pairs else 0
-        later = _later_events(schema, noisy_size, shares, scale, pairs=pairs, scout=scout)
+        later = _later_events(schema, noisy_size, shares, scale, settings, pairs=pairs, scout=scout)
         return size, *(e.model_copy(update={"rows_per_unit": rows_per_unit}) for e in later)
 
     events = events_at(solve_scale(lambda s: cost_of(events_at(s), delta, epsilon=epsilon, limit=limit), epsilon))
@@ -175,7 +192,7 @@ def _cell_stddev(events: tuple[Event, ...], name: str) -> float:
 
 
 def _later_events(
-    schema: Schema, noisy_size: int, shares: Shares, scale: float, *, pairs: int, scout: int
+    schema: Schema, noisy_size: int, shares: Shares, scale: float, settings: PlanSettings, *, pairs: int, scout: int
 ) -> list[Event]:
     """Events of round 1 at a given noise scale."""
     features = len(schema.features)
@@ -207,7 +224,7 @@ def _later_events(
             "represent",
             shares.portion("represent"),
             scale,
-            REPRESENT_STEPS,
+            settings.represent_steps,
             "DP-SGD steps of the variational autoencoder",
             rate=rate,
         )
@@ -218,7 +235,7 @@ def _later_events(
             "discriminate",
             shares.portion("discriminate"),
             scale,
-            DISCRIMINATE_STEPS,
+            settings.discriminate_steps,
             f"DP-SGD steps of {heads}",
             rate=rate,
         )

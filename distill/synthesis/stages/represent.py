@@ -20,7 +20,6 @@ LATENT, ENCODER, DECODER = 16, 96, 96
 LEAST_LOG_VARIANCE, MOST_LOG_VARIANCE = -8.0, 4.0
 EVENT = "represent"
 LEARNING_RATE = 2e-3
-WARM_UP_STEPS = 300
 POOL = 256  # latent noises of a step, from which each record takes one by what it holds
 
 
@@ -38,7 +37,7 @@ class Autoencoder:
         self._parameters = [p for layer in self._layers for p in layer.parameters()]
         self._optimizer = torch.optim.Adam(self._parameters, lr=LEARNING_RATE)
 
-    def warm_up(self, samples: Tensor, *, steps: int = WARM_UP_STEPS, batch: int = 512) -> None:
+    def warm_up(self, samples: Tensor, *, steps: int, batch: int = 512) -> None:
         """Train on private samples (codes, (n, columns)): free, for they are post-processing."""
         optimizer = torch.optim.Adam(self._parameters, lr=3e-3)
         for _ in range(steps):

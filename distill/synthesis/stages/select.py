@@ -12,14 +12,22 @@ from distill.synthesis.generator.generator import Generator
 from distill.synthesis.statistics.counts import ClassCounts, PairCounts
 
 STRENGTHS = (1.0, 0.5, 0.25, 0.0)
-TRIAL_ROWS = 20_000
 
 
-def calibrate(generator: Generator, counts: ClassCounts, pairs: PairCounts, rng: np.random.Generator) -> Generator:
-    """The generator with the strongest critic that does not move its rows away from the noisy statistics."""
+def calibrate(
+    generator: Generator, counts: ClassCounts, pairs: PairCounts, rng: np.random.Generator, trial_rows: int
+) -> Generator:
+    """Give the generator the strongest critic that does not move its rows away from the noisy statistics.
+
+    Args:
+        generator: What was learnt.
+        counts, pairs: The released statistics.
+        rng: Modelling randomness.
+        trial_rows: Rows that are drawn to judge each strength.
+    """
     trials = [replace(generator, critic_power=s) for s in STRENGTHS]
     seed = int(rng.integers(2**62))  # the same draws for each, so that a difference is the critic's
-    distances = [distance(t.draw_codes(TRIAL_ROWS, np.random.default_rng(seed)), counts, pairs) for t in trials]
+    distances = [distance(t.draw_codes(trial_rows, np.random.default_rng(seed)), counts, pairs) for t in trials]
     allowed = distances[-1] * 1.01
     return next(t for t, d in zip(trials, distances, strict=True) if d <= allowed)
 

@@ -10,11 +10,10 @@ from typer.testing import CliRunner
 from cli.app import app
 from distill.data.demo import BANKS, bank_table, demo_schema
 from distill.data.tables import write_table
-from distill.synthesis import pipeline
-from distill.synthesis.planning import plan
-from distill.synthesis.stages import represent
+from distill.synthesis.effort import Effort
 from server_train.hub import job
 from server_train.training.network import TrainingSettings
+from tests.fakes.private_tables import shorten_fits
 
 ROUNDS = 3
 OWN = """
@@ -72,16 +71,8 @@ def words(place, *more):
 @pytest.fixture(scope="module")
 def quick():
     """Few optimiser steps (planned and charged as few), on few samples, at clients and hub."""
-    planned = plan.training_event
-
-    def few(name, share, scale, steps, purpose, *, rate):
-        return planned(name, share, scale, min(steps, 4), purpose, rate=rate)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "training_event", few)
-        patch.setattr(pipeline, "FIT_STEPS", 5)
-        patch.setattr(pipeline, "PRIVATE_SAMPLES", 300)
-        patch.setitem(represent.Autoencoder.warm_up.__kwdefaults__, "steps", 5)
+        shorten_fits(patch, effort=Effort(first_steps=5, warm_up_steps=5, private_samples=300), steps=4)
         patch.setattr(job, "default_rows", lambda _: 2000)
         patch.setitem(TrainingSettings.__init__.__kwdefaults__, "steps", 50)
         yield

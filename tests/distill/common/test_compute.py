@@ -24,7 +24,7 @@ from distill.synthesis.generator.one_hot import Layout
 from distill.synthesis.pipeline import distil
 from distill.synthesis.stages import represent
 from distill.synthesis.weights import arrays_of, set_gradients
-from tests.fakes.private_tables import EVERY_KIND, door, every_kind, lattice_sum, plan_of, quicken, toy_generator
+from tests.fakes.private_tables import EVERY_KIND, SHORT, door, every_kind, lattice_sum, plan_of, toy_generator
 
 STAGES = Path(represent.__file__).parent
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")
@@ -82,7 +82,6 @@ def test_no_stage_ties_a_tensor_to_the_processor(module):
 @gpu
 def test_a_whole_fit_runs_on_the_gpu(monkeypatch):
     """With its networks and candidates there, its reads as planned, and finite numbers in plain arrays at the end."""
-    quicken(monkeypatch)
     seen = set()
     made = represent.Autoencoder.step
 
@@ -94,7 +93,7 @@ def test_a_whole_fit_runs_on_the_gpu(monkeypatch):
     plan = plan_of(EVERY_KIND, 2000, steps=4)
     table = door(every_kind(2000, 0), EVERY_KIND, plan)
     with used(choose_device("cuda")):
-        distilled = distil(table, plan, np.random.default_rng(0))
+        distilled = distil(table, plan, np.random.default_rng(0), effort=SHORT)
     assert seen == {"cuda"}
     assert table.reads == {e.name: e.count for e in plan.events}
     generator = distilled.generator
@@ -124,7 +123,6 @@ def test_clipped_gradient_sums_are_the_same_on_both_devices():
 @gpu
 def test_a_request_on_the_gpu_is_kept_from_end_to_end(monkeypatch, tmp_path):
     """`--device cuda` reaches the stages through the pipeline, and the bundle reads back."""
-    quicken(monkeypatch)
     seen = set()
     made = represent.Autoencoder.__init__
 
@@ -146,6 +144,7 @@ def test_a_request_on_the_gpu_is_kept_from_end_to_end(monkeypatch, tmp_path):
         epsilon=2.0,
         delta=1e-5,
         device="cuda",
+        effort=SHORT,
     )
     fit.fit(request, ledger, key)
     assert seen == {"cuda"}

@@ -17,22 +17,17 @@ from distill.synthesis.pipeline import Distilled, distil
 from distill.synthesis.planning.plan import Plan
 from tests.fakes.private_tables import (
     EVERY_KIND,
+    SHORT,
     category,
     door,
     every_kind,
     integer,
     number,
     plan_of,
-    quicken,
     schema_of,
 )
 
 STEPS = 8
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    quicken(monkeypatch)
 
 
 def short(plan: Plan) -> Plan:
@@ -46,7 +41,7 @@ def distilled(
 ) -> tuple[Distilled, dict[str, int], Plan]:
     plan = short(plan_of(schema, 2000, epsilon=epsilon))
     table = door(frame, schema, plan, noise or NoiseSource())
-    return distil(table, plan, np.random.default_rng(0)), table.reads, plan
+    return distil(table, plan, np.random.default_rng(0), effort=SHORT), table.reads, plan
 
 
 def assert_complete(result: Distilled, reads: dict[str, int], plan: Plan, schema: Schema) -> None:
@@ -133,7 +128,7 @@ def test_a_table_with_far_more_noise_than_rows_is_distilled():
     """Nothing but noise: the plan was made for 200 rows at a tenth of epsilon, the table has 40."""
     plan = short(plan_of(EVERY_KIND, 200, epsilon=0.1))
     table = door(every_kind(40, 4), EVERY_KIND, plan, NoiseSource())
-    assert_complete(distil(table, plan, np.random.default_rng(0)), table.reads, plan, EVERY_KIND)
+    assert_complete(distil(table, plan, np.random.default_rng(0), effort=SHORT), table.reads, plan, EVERY_KIND)
 
 
 def test_columns_without_any_value_are_distilled():
@@ -155,7 +150,7 @@ def test_a_plan_that_is_not_reserved_reads_nothing():
     table = door(every_kind(300, 7), EVERY_KIND, plan)
     table._paid_by.events = plan.events[:1]
     with pytest.raises(UnpaidReadError):
-        distil(table, plan, np.random.default_rng(0))
+        distil(table, plan, np.random.default_rng(0), effort=SHORT)
     assert table.reads == {}
 
 
@@ -163,7 +158,7 @@ def test_progress_is_told_stage_by_stage():
     told: list[tuple[str, int, int]] = []
     plan = short(plan_of(EVERY_KIND, 2000, epsilon=2.0))
     table = door(every_kind(400, 8), EVERY_KIND, plan)
-    distil(table, plan, np.random.default_rng(0), lambda *step: told.append(step))
+    distil(table, plan, np.random.default_rng(0), lambda *step: told.append(step), effort=SHORT)
     order = list(dict.fromkeys(stage for stage, _, _ in told))
     assert order == ["encode", "relate", "represent", "cluster", "refine", "select"]
     assert all(0 <= done <= total for _, done, total in told)

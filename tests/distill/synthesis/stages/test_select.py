@@ -10,10 +10,7 @@ from distill.synthesis.stages import select
 from distill.synthesis.statistics.counts import ClassCounts, PairCounts
 from tests.fakes.private_tables import EVERY_KIND, statistics_of, toy_generator
 
-
-@pytest.fixture(autouse=True)
-def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(select, "TRIAL_ROWS", 4000)
+TRIAL_ROWS = 4000
 
 
 def honest() -> tuple[Generator, ClassCounts, PairCounts]:
@@ -45,7 +42,7 @@ def test_a_critic_that_knows_better_is_followed():
     truth = dataclasses.replace(critical, critic_power=1.0).draw_codes(40_000, np.random.default_rng(0))
     counts, pairs = statistics_of(truth, generator.layout.features, generator.layout.classes)
     critical = dataclasses.replace(critical, shares=tuple(counts.shares), class_prior=counts.prior)
-    assert select.calibrate(critical, counts, pairs, np.random.default_rng(1)).critic_power >= 0.5
+    assert select.calibrate(critical, counts, pairs, np.random.default_rng(1), TRIAL_ROWS).critic_power >= 0.5
 
 
 def test_a_critic_that_leads_away_from_the_statistics_is_ignored():
@@ -53,14 +50,14 @@ def test_a_critic_that_leads_away_from_the_statistics_is_ignored():
     generator, counts, pairs = honest()
     starts = generator.layout.starts
     wrong = likes(generator, [int(starts[0]) + 1, int(starts[2]) + 2], 3.0)
-    assert select.calibrate(wrong, counts, pairs, np.random.default_rng(1)).critic_power <= 0.5
+    assert select.calibrate(wrong, counts, pairs, np.random.default_rng(1), TRIAL_ROWS).critic_power <= 0.5
 
 
 def test_selection_never_moves_away_from_the_statistics(seed):
     generator, counts, pairs = honest()
     rng = np.random.default_rng(seed)
     wrong = likes(generator, rng.choice(generator.layout.feature_width, 3, replace=False).tolist(), 2.0)
-    chosen = select.calibrate(wrong, counts, pairs, rng)
+    chosen = select.calibrate(wrong, counts, pairs, rng, TRIAL_ROWS)
 
     def distance(g: Generator) -> float:
         return select.distance(g.draw_codes(20_000, np.random.default_rng(5)), counts, pairs)

@@ -8,15 +8,14 @@ from distill.errors import BudgetError
 from distill.ledger import open_ledger
 from distill.project import load_project
 from distill.releases import fit as pipeline
-from distill.synthesis import pipeline as distillation
-from distill.synthesis.planning import plan
-from distill.synthesis.stages import represent
+from distill.synthesis.effort import Effort
 from server_train.comparison.deal.institutions import Budget
 from server_train.comparison.deal.tables import deal, read_tables
 from server_train.comparison.record.cache import Parts
 from server_train.comparison.runs.distilled import distilled_run, fit_client
 from server_train.federated.engine.clock import LOW, Clock
 from tests.fakes.comparisons import folder_source
+from tests.fakes.private_tables import shorten_fits
 
 pytestmark = pytest.mark.slow
 BUDGET = Budget(epsilon=2.0, delta=1e-5)
@@ -25,15 +24,7 @@ BUDGET = Budget(epsilon=2.0, delta=1e-5)
 @pytest.fixture
 def quick(monkeypatch):
     """Take few optimiser steps (planned and charged as few), on few samples."""
-    planned = plan.training_event
-
-    def few(name, share, scale, steps, purpose, *, rate):
-        return planned(name, share, scale, min(steps, 4), purpose, rate=rate)
-
-    monkeypatch.setattr(plan, "training_event", few)
-    monkeypatch.setattr(distillation, "FIT_STEPS", 5)
-    monkeypatch.setattr(distillation, "PRIVATE_SAMPLES", 300)
-    monkeypatch.setitem(represent.Autoencoder.warm_up.__kwdefaults__, "steps", 5)
+    shorten_fits(monkeypatch, effort=Effort(first_steps=5, warm_up_steps=5, private_samples=300), steps=4)
 
 
 @pytest.fixture
