@@ -210,7 +210,7 @@ def next_fit_wrong(home: Path, state: str, *, in_place: bool) -> str:
         return f"exit code {code}: {words[-500:]}"
     if state in ("nothing", "committed"):
         project = load_project(home)
-        bundle = read_bundle(project.out, public_hex=load_signing_key(project.key).public_hex)
+        bundle = read_bundle(project.out, key=load_signing_key(project.key).public_hex)
         if bundle.digest not in {r.bundle for r in open_ledger(project.ledger).summary().releases}:
             return "its bundle is not the committed one"
     return ""

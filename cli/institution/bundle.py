@@ -93,7 +93,7 @@ def export(
         if stored and bundle.samples.empty:
             raise BundleError(f"{file} stores no rows; leave out --stored, and any number is drawn from it.")
         wanted = rows or max(bundle.manifest.noisy_rows, LEAST_ROWS)
-        frame = bundle.samples.head(rows or len(bundle.samples)) if stored else _drawn(bundle, wanted, seed)
+        frame = bundle.samples.head(rows or len(bundle.samples)) if stored else bundle.generator().draw(wanted, seed)
         write_table(frame, out)
         if bundle.manifest.rehearsal:
             report.note(_warning())
@@ -163,20 +163,11 @@ def recover(
 
 def _checked(file: Path, key: Path | None, folder: Path) -> "Bundle":
     """The bundle, verified; a FILE that is not there is looked for in the project's folder too."""
-    from distill.common.keys import load_public_key
     from distill.exchange.bundle import read_bundle
 
     if not file.is_absolute() and not file.exists() and folder != Path():
         file = project_at(folder).folder / file
-    return read_bundle(file, public_hex=load_public_key(key) if key is not None else None)
-
-
-def _drawn(bundle: "Bundle", rows: int, seed: int) -> Any:
-    import numpy as np
-
-    from distill.exchange.generator_codec import generator_of  # heavy: torch
-
-    return generator_of(bundle).draw(rows, np.random.default_rng(seed))
+    return read_bundle(file, key=key)
 
 
 def _warning() -> str:

@@ -132,7 +132,7 @@ class Bank:
 
     @property
     def bundle(self) -> Bundle:
-        return read_bundle(self.project.out, public_hex=self.key.public_hex)
+        return read_bundle(self.project.out, key=self.key.public_hex)
 
     def grant(self, epsilon: float = EPSILON, delta: float = DELTA) -> None:
         self.ledger.grant(

@@ -32,7 +32,7 @@ def test_a_smaller_bundle_is_of_the_same_release_and_charges_nothing(bank, tmp_p
     sizes = [whole.size]
     for level in ("default", "compact"):
         said = shrink(bank, level, tmp_path / f"{level}.distill")
-        small = read_bundle(tmp_path / f"{level}.distill", public_hex=bank.key.public_hex)
+        small = read_bundle(tmp_path / f"{level}.distill", key=bank.key.public_hex)
         assert (small.digest, small.size) == (said["digest"], said["bytes"])
         assert (small.manifest.level, small.manifest.derived_from) == (level, whole.digest)
         kept = ("privacy", "ledger", "class_prior", "noisy_rows", "dataset", "created", "schema_digest")

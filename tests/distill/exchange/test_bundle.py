@@ -108,7 +108,7 @@ def refused(data, where, match, kind):
 
 def test_a_bundle_reads_back_as_it_was_written(house, where, fields):
     digest = write_bundle(where, **fields)
-    bundle = read_bundle(where, public_hex=house[0].public_hex)
+    bundle = read_bundle(where, key=house[0].public_hex)
     assert bundle.digest == digest == hashlib.sha256(where.read_bytes()).hexdigest()
     assert (bundle.path, bundle.size) == (where, where.stat().st_size)
     assert bundle.schema == SCHEMA
