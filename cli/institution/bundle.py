@@ -116,11 +116,10 @@ def shrink(
     """Make a smaller bundle of the same release. Reads no row and costs no budget; needs the project that made it."""
     with reporting(as_json) as report:
         from distill.common.keys import load_signing_key, passphrase_from_environment
-        from distill.ledger import open_ledger
         from distill.releases.shrink import shrink_bundle
 
         settings, bundle = project_at(project), _checked(file, None, project)
-        books = open_ledger(settings.ledger, dataset=settings.dataset)
+        books = settings.ledger()
         key = load_signing_key(settings.key, passphrase=passphrase_from_environment())
         digest = shrink_bundle(bundle, compress, out, ledger=books, key=key, overwrite=overwrite)
         size = out.stat().st_size
@@ -148,11 +147,10 @@ def recover(
 ) -> None:
     """Put a bundle in place whose fit was cut short after its release was committed. `fit` does so by itself when it starts."""
     with reporting(as_json) as report:
-        from distill.ledger import open_ledger
         from distill.releases.placement import recover as put_right
 
         settings = project_at(project)
-        found = put_right(out or settings.out, open_ledger(settings.ledger, dataset=settings.dataset))
+        found = put_right(out or settings.out, settings.ledger())
         placed = [{"bundle": place, "release": release.release} for place, release in found.placed]
         lines = [
             f"{place} is the bundle of release {release.release[:8]}: put in place" for place, release in found.placed

@@ -166,8 +166,7 @@ def opened_ledger(ledger: Path | None, folder: Path) -> "Ledger":
 
     if ledger is not None:
         return open_ledger(ledger)
-    settings = project_at(folder)
-    return open_ledger(settings.ledger, dataset=settings.dataset)
+    return project_at(folder).ledger()
 
 
 def keys_from_outside(given: list[Path] | None, ledger: Path | None, folder: Path) -> list[str]:

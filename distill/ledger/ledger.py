@@ -106,9 +106,7 @@ class Ledger:
 
         return self.append("grant", body, actor=actor, key=key)
 
-    def enrol(
-        self, member: Member, *, reason: str, key: SigningKey | Path | str, actor: str | None = None
-    ) -> Entry:
+    def enrol(self, member: Member, *, reason: str, key: SigningKey | Path | str, actor: str | None = None) -> Entry:
         """Add an officer or operator, by an officer's word."""
         return self.append("enrol", lambda _: make_body(EnrolBody, member=member, reason=reason), actor=actor, key=key)
 
@@ -119,9 +117,7 @@ class Ledger:
         body = make_body(RetireBody, role=role, public_key=public_key, reason=reason)
         return self.append("retire", lambda _: body, actor=actor, key=key)
 
-    def rotate(
-        self, new: SigningKey, *, reason: str, key: SigningKey | Path | str, actor: str | None = None
-    ) -> Entry:
+    def rotate(self, new: SigningKey, *, reason: str, key: SigningKey | Path | str, actor: str | None = None) -> Entry:
         """Replace `key` by `new` in all its roles; both sign the handover."""
         key = signing_key_of(key)
         signature = cross_sign(new, dataset=self.dataset, old_key=key.public_hex)
@@ -135,9 +131,7 @@ class Ledger:
         body = make_body(LinkBody, dataset=dataset, name=name, reason=reason)
         return self.append("link", lambda _: body, actor=actor, key=key)
 
-    def resolve(
-        self, release: str, *, reason: str, key: SigningKey | Path | str, actor: str | None = None
-    ) -> Entry:
+    def resolve(self, release: str, *, reason: str, key: SigningKey | Path | str, actor: str | None = None) -> Entry:
         """Close a release that will not finish, by an officer's word.
 
         If its plan was recorded, rows may have been read, and it stays spent in full. If not, nothing but the row count

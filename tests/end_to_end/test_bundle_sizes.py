@@ -100,7 +100,7 @@ def test_two_sizes_of_one_release_count_once_at_the_hub(bank, tmp_path):
 
 
 def test_shrinking_never_replaces_the_ledger_or_the_bundle_itself(bank, tmp_path):
-    for out in (bank.project.ledger, bank.project.out):
+    for out in (bank.project.ledger_file, bank.project.out):
         before = out.read_bytes()
         words = ("--out", out, "--overwrite", "--project", bank.folder)
         assert "name another file" in refusal(distill("bundle", "shrink", bank.project.out, *words))
