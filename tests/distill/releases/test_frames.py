@@ -144,8 +144,7 @@ def refused(bank: Bank, kind: type[Exception], data: object, **words: object) ->
 
 def test_a_frame_with_other_columns_is_refused_by_their_names(bank):
     told = refused(bank, DataError, ROWS.drop(columns="age").assign(shoe_size=PLANTED))
-    assert told.startswith("the data frame: column(s) missing: ")
-    assert "'age'" in told or "age" in told
+    assert told.startswith("the data frame: column(s) missing: 'age'")
     assert "shoe_size" in refused(bank, DataError, ROWS.assign(shoe_size=PLANTED))
     assert "none of the schema's columns" in refused(bank, DataError, pd.DataFrame({PLANTED: [1, 2]}))
     assert "has no columns" in refused(bank, DataError, pd.DataFrame(index=range(3)))
