@@ -1,7 +1,7 @@
 """The institution's side: one private table in, one signed bundle of private summaries and synthetic rows out.
 
-This is the door: what `__all__` names is kept stable, and `docs/python.md` shows each name at work; all else may move. A
-name is loaded when it is first used, so `import distill` stays light (no torch, no pandas).
+This is the door: what `__all__` names is kept stable, and `docs/python.md` shows each name at work. All else may move.
+A name is loaded when it is first used, so `import distill` stays light (no torch, no pandas).
 """
 
 import importlib

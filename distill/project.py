@@ -1,8 +1,8 @@
 """A project: one data set at one institution, as its file `distill.toml` describes it, and what is done with it.
 
-The file says where table, schema, ledger, key and output are, and the usual budget. Its paths are relative to its folder;
-a `Project` holds absolute ones. The file holds no secret: the key stays in its own file. A project opens its ledger and
-runs its releases with all that the file names, so that a caller says only what differs.
+The file says where table, schema, ledger, key and output are, and the usual budget. Its paths are relative to its
+folder; a `Project` holds absolute ones. The file holds no secret: the key stays in its own file. A project opens its
+ledger and runs its releases with all that the file names, so that a caller says only what differs.
 """
 
 import json
@@ -113,15 +113,15 @@ class Project:
     ) -> "Project":
         """Set up a project: distill.toml, and keys and an empty ledger where they are absent.
 
-        Everything is checked before anything is written, and distill.toml comes last. An existing ledger is kept with its
-        data-set id, existing keys too (an encrypted one is opened with the passphrase in DISTILL_KEY_PASSPHRASE).
+        Everything is checked before anything is written, and distill.toml comes last. An existing ledger is kept with
+        its data-set id, existing keys too (one with a passphrase opens with DISTILL_KEY_PASSPHRASE).
 
         Args:
             folder: Made if absent.
             data: The private table; only its presence and its suffix are looked at.
             schema: The public schema; it must load, and may still be a draft.
             name: Public name of the institution; None: the folder's name.
-            officer: Public key (PEM) of the privacy officer, who keeps the private half elsewhere; None: make a pair here.
+            officer: Public key (PEM) of the privacy officer, who keeps the private half elsewhere; None: make a pair.
             overwrite: Replace an existing distill.toml.
 
         Raises:
@@ -248,7 +248,8 @@ class Project:
         from distill.releases.known_tables import state_folder
 
         ledger = self.ledger()
-        # Laplace noise needs no delta; where releases are added up as Renyi DP, the project's lets Gaussian noise fit better.
+        # Laplace noise needs no delta; where releases are added up as Renyi DP, the project's delta lets Gaussian noise
+        # fit better.
         least = NO_DELTA if ledger.summary().order is None else self.delta
         request = EvaluationRequest(
             data=self._source(data),

@@ -1,7 +1,7 @@
 """The hub's side: verify bundles, pool what they hold, train one model. It never meets an institution's rows.
 
-This is the door: what `__all__` names is kept stable, and `docs/python.md` shows each name at work; all else may move. A
-name is loaded when it is first used, so `import server_train` stays light (no torch, no pandas).
+This is the door: what `__all__` names is kept stable, and `docs/python.md` shows each name at work. All else may move.
+A name is loaded when it is first used, so `import server_train` stays light (no torch, no pandas).
 """
 
 import importlib

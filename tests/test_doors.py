@@ -1,4 +1,4 @@
-"""The two doors, `distill` and `server_train`: each name is there, is what it should be, and loads only when it is used."""
+"""The two doors, `distill` and `server_train`: each name is what it should be, and loads only when it is used."""
 
 import importlib
 import inspect

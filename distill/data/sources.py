@@ -1,8 +1,8 @@
 """Where tables come from: CSV and Parquet files, read in batches and written whole or not at all, and pandas frames.
 
 This module knows file formats and no schema. CSV cells come as text; cells of Parquet and of frames as their own types.
-Every fault becomes a DataError that names the source, the fault and the mend, and quotes no cell: the header's names are
-all that a caller learns besides the batches. A frame is only read, never changed or kept.
+Every fault becomes a DataError that names the source, the fault and the mend, and quotes no cell: the header's names
+are all that a caller learns besides the batches. A frame is only read, never changed or kept.
 """
 
 import codecs

@@ -171,15 +171,15 @@ def evaluate(request: EvaluationRequest, ledger: Ledger, key: SigningKey | Path 
         SchemaError, DataError: The table does not fit; nothing was charged.
         BudgetError: The grant does not cover the release; nothing was charged.
         CopiedTableError: A copy of the table has another ledger; nothing was charged.
-        ConfigError: The request's numbers, the schema and the ledger do not fit together, or the model is a rehearsal's and
-            this release is none; nothing was charged.
+        ConfigError: The request's numbers, the schema and the ledger do not fit together, or the model is a rehearsal's
+            and this release is none; nothing was charged.
         BundleError: The file cannot be written, or an earlier run's was put in place (as for a fit).
         LedgerError, KeyFileError, StateError: As their names say; if the reservation was made, it stands.
     """
     if request.model.rehearsal and request.rehearsal is None:
         raise ConfigError(
-            "the model is made from a rehearsal, so neither it nor the bins that it brings may leave the house: train it on "
-            "real bundles, or rehearse this release too (--rehearsal SEED)."
+            "the model is made from a rehearsal, so neither it nor the bins that it brings may leave the house: "
+            "train it on real bundles, or rehearse this release too (--rehearsal SEED)."
         )
     key = signing_key_of(key)
     request.schema.require_classes("`evaluate --dp-epsilon`")

@@ -39,8 +39,8 @@ def train_global(
         bundles: Bundle files, or folders that hold them.
         out: Folder for the model; made if absent. Files of an earlier model in it are replaced, others are left alone.
         trusted: Public keys of institutions: `.pub` files or 64 hex digits each. A bundle of another signer is refused.
-        hub: The hub's memory (hub.db): keys that it trusts beside these, and what it has seen of each ledger, so that a ledger
-            that was rolled back is noticed. None: nothing is known and nothing remembered.
+        hub: The hub's memory (hub.db): keys that it trusts beside these, and what it has seen of each ledger, so that
+            one that was rolled back is noticed. None: nothing is known and nothing remembered.
         registry: Keeps the model as a version; None: nothing is kept beside `out`.
         rows: Size of the pool; None: by the institutions' noisy sizes.
         model: Kind of model: a network, a logistic regression, gradient-boosted trees.

@@ -1,7 +1,7 @@
 """A trained model in the hands of its user: it scores tables, and is judged on rows, in public or privately.
 
-`load_model` finds it in a folder or in a registry. What it answers are pandas frames and figures; what the numbers mean is
-on its card.
+`load_model` finds it in a folder or in a registry. What it answers are pandas frames and figures; what the numbers mean
+is on its card.
 """
 
 from dataclasses import dataclass
@@ -55,12 +55,12 @@ class TrainedModel:
         """Score a table, row by row.
 
         Args:
-            data: Path of a CSV or Parquet file, or a pandas frame. The target may be absent; columns that the schema does
-                not name are ignored.
+            data: Path of a CSV or Parquet file, or a pandas frame. The target may be absent; columns that the schema
+                does not name are ignored.
 
         Returns:
-            Of two classes `score`, the probability of the last one; of more, `probability_CLASS` for each; of a target that
-            is a number `prediction`, its expected value. In the order of the rows, with the frame's own index.
+            Of two classes `score`, the probability of the last one; of more, `probability_CLASS` for each; of a target
+            that is a number `prediction`, its expected value. In the order of the rows, with the frame's own index.
 
         Raises:
             DataError: The table cannot be read or does not fit the schema.

@@ -153,7 +153,7 @@ def test_a_request_for_a_unit_counts_units_and_not_rows(tmp_path, monkeypatch, w
 
 
 def test_every_field_of_a_request_that_prints_is_public():
-    """What may be stored or printed: paths and settings, no row and no count of them; a frame in a path's place is not."""
+    """What may be stored or printed: paths and settings, no row and no count of them; a frame is left out."""
     rows = loans(7).assign(income=PLANTED["income"])
     public = {"schema": Schema.model_validate(SCHEMA), "name": "bank", "dataset": "0" * 32, "out": Path("b.distill")}
     assert "777" not in str(FitRequest(data=rows, epsilon=1.0, delta=1e-5, **public))

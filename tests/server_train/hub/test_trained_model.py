@@ -1,4 +1,4 @@
-"""A trained model in its user's hands: tables and frames are scored alike, wherever the model lies, and judged alike."""
+"""A trained model in its user's hands: files and frames are scored and judged alike, wherever the model lies."""
 
 from pathlib import Path
 
