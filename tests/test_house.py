@@ -20,8 +20,9 @@ FLOORS = {
         ["data"],
         ["privacy"],
         ["synthesis", "ledger"],
-        ["exchange", "project"],
+        ["exchange"],
         ["releases", "audit"],
+        ["project"],
     ],
     "distill.synthesis": [["effort", "statistics"], ["generator"], ["planning", "weights"], ["stages"], ["pipeline"]],
     "distill.ledger": [["entries"], ["rules"]],
@@ -162,6 +163,18 @@ def test_the_hub_opens_shared_rooms_only(module: str) -> None:
     opened = {i for i in imports_of(module) if inside(i, "distill")} - {"distill"}
     wrong = sorted(i for i in opened if not any(inside(i, room) for room in SHARED))
     assert not wrong, f"{module} imports {wrong}: the hub opens {SHARED} only"
+
+
+@pytest.mark.parametrize("module", [m for m in SOURCES if inside(m, "server_train")])
+def test_the_hub_does_not_walk_round_the_fence_by_the_institutions_door(module: str) -> None:
+    """`from distill import Project` names no room, so the fence alone would let it pass."""
+    if any(inside(module, place) for place in AT_AN_INSTITUTION):
+        return
+    nodes = list(ast.walk(tree_of(module)))
+    whole = [a.name for n in nodes if isinstance(n, ast.Import) for a in n.names if a.name == "distill"]
+    taken = [a.name for n in nodes if isinstance(n, ast.ImportFrom) and n.module == "distill" for a in n.names]
+    assert not whole, f"{module} imports all of distill: name the room"
+    assert set(taken) <= {"__version__"}, f"{module} takes {taken} from the door of distill: name the room"
 
 
 @pytest.mark.parametrize("house", FLOORS)

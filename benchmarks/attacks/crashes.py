@@ -28,9 +28,9 @@ from benchmarks.attacks.tools.kills import output_of, random_kills, window_kills
 from distill.common.keys import load_signing_key
 from distill.errors import DistillError
 from distill.exchange.bundle import read_bundle
-from distill.ledger import Ledger, Reservation, open_ledger
+from distill.ledger import Ledger, Reservation
 from distill.privacy.private_table import PrivateTable
-from distill.project import load_project
+from distill.project import Project
 from distill.releases import fit, placement
 
 # Traced call by call. `recover` is how the fit begins that follows one killed between its commit and its rename.
@@ -160,10 +160,10 @@ def examined(home: Path, *, further: bool) -> dict[str, Any]:
     """What a kill left, seen from outside, and what the next fit makes of it."""
     log = log_of(home)
     reads = Counter(log.read_text(encoding="utf-8").split()) if log.exists() else Counter()
-    project, faults, recovered = load_project(home), [], 0
+    project, faults, recovered = Project.open(home), [], 0
     key = load_signing_key(project.key)
     try:
-        books = open_ledger(project.ledger).verify(key.public_hex).summary
+        books = project.ledger().verify(key.public_hex).summary
         state = books.releases[0].status if books.releases else "nothing"
         if len(books.releases) > 1 or books.spent_epsilon != (warm.EPSILON if books.releases else 0):
             faults.append("corrupt ledgers")
@@ -175,7 +175,7 @@ def examined(home: Path, *, further: bool) -> dict[str, Any]:
         in_place = project.out.exists()
         wrong = next_fit_wrong(home, state, in_place=in_place)
         recovered = int(state == "committed" and not in_place)
-        open_ledger(project.ledger).grant(
+        project.ledger().grant(
             epsilon=2 * warm.EPSILON,
             delta=2 * warm.DELTA,
             reason="again",
@@ -188,7 +188,7 @@ def examined(home: Path, *, further: bool) -> dict[str, Any]:
         if wrong:
             print(f"the next fit, after a kill that left {state}: {wrong}")
             faults.append("next fits wrong")
-        open_ledger(project.ledger).verify(key.public_hex)
+        project.ledger().verify(key.public_hex)
     except DistillError as error:
         print(error)
         faults, state = ["corrupt ledgers"], "corrupt"
@@ -209,9 +209,9 @@ def next_fit_wrong(home: Path, state: str, *, in_place: bool) -> str:
     if code != (2 if stopped_by else 0) or stopped_by not in words:
         return f"exit code {code}: {words[-500:]}"
     if state in ("nothing", "committed"):
-        project = load_project(home)
-        bundle = read_bundle(project.out, public_hex=load_signing_key(project.key).public_hex)
-        if bundle.digest not in {r.bundle for r in open_ledger(project.ledger).summary().releases}:
+        project = Project.open(home)
+        bundle = read_bundle(project.out, key=load_signing_key(project.key).public_hex)
+        if bundle.digest not in {r.bundle for r in project.ledger().summary().releases}:
             return "its bundle is not the committed one"
     return ""
 

@@ -22,8 +22,7 @@ from typing import Any
 import pandas as pd
 
 from distill.common.keys import load_signing_key
-from distill.ledger import open_ledger
-from distill.project import load_project
+from distill.project import Project
 
 FITS, COVERED = 8, 3
 REFUSED = "of the granted"
@@ -71,8 +70,8 @@ def crowd(home: Path, *, one_place: bool) -> dict[str, Any]:
 
 def left(home: Path, codes: list[int], words: list[str]) -> dict[str, int]:
     """What the ledger and the folder say afterwards, beside what the fits said."""
-    project = load_project(home)
-    key, ledger = load_signing_key(project.key), open_ledger(project.ledger)
+    project = Project.open(home)
+    key, ledger = load_signing_key(project.key), project.ledger()
     books = ledger.verify(key.public_hex).summary
     committed = {r.bundle for r in books.releases if r.status == "committed"}
     unplaced = sum(

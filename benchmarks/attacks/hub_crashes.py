@@ -30,7 +30,7 @@ from benchmarks.attacks.tools import tracer
 from benchmarks.attacks.tools.kills import output_of, random_kills, window_kills
 from distill.common.keys import load_signing_key
 from distill.errors import DistillError, ModelError
-from distill.project import load_project
+from distill.project import Project
 from server_train.hub import job
 from server_train.intake.store import HUB_FILE, HubStore
 from server_train.models import folder as publishing
@@ -123,7 +123,7 @@ def hubs(place: Path) -> dict[str, Path]:
     for name in ("north", "south"):
         bank = warm.make_project(place / name)
         ran(*warm.distill("fit", "--project", bank))
-        project = load_project(bank)
+        project = Project.open(bank)
         project.out.rename(new / f"{name}.distill")
         HubStore(new / HUB_FILE).add_key(load_signing_key(project.key).public_hex, name=name, by="benchmark")
     earlier = warm.copied(new, place / "earlier")

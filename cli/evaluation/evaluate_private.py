@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.shared.output import Report, project_at
+from distill.project import EVALUATION_FILE
 
 if TYPE_CHECKING:
     from rich.console import Group
 
     from distill.releases.evaluation import EvaluationReceipt
     from server_train.models.model import Model
-
-DEFAULT_OUT = "evaluation.dp.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,47 +35,28 @@ class Asked:
 def evaluate_privately(model: "Model", asked: Asked, report: Report) -> None:
     """Release the table and print what follows from it; no other figure of the rows is computed."""
     from distill.common import files
-    from distill.common.keys import load_signing_key, passphrase_from_environment
     from distill.errors import ConfigError
-    from distill.ledger import open_ledger
-    from distill.privacy.budget import NO_DELTA
-    from distill.releases.evaluation import EvaluationRequest, release_evaluation
-    from distill.releases.known_tables import state_folder
     from distill.releases.placement import require_place
-    from server_train.evaluation.private_scorer import ModelScorer
+    from server_train.hub.trained_model import TrainedModel
     from server_train.reports.private_evaluation_report import render_private_evaluation
 
-    if model.card.rehearsal and asked.rehearsal is None:
-        raise ConfigError(
-            "the model is made from a rehearsal, so neither it nor the bins that it brings may leave the house: train it on "
-            "real bundles, or rehearse this release too (--rehearsal SEED)."
-        )
-    settings = project_at(asked.project)
-    books = open_ledger(settings.ledger, dataset=settings.dataset)
-    # Laplace noise needs no delta; where releases are added up as Renyi DP, the project's lets Gaussian noise fit better.
-    least = NO_DELTA if books.summary().order is None else settings.delta
-    request = EvaluationRequest(
-        data=asked.data,
-        schema=model.schema,
-        name=settings.name,
-        dataset=settings.dataset,
-        model={"weights_sha256": model.card.weights_sha256, "created": model.card.created},
-        out=asked.out or settings.folder / DEFAULT_OUT,
+    project = project_at(asked.project)
+    out = asked.out or project.folder / EVALUATION_FILE
+    if asked.page is not None:
+        require_place(asked.page, protected=(asked.data, project.ledger_file, out), overwrite=True)
+    receipt = project.evaluate(
+        TrainedModel(model),
+        asked.data,
         epsilon=asked.epsilon,
-        delta=least if asked.delta is None else asked.delta,
+        delta=asked.delta,
+        out=out,
         threshold=asked.threshold,
         costs=asked.costs,
+        purpose=asked.purpose,
         rows_per_unit=asked.rows_per_unit,
         rehearsal=asked.rehearsal,
         overwrite=asked.overwrite,
-        known_tables=state_folder(settings.folder),
-        **({} if asked.purpose is None else {"purpose": asked.purpose}),
     )
-    scorer = ModelScorer(model, thresholds=[asked.threshold])
-    if asked.page is not None:
-        require_place(asked.page, protected=(asked.data, books.path, request.out), overwrite=True)
-    key = load_signing_key(settings.key, passphrase=passphrase_from_environment())
-    receipt = release_evaluation(request, scorer, books, key)
     if asked.page is not None:
         with files.wrapped("write the report", asked.page, ConfigError):
             page = render_private_evaluation(receipt.document)

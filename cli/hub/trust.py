@@ -141,10 +141,9 @@ def hub_store(hub: Path | None, project: Path) -> "HubStore":
 
 def registry_at(registry: Path | None, project: Path) -> "Registry":
     """The registry that was named, or the one in the project's folder; for whoever runs this."""
-    from distill.ledger import acting_user
     from server_train.registry.registry import REGISTRY_FILE, Registry
 
-    return Registry(registry if registry is not None else project / REGISTRY_FILE, by=acting_user())
+    return Registry(registry if registry is not None else project / REGISTRY_FILE)
 
 
 def public_keys(files: list[Path] | None) -> frozenset[str]:

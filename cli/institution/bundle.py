@@ -93,7 +93,7 @@ def export(
         if stored and bundle.samples.empty:
             raise BundleError(f"{file} stores no rows; leave out --stored, and any number is drawn from it.")
         wanted = rows or max(bundle.manifest.noisy_rows, LEAST_ROWS)
-        frame = bundle.samples.head(rows or len(bundle.samples)) if stored else _drawn(bundle, wanted, seed)
+        frame = bundle.samples.head(rows or len(bundle.samples)) if stored else bundle.generator().draw(wanted, seed)
         write_table(frame, out)
         if bundle.manifest.rehearsal:
             report.note(_warning())
@@ -116,11 +116,10 @@ def shrink(
     """Make a smaller bundle of the same release. Reads no row and costs no budget; needs the project that made it."""
     with reporting(as_json) as report:
         from distill.common.keys import load_signing_key, passphrase_from_environment
-        from distill.ledger import open_ledger
         from distill.releases.shrink import shrink_bundle
 
         settings, bundle = project_at(project), _checked(file, None, project)
-        books = open_ledger(settings.ledger, dataset=settings.dataset)
+        books = settings.ledger()
         key = load_signing_key(settings.key, passphrase=passphrase_from_environment())
         digest = shrink_bundle(bundle, compress, out, ledger=books, key=key, overwrite=overwrite)
         size = out.stat().st_size
@@ -148,11 +147,10 @@ def recover(
 ) -> None:
     """Put a bundle in place whose fit was cut short after its release was committed. `fit` does so by itself when it starts."""
     with reporting(as_json) as report:
-        from distill.ledger import open_ledger
         from distill.releases.placement import recover as put_right
 
         settings = project_at(project)
-        found = put_right(out or settings.out, open_ledger(settings.ledger, dataset=settings.dataset))
+        found = put_right(out or settings.out, settings.ledger())
         placed = [{"bundle": place, "release": release.release} for place, release in found.placed]
         lines = [
             f"{place} is the bundle of release {release.release[:8]}: put in place" for place, release in found.placed
@@ -163,20 +161,11 @@ def recover(
 
 def _checked(file: Path, key: Path | None, folder: Path) -> "Bundle":
     """The bundle, verified; a FILE that is not there is looked for in the project's folder too."""
-    from distill.common.keys import load_public_key
     from distill.exchange.bundle import read_bundle
 
     if not file.is_absolute() and not file.exists() and folder != Path():
         file = project_at(folder).folder / file
-    return read_bundle(file, public_hex=load_public_key(key) if key is not None else None)
-
-
-def _drawn(bundle: "Bundle", rows: int, seed: int) -> Any:
-    import numpy as np
-
-    from distill.exchange.generator_codec import generator_of  # heavy: torch
-
-    return generator_of(bundle).draw(rows, np.random.default_rng(seed))
+    return read_bundle(file, key=key)
 
 
 def _warning() -> str:

@@ -1,5 +1,6 @@
 """`distill fit`: from the private table to the one signed bundle that leaves the institution."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,8 +21,6 @@ from cli.shared.progress import progress_bars
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from distill.data.schema import Schema
-    from distill.exchange.prior import GlobalPrior
     from distill.releases.fit import Receipt
 
 STAGES = {
@@ -85,64 +84,32 @@ def fit(
 ) -> None:
     """Distil the private table into one signed bundle under a differential-privacy budget."""
     with reporting(as_json, interrupted=INTERRUPTED) as report:
-        from distill.privacy.budget import require_budget
-
-        settings = project_at(project)
-        epsilon = settings.epsilon if epsilon is None else epsilon
-        delta = settings.delta if delta is None else delta
-        require_budget(epsilon, delta)  # before the heavy libraries are loaded
         from cli.institution.plan_view import plan_table, read_shares
-        from distill.common.keys import load_signing_key, passphrase_from_environment
-        from distill.data.schema import load_schema
-        from distill.ledger import open_ledger
-        from distill.releases.fit import FitRequest
-        from distill.releases.fit import fit as run
-        from distill.releases.known_tables import state_folder
 
-        public = load_schema(schema or settings.schema)
-        request = FitRequest(
-            data=data or settings.data,
-            schema=public,
-            name=settings.name,
-            dataset=settings.dataset,
-            out=out or settings.out,
-            epsilon=epsilon,
-            delta=delta,
-            purpose=purpose,
-            level=compress,
-            institutions=institutions,
-            samples=samples,
-            shares=read_shares(share),
-            rows_per_unit=max_rows_per_unit,
-            rehearsal=rehearsal,
-            overwrite=overwrite,
-            device=device,
-            known_tables=state_folder(settings.folder),
-            prior=_prior(global_prior, hub_key or settings.hub_key, public, rehearsal=rehearsal is not None),
-        )
-        books = open_ledger(ledger or settings.ledger, dataset=settings.dataset)
-        signer = load_signing_key(key or settings.key, passphrase=passphrase_from_environment())
+        named = {"schema": schema, "ledger_file": ledger, "key": key, "hub_key": hub_key}
+        given: dict[str, Any] = {name: path for name, path in named.items() if path is not None}
+        settings = replace(project_at(project), **given)
         console = progress_console(quiet=as_json)
         with progress_bars(console, STAGES) as progress:
-            receipt = run(
-                request, books, signer, progress=progress, announce=lambda plan: console.print(plan_table(plan))
+            receipt = settings.fit(
+                data,
+                epsilon=epsilon,
+                delta=delta,
+                out=out,
+                purpose=purpose,
+                level=compress,
+                institutions=institutions,
+                samples=samples,
+                shares=read_shares(share),
+                rows_per_unit=max_rows_per_unit,
+                prior=global_prior,
+                rehearsal=rehearsal,
+                overwrite=overwrite,
+                device=device,
+                progress=progress,
+                announce=lambda plan: console.print(plan_table(plan)),
             )
         report(receipt_payload(receipt), _receipt(receipt))
-
-
-def _prior(path: Path | None, hub_key: Path | None, schema: "Schema", *, rehearsal: bool) -> "GlobalPrior | None":
-    """The global prior that was named, verified against the hub's key, which must be known from elsewhere."""
-    from distill.common.keys import load_public_key
-    from distill.errors import ConfigError
-    from distill.exchange.prior import read_prior
-
-    if path is None:
-        return None
-    if hub_key is None:
-        raise ConfigError(
-            'whose global prior is it? Name the hub\'s public key: --hub-key KEY.pub, or hub_key = "KEY.pub" in distill.toml.'
-        )
-    return read_prior(path, hub_key=load_public_key(hub_key), schema=schema, rehearsal=rehearsal)
 
 
 def receipt_payload(receipt: "Receipt") -> dict[str, Any]:

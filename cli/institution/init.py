@@ -26,13 +26,12 @@ def init(
     """Set up a project: distill.toml, and the keys of operator and privacy officer and an empty privacy ledger if absent."""
     with reporting(as_json) as report:
         from distill.data.schema import load_schema
-        from distill.project import PROJECT_FILE, create_project
+        from distill.project import PROJECT_FILE, Project
 
-        project = create_project(folder, data=data, schema=schema, name=name, officer=officer, overwrite=force)
-        shown = {
-            key: str(getattr(project, key))
-            for key in ("name", "dataset", "data", "schema", "ledger", "key", "officer", "out")
-        }
+        project = Project.create(folder, data=data, schema=schema, name=name, officer=officer, overwrite=force)
+        paths = ("data", "schema", "key", "officer", "out")
+        shown = {key: str(getattr(project, key)) for key in ("name", "dataset", *paths)}
+        shown["ledger"] = str(project.ledger_file)
         described = load_schema(project.schema)
         drafted = any(column.from_data for column in described.columns)
         report(

@@ -166,8 +166,7 @@ def opened_ledger(ledger: Path | None, folder: Path) -> "Ledger":
 
     if ledger is not None:
         return open_ledger(ledger)
-    settings = project_at(folder)
-    return open_ledger(settings.ledger, dataset=settings.dataset)
+    return project_at(folder).ledger()
 
 
 def keys_from_outside(given: list[Path] | None, ledger: Path | None, folder: Path) -> list[str]:
@@ -183,11 +182,10 @@ def keys_from_outside(given: list[Path] | None, ledger: Path | None, folder: Pat
 
 def officer_of(
     ledger: Path | None, folder: Path, key: Path | None, actor: str | None
-) -> "tuple[Ledger, str, SigningKey]":
-    """The ledger, who acts, and the officer's key: the one that was named, or the project's."""
+) -> "tuple[Ledger, str | None, SigningKey]":
+    """The ledger, who acts (None: the user), and the officer's key: the one that was named, or the project's."""
     from distill.common.keys import load_signing_key, passphrase_from_environment
     from distill.errors import KeyFileError
-    from distill.ledger import acting_user
 
     opened = opened_ledger(ledger, folder)
     path = key if key is not None else project_at(folder).officer
@@ -195,7 +193,7 @@ def officer_of(
         raise KeyFileError(
             f"the officer's signing key is not here ({path}); the officer, who holds it, names it with --key."
         )
-    return opened, actor or acting_user(), load_signing_key(path, passphrase=passphrase_from_environment())
+    return opened, actor or None, load_signing_key(path, passphrase=passphrase_from_environment())
 
 
 def books(summary: "LedgerSummary") -> dict[str, Any]:

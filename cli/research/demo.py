@@ -129,13 +129,12 @@ def _fit_bank(folder: Path, name: str, epsilon: float) -> "tuple[str, Receipt, f
     from distill.common.keys import load_signing_key
     from distill.data.demo import BANKS
     from distill.data.schema import load_schema
-    from distill.ledger import open_ledger
-    from distill.project import create_project
+    from distill.project import Project
     from distill.releases.fit import FitRequest, fit
 
-    project = create_project(folder, data=folder / "customers.csv", schema=folder.parent / "schema.json", name=name)
+    project = Project.create(folder, data=folder / "customers.csv", schema=folder.parent / "schema.json", name=name)
     key, officer = load_signing_key(project.key), load_signing_key(project.officer)
-    ledger = open_ledger(project.ledger, dataset=project.dataset)
+    ledger = project.ledger()
     ledger.grant(
         epsilon=epsilon, delta=DELTA, reason="demonstration on generated data", actor="privacy officer", key=officer
     )

@@ -102,9 +102,9 @@ def reporting(as_json: bool, *, interrupted: str = "Nothing more was done.") -> 
 
 def project_at(folder: Path) -> "Project":
     """The project of `folder` (its distill.toml); raises ConfigError, so call it inside `reporting`."""
-    from distill.project import load_project
+    from distill.project import Project
 
-    return load_project(folder)
+    return Project.open(folder)
 
 
 def task_in_words(schema: "Schema") -> str:

@@ -112,6 +112,28 @@ def load_public_key(path: Path) -> str:
     return key.public_bytes_raw().hex()
 
 
+def signing_key_of(key: SigningKey | Path | str) -> SigningKey:
+    """Return the key itself, or read the file that is named; one with a passphrase opens with DISTILL_KEY_PASSPHRASE.
+
+    Raises:
+        KeyFileError: See `load_signing_key`.
+    """
+    if isinstance(key, SigningKey):
+        return key
+    return load_signing_key(Path(key), passphrase=passphrase_from_environment())
+
+
+def public_hex_of(key: SigningKey | Path | str) -> str:
+    """Return a public key as hex: of a signing key, of 64 hex digits as they are, or of the `.pub` file that is named.
+
+    Raises:
+        KeyFileError: See `load_public_key`.
+    """
+    if isinstance(key, SigningKey):
+        return key.public_hex
+    return key if isinstance(key, str) and is_public_hex(key) else load_public_key(Path(key))
+
+
 def write_public_key(path: Path, public_hex: str, *, overwrite: bool = False) -> None:
     """Write a public key as PEM, over another file only if told to. Raises KeyFileError."""
     pem = _public_pem(Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_hex)))

@@ -7,7 +7,6 @@ base grids follow from the public schema alone, so encoding looks at one value a
 import hashlib
 import secrets
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import pandas as pd
 
 from distill.data.grids import base_grids, encode_table
 from distill.data.schema import Schema
+from distill.data.sources import Source
 from distill.data.tables import EncodedBatches, open_encoded
 
 GROWTH = 8  # a growing array is at most an eighth larger than it needs to be
@@ -36,13 +36,13 @@ class EncodedTable:
     units: np.ndarray | None
 
 
-def read_encoded(path: Path, schema: Schema) -> EncodedTable:
-    """Read a CSV or Parquet file for a fit, by the rules of `tables.read_table`; memory stays at about the codes.
+def read_encoded(source: Source, schema: Schema) -> EncodedTable:
+    """Read a file or a frame for a fit, by the rules of `tables.read_table`; memory stays at about the codes.
 
     Raises:
-        DataError: The file cannot be read or does not fit the schema.
+        DataError: The table cannot be read or does not fit the schema.
     """
-    with open_encoded(path, schema) as table:
+    with open_encoded(source, schema) as table:
         return _gather(table, schema)
 
 

@@ -1,8 +1,8 @@
-"""Table files as they lie on disk: CSV and Parquet, read in batches, written whole or not at all.
+"""Where tables come from: CSV and Parquet files, read in batches and written whole or not at all, and pandas frames.
 
-This module knows file formats and no schema. CSV cells come as text; Parquet cells as their own types. Every fault
-becomes a DataError that names the file, the fault and the mend, and quotes no cell: the header's names are all that a
-caller learns besides the batches.
+This module knows file formats and no schema. CSV cells come as text; cells of Parquet and of frames as their own types.
+Every fault becomes a DataError that names the source, the fault and the mend, and quotes no cell: the header's names
+are all that a caller learns besides the batches. A frame is only read, never changed or kept.
 """
 
 import codecs
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from distill.common import files
 from distill.errors import DataError
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+Source: TypeAlias = "Path | pd.DataFrame"  # a table's file, or its rows in memory
+
+FRAME = "the data frame"  # what errors call rows in memory
 CSV_SUFFIXES, PARQUET_SUFFIXES = (".csv",), (".parquet", ".pq")
 BATCH_ROWS = 65_536
 BLOCK_BYTES = 8 << 20  # a CSV batch; no single row may be longer
@@ -38,9 +41,9 @@ class Batches:
     """An open table.
 
     Attributes:
-        names: The column names as the file has them, outer spaces removed; they may repeat.
+        names: The column names as the source has them, outer spaces removed; they may repeat.
         columns: Yields for each batch one pyarrow array a name, in the same order.
-        typed: Whether the file tells numbers from texts (Parquet); in CSV every cell is text.
+        typed: Whether the source tells numbers from texts (Parquet, frames); in CSV every cell is text.
     """
 
     names: tuple[str, ...]
@@ -49,17 +52,49 @@ class Batches:
 
 
 @contextmanager
-def open_table(path: Path) -> Iterator[Batches]:
-    """Open a CSV or Parquet file for reading in batches; it is closed when the block ends.
+def open_table(source: Source) -> Iterator[Batches]:
+    """Open a CSV or Parquet file, or a frame, for reading in batches; a file is closed when the block ends.
 
     Raises:
         DataError: at once or while batches are drawn: the file is missing, empty, a directory, of an unknown kind,
-            unreadable, damaged, not UTF-8, without a usable header, separated by something else than commas, ragged.
+            unreadable, damaged, not UTF-8, without a usable header, separated by something else than commas, ragged;
+            the frame has no columns, or one of values of a kind that no table file has.
     """
-    suffix = check_file(path)
-    reader = _open_csv(path) if suffix in CSV_SUFFIXES else _open_parquet(path)
-    with files.wrapped("read", path, DataError), reader as batches:
+    if not isinstance(source, Path):
+        yield open_frame(source, FRAME)
+        return
+    suffix = check_file(source)
+    reader = _open_csv(source) if suffix in CSV_SUFFIXES else _open_parquet(source)
+    with files.wrapped("read", source, DataError), reader as batches:
         yield batches
+
+
+def open_frame(frame: "pd.DataFrame", where: str) -> Batches:
+    """Return a frame as an open table, without its index; `where` names it in errors.
+
+    Raises:
+        DataError: As `open_table` does; at once or while batches are drawn.
+    """
+    import pandas as pd
+
+    if not isinstance(frame, pd.DataFrame):
+        kind = type(frame).__name__
+        raise DataError(f"{where} is a {kind}; give a pandas DataFrame, or the path of a CSV or Parquet file.")
+    if not len(frame.columns):
+        raise DataError(f"{where} has no columns; give the whole table.")
+    starts = range(0, len(frame), BATCH_ROWS)
+    batches = (_arrays(frame.iloc[start : start + BATCH_ROWS], where) for start in starts)
+    return Batches(tuple(str(name).strip() for name in frame.columns), batches, typed=True)
+
+
+def name_of(source: Source) -> str:
+    """Return what errors call a table: its path, or that it is a data frame."""
+    return str(source) if isinstance(source, Path) else FRAME
+
+
+def files_of(source: Source) -> tuple[Path, ...]:
+    """Return the files that a table lies in, none for a frame: a release never replaces them."""
+    return (source,) if isinstance(source, Path) else ()
 
 
 def check_file(path: Path) -> str:
@@ -131,6 +166,24 @@ def _write_parquet(parts: "Iterable[pd.DataFrame]", file: Any, types: "pa.Schema
             table = pa.Table.from_pandas(frame, types, preserve_index=False)
             writer = writer or stack.enter_context(pq.ParquetWriter(file, table.schema, compression="zstd"))
             writer.write_table(table)
+
+
+def _arrays(frame: "pd.DataFrame", where: str) -> list[Any]:
+    """A frame's columns as pyarrow arrays; columns of mixed objects become text."""
+    import pyarrow as pa
+
+    out = []
+    for position in range(frame.shape[1]):
+        values = frame.iloc[:, position]
+        if values.dtype == object:
+            values = values.map(str, na_action="ignore")
+        try:
+            out.append(pa.array(values, from_pandas=True))
+        except (pa.ArrowException, TypeError):
+            raise DataError(
+                f"{where}: column number {position + 1} holds values of a kind that no table file has."
+            ) from None
+    return out
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -31,7 +30,7 @@ from distill.data.columns import (
     texts_of,
 )
 from distill.data.schema import OTHER, Column, Schema
-from distill.data.sources import open_table, write_table
+from distill.data.sources import Source, name_of, open_frame, open_table, write_table
 from distill.errors import DataError
 
 __all__ = [
@@ -65,37 +64,39 @@ class EncodedBatches:
     batches: Iterator[list[np.ndarray]]
 
 
-def read_table(path: Path, schema: Schema, *, role: Role = "fit", beside: Sequence[str] = ()) -> pd.DataFrame:
-    """Read a CSV or Parquet file into the canonical frame (see the module's text).
+def read_table(source: Source, schema: Schema, *, role: Role = "fit", beside: Sequence[str] = ()) -> pd.DataFrame:
+    """Read a CSV or Parquet file, or a frame as it came, into the canonical frame (see the module's text).
 
     Numbers outside their bounds are clipped. A category that the schema does not list becomes OTHER where the column
     allows it, else missing where it may be missing, else it is refused. Outer spaces are dropped, empty cells and the
     texts in MISSING are missing, and 1.0 is the category 1.
 
     Args:
-        path: The file; its suffix tells the format.
+        source: A file, whose suffix tells the format, or a frame.
         schema: The public schema.
         role: `fit` wants every column; `evaluate` lets the unit column be absent and drops it; `predict` does the
             same with the target, and ignores columns that the schema does not name.
-        beside: Further columns that the file may have; they are left out here (see `read_beside`).
+        beside: Further columns that the table may have; they are left out here (see `read_beside`).
 
     Raises:
-        DataError: The file cannot be read (see `table_files.open_table`) or does not fit the schema.
+        DataError: The table cannot be read (see `sources.open_table`) or does not fit the schema.
     """
-    with open_encoded(path, schema, role=role, beside=beside) as table:
+    with open_encoded(source, schema, role=role, beside=beside) as table:
         return _frame(table)
 
 
-def read_beside(path: Path, names: Sequence[str]) -> pd.DataFrame:
-    """Columns of a file that its schema does not name, as texts without outer spaces, "" where missing.
+def read_beside(source: Source, names: Sequence[str]) -> pd.DataFrame:
+    """Read columns of a table that its schema does not name, as texts without outer spaces, "" where missing.
 
     Raises:
-        DataError: The file cannot be read, or has no such column.
+        DataError: The table cannot be read, or has no such column.
     """
-    with open_table(path) as table:
+    with open_table(source) as table:
         absent = [name for name in names if name not in table.names]
         if absent:
-            raise DataError(f"{path}: column(s) missing: {listed(absent)}; neither the schema nor the file has them.")
+            raise DataError(
+                f"{name_of(source)}: column(s) missing: {listed(absent)}; neither the schema nor the table has them."
+            )
         places = {name: table.names.index(name) for name in names}
         parts = [{name: texts_of(batch[place]) for name, place in places.items()} for batch in table.columns]
     return pd.DataFrame({name: np.concatenate([p[name] for p in parts] or [np.empty(0, object)]) for name in names})
@@ -103,31 +104,31 @@ def read_beside(path: Path, names: Sequence[str]) -> pd.DataFrame:
 
 @contextmanager
 def open_encoded(
-    path: Path, schema: Schema, *, role: Role = "fit", beside: Sequence[str] = ()
+    source: Source, schema: Schema, *, role: Role = "fit", beside: Sequence[str] = ()
 ) -> Iterator[EncodedBatches]:
     """Open a table to take it batch by batch, by the rules of `read_table`; it is closed when the block ends.
 
     Raises:
         DataError: At once or while batches are drawn, as `read_table` does.
     """
-    with open_table(path) as table:
-        yield _encoded(table.names, table.columns, schema, role, _refuse(f"{path}"), beside)
+    with open_table(source) as table:
+        yield _encoded(table.names, table.columns, schema, role, _refuse(name_of(source)), beside)
 
 
 def canonical_table(frame: pd.DataFrame, schema: Schema, *, role: Role = "fit", where: str = "table") -> pd.DataFrame:
     """The canonical frame of rows already in memory, by the rules of `read_table`; `where` names them in errors."""
-    names = tuple(str(name).strip() for name in frame.columns)
-    return _frame(_encoded(names, iter([_arrays(frame, where)]), schema, role, _refuse(where)))
+    table = open_frame(frame, where)
+    return _frame(_encoded(table.names, table.columns, schema, role, _refuse(where)))
 
 
-def check_table(path: Path, schema: Schema, *, role: Role = "fit") -> list[Finding]:
-    """Every way in which a table differs from its schema: for the operator's eyes, each finding once, errors first.
+def check_table(source: Source, schema: Schema, *, role: Role = "fit") -> list[Finding]:
+    """Find every way in which a table differs from its schema: for the operator's eyes, each once, errors first.
 
     Raises:
-        DataError: The file cannot be read at all.
+        DataError: The table cannot be read at all.
     """
     found: dict[Finding, None] = {}
-    with open_table(path) as table:
+    with open_table(source) as table:
         encoded = _encoded(table.names, table.columns, schema, role, lambda finding: found.setdefault(finding))
         for _ in encoded.batches:
             pass
@@ -167,24 +168,6 @@ def _refuse(where: str) -> Report:
             raise DataError(f"{where}: {finding.message}")
 
     return report
-
-
-def _arrays(frame: pd.DataFrame, where: str) -> list[Any]:
-    """A frame's columns as pyarrow arrays; columns of mixed objects become text."""
-    import pyarrow as pa
-
-    out = []
-    for position in range(frame.shape[1]):
-        values = frame.iloc[:, position]
-        if values.dtype == object:
-            values = values.map(str, na_action="ignore")
-        try:
-            out.append(pa.array(values, from_pandas=True))
-        except (pa.ArrowException, TypeError):
-            raise DataError(
-                f"{where}: column number {position + 1} holds values of a kind that no table file has."
-            ) from None
-    return out
 
 
 def _encoded(

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.common import files as durable
-from distill.common.keys import SigningKey
+from distill.common.keys import SigningKey, public_hex_of
 from distill.common.metadata import software, today
 from distill.common.signed_zip import Container, open_container, pack
 from distill.data.schema import Schema
@@ -50,6 +50,8 @@ from distill.ledger.proof import LedgerProof, Proven
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+
+    from distill.synthesis.generator.generator import Generator
 
 __all__ = ["CHECKS", "Bundle", "LedgerProof", "Manifest", "Privacy", "parse_bundle", "read_bundle", "write_bundle"]
 
@@ -98,6 +100,16 @@ class Bundle:
     def schema(self) -> Schema:
         """The public schema of the samples."""
         return self.manifest.schema_
+
+    def generator(self) -> "Generator":
+        """Return what draws rows: any number of them, at no further cost to privacy.
+
+        Raises:
+            BundleError: A tensor is missing, or its shape or values do not fit the schema.
+        """
+        from distill.exchange.generator_codec import generator_of  # heavy: torch
+
+        return generator_of(self)
 
 
 def write_bundle(
@@ -167,18 +179,22 @@ def write_bundle(
     return hashlib.sha256(data).hexdigest()
 
 
-def read_bundle(path: Path, *, public_hex: str | None = None) -> Bundle:
+def read_bundle(path: Path | str, *, key: SigningKey | Path | str | None = None) -> Bundle:
     """Read a bundle after checking all of it (the module's text lists the checks).
 
     Args:
         path: The file.
-        public_hex: The institution's public key, from outside; without it the bundle may be signed by anyone.
+        key: The institution's public key, from outside: its `.pub` file, its 64 hex digits, or the signing key that it
+            belongs to. None: the bundle may be signed by anyone.
 
     Raises:
+        KeyFileError: `key` is no public key.
         BundleError: There is no such file, or it is not a bundle.
         BundleTamperedError: Bytes, digests, signature, signer or contents disagree; the subclass says which.
         BundleVersionError: It was written by a newer version.
     """
+    public_hex = None if key is None else public_hex_of(key)
+    path = Path(path)
     return parse_bundle(_read_file(path), path=path, public_hex=public_hex)
 
 

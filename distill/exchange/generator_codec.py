@@ -6,7 +6,8 @@ Reading checks every shape and range, for a bundle may come from an enemy.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -15,8 +16,8 @@ from distill.data.bins import ColumnBins
 from distill.data.grids import ColumnGrid, base_grids
 from distill.data.schema import MAX_CATEGORIES, MAX_TARGET_BINS, Schema
 from distill.errors import BundleError
-from distill.exchange.bundle import Bundle
 from distill.exchange.levels import LEVELS, Level
+from distill.exchange.manifest import Manifest
 from distill.synthesis.generator.generator import Critic, Generator
 from distill.synthesis.generator.thinning import thin
 from distill.synthesis.statistics.counts import ClassCounts, PairCounts
@@ -29,6 +30,26 @@ MOST_SHARE = 1e6  # of the rows, in a cell that is mostly noise of a few rows
 MOST_BINS_OF_PAIR = MAX_CATEGORIES + 2  # missing and other included; a block is decomposed, which takes time
 Parts = dict[str, dict[str, np.ndarray]]
 T = TypeVar("T")
+
+
+class Contents(Protocol):
+    """What is read of a verified bundle (see `distill.exchange.bundle.Bundle`)."""
+
+    @property
+    def path(self) -> Path:
+        """The file, for errors."""
+
+    @property
+    def schema(self) -> Schema:
+        """The public schema."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What was released."""
+
+    @property
+    def tensors(self) -> Parts:
+        """By group and name."""
 
 
 def parts_of(
@@ -65,7 +86,7 @@ def parts_of(
     return parts, settings
 
 
-def generator_of(bundle: Bundle) -> Generator:
+def generator_of(bundle: Contents) -> Generator:
     """The generator that a bundle carries, whatever its level.
 
     Raises:
@@ -74,7 +95,7 @@ def generator_of(bundle: Bundle) -> Generator:
     return _guarded(bundle, _read_generator)
 
 
-def statistics_of(bundle: Bundle) -> tuple[ClassCounts, PairCounts, np.ndarray]:
+def statistics_of(bundle: Contents) -> tuple[ClassCounts, PairCounts, np.ndarray]:
     """Class counts, pair counts and cluster shares that a bundle carries; the latter two need a level above compact.
 
     Raises:
@@ -83,7 +104,7 @@ def statistics_of(bundle: Bundle) -> tuple[ClassCounts, PairCounts, np.ndarray]:
     return _guarded(bundle, _read_statistics)
 
 
-def _guarded(bundle: Bundle, read: Callable[[Bundle], T]) -> T:
+def _guarded(bundle: Contents, read: Callable[[Contents], T]) -> T:
     """What `read` makes of a bundle; what does not fit becomes a BundleError."""
     try:
         return read(bundle)
@@ -94,7 +115,7 @@ def _guarded(bundle: Bundle, read: Callable[[Bundle], T]) -> T:
         ) from None
 
 
-def _read_generator(bundle: Bundle) -> Generator:
+def _read_generator(bundle: Contents) -> Generator:
     schema, heads = bundle.schema, bundle.tensors["heads"]
     bins = read_bins(schema, bundle.tensors["statistics"])
     widths, classes = _widths(bundle, bins), class_count(schema, bins)
@@ -120,7 +141,7 @@ def _read_generator(bundle: Bundle) -> Generator:
     )
 
 
-def _read_statistics(bundle: Bundle) -> tuple[ClassCounts, PairCounts, np.ndarray]:
+def _read_statistics(bundle: Contents) -> tuple[ClassCounts, PairCounts, np.ndarray]:
     tensors, settings = bundle.tensors["statistics"], bundle.manifest.generator
     widths = _widths(bundle, read_bins(bundle.schema, tensors))
     shares = _shares(tensors["class_counts"], widths)
@@ -149,7 +170,7 @@ def _read_statistics(bundle: Bundle) -> tuple[ClassCounts, PairCounts, np.ndarra
     return counts, denoise_pairs(pairs, blocks, shares, noise["pair_stddev"], noise["pair_step"]), clusters
 
 
-def _widths(bundle: Bundle, bins: list[ColumnBins]) -> list[int]:
+def _widths(bundle: Contents, bins: list[ColumnBins]) -> list[int]:
     """Coarse bins of each feature; the class counts must fit them."""
     schema = bundle.schema
     widths = [b.n_bins for b in bins if b.grid.column.name != schema.target]
@@ -181,7 +202,7 @@ def _shares(class_counts: np.ndarray, widths: "list[int] | tuple[int, ...]") -> 
 
 
 def _records(
-    bundle: Bundle, widths: list[int], prior: np.ndarray, shares: list[np.ndarray]
+    bundle: Contents, widths: list[int], prior: np.ndarray, shares: list[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Soft records and their weights; without stored ones, one record a class from the class histograms."""
     components, settings = bundle.tensors["components"], bundle.manifest.generator
@@ -202,7 +223,7 @@ def _records(
     return logits, weights / weights.sum()
 
 
-def _count_noise(bundle: Bundle) -> float:
+def _count_noise(bundle: Contents) -> float:
     """Stddev of the noise on one class count, in rows."""
     stddev = float(bundle.manifest.generator["class_stddev"])
     require(0 < stddev < float("inf"), "class_stddev is not a positive number")

@@ -8,7 +8,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from distill.common.keys import SigningKey
+from distill.common.keys import SigningKey, signing_key_of
+from distill.common.metadata import acting_user
 from distill.errors import ConfigError, LedgerError
 from distill.ledger.entries import store
 from distill.ledger.entries.bodies import (
@@ -58,8 +59,9 @@ from distill.privacy.events import Event, RenyiLimit, gaussian_renyi, renyi_of
 class Ledger:
     """A ledger on disk. Holds no connection and no cache: each call reads what is there now.
 
-    Every method that adds an entry raises KeyFileError if `key` may not sign it, ConfigError if a text is not one
-    printable line, LedgerError or LedgerTamperedError if the ledger cannot be read or written; it is then as it was.
+    Every method that adds an entry raises KeyFileError if `key` may not sign it or is a file that cannot be read,
+    ConfigError if a text is not one printable line, LedgerError or LedgerTamperedError if the ledger cannot be read or
+    written; it is then as it was.
 
     Attributes:
         path: The file.
@@ -77,8 +79,8 @@ class Ledger:
         epsilon: float,
         delta: float,
         reason: str,
-        actor: str,
-        key: SigningKey,
+        key: SigningKey | Path | str,
+        actor: str | None = None,
         filter: Filter | None = None,
         order: float | None = None,
     ) -> Entry:
@@ -86,9 +88,9 @@ class Ledger:
 
         Args:
             epsilon, delta: The budget.
-            reason: Who allowed it and why.
-            actor: Who grants.
-            key: Of an officer.
+            reason: Who allowed it and why, in one line.
+            key: An officer's signing key, or its file.
+            actor: Name of who grants; None: the user who runs this.
             filter: How releases are added up (see `budget`); None: as before, at first `basic`. Fixed by the first release.
             order: Of a Renyi filter; None: as before, at first the order at which most releases fit.
 
@@ -104,27 +106,32 @@ class Ledger:
 
         return self.append("grant", body, actor=actor, key=key)
 
-    def enrol(self, member: Member, *, reason: str, actor: str, key: SigningKey) -> Entry:
-        """A further officer or operator, by an officer's word."""
+    def enrol(self, member: Member, *, reason: str, key: SigningKey | Path | str, actor: str | None = None) -> Entry:
+        """Add an officer or operator, by an officer's word."""
         return self.append("enrol", lambda _: make_body(EnrolBody, member=member, reason=reason), actor=actor, key=key)
 
-    def retire(self, role: Role, public_key: str, *, reason: str, actor: str, key: SigningKey) -> Entry:
+    def retire(
+        self, role: Role, public_key: str, *, reason: str, key: SigningKey | Path | str, actor: str | None = None
+    ) -> Entry:
         """Take a role from a key, by an officer's word; what it signed stays. The last officer cannot be retired."""
         body = make_body(RetireBody, role=role, public_key=public_key, reason=reason)
         return self.append("retire", lambda _: body, actor=actor, key=key)
 
-    def rotate(self, new: SigningKey, *, reason: str, actor: str, key: SigningKey) -> Entry:
+    def rotate(self, new: SigningKey, *, reason: str, key: SigningKey | Path | str, actor: str | None = None) -> Entry:
         """Replace `key` by `new` in all its roles; both sign the handover."""
+        key = signing_key_of(key)
         signature = cross_sign(new, dataset=self.dataset, old_key=key.public_hex)
         body = make_body(RotateBody, new_key=new.public_hex, cross_signature=signature, reason=reason)
         return self.append("rotate", lambda _: body, actor=actor, key=key)
 
-    def link(self, dataset: str, *, name: str, reason: str, actor: str, key: SigningKey) -> Entry:
+    def link(
+        self, dataset: str, *, name: str, reason: str, key: SigningKey | Path | str, actor: str | None = None
+    ) -> Entry:
         """Declare, by an officer's word, that another data set holds some of the same units: budgets add up for them."""
         body = make_body(LinkBody, dataset=dataset, name=name, reason=reason)
         return self.append("link", lambda _: body, actor=actor, key=key)
 
-    def resolve(self, release: str, *, reason: str, actor: str, key: SigningKey) -> Entry:
+    def resolve(self, release: str, *, reason: str, key: SigningKey | Path | str, actor: str | None = None) -> Entry:
         """Close a release that will not finish, by an officer's word.
 
         If its plan was recorded, rows may have been read, and it stays spent in full. If not, nothing but the row count
@@ -271,12 +278,24 @@ class Ledger:
         return state
 
     def append(
-        self, kind: Kind, body: Callable[[State], Body], *, actor: str, key: SigningKey, day: str | None = None
+        self,
+        kind: Kind,
+        body: Callable[[State], Body],
+        *,
+        key: SigningKey | Path | str,
+        actor: str | None = None,
+        day: str | None = None,
     ) -> Entry:
         """Add one entry whose body follows from the books as they are under the write lock; a refusal adds nothing.
 
-        `day` None: today.
+        Args:
+            kind, body: What is written.
+            key: Signs it; a signing key, or its file.
+            actor: Name of who acts; None: the user who runs this.
+            day: When; None: today.
         """
+        key = signing_key_of(key)
+        actor = acting_user() if actor is None else actor
         require_file(self.path)
         with store.writing(self.path) as connection:
             state = replay(self.path, connection)

@@ -10,16 +10,18 @@ remove one unit.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pandas as pd
 
-from distill.common.keys import SigningKey
+from distill.common.keys import SigningKey, signing_key_of
 from distill.data.encoded_table import EncodedTable, encode_frame
+from distill.data.schema import Schema
 from distill.data.tables import read_table
+from distill.errors import ConfigError
 from distill.exchange.evaluation_document import evaluation_document, write_document
 from distill.exchange.noisy_scores import Block, Law, NoisyBlock, figures
 from distill.ledger import Ledger
@@ -45,22 +47,46 @@ class Scorer(Protocol):
         """For each block whether it holds of each row, (rows,) of 0 and 1, and the row's score, (rows,); row by row."""
 
 
+class PublicModel(Protocol):
+    """A model that may be judged on private rows, as `server_train.load_model` gives one."""
+
+    @property
+    def schema(self) -> Schema:
+        """The public schema of the rows that it scores."""
+
+    @property
+    def rehearsal(self) -> bool:
+        """Whether it is made from a rehearsal, and so is NOT PRIVATE itself."""
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What the figures are about, in public terms (digests)."""
+
+    def private_scorer(self, threshold: float) -> Scorer:
+        """Return the model as a private evaluation asks it; `threshold` is an edge of its bins."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRequest(FileRequest):
     """What an evaluation is asked for beside what every release is; `delta` may be `NO_DELTA`, which Laplace noise needs not.
 
     Attributes:
-        model: What the figures are about, in public terms (digests).
+        model: What is judged; `schema` is that of its rows.
         threshold: Of two classes: score from which on a row is taken for the last class.
         costs: Of two classes: of a false positive and of a false negative; None: not asked.
     """
 
     laplace_alone: ClassVar[bool] = True
 
-    model: dict[str, str]
+    schema: Schema = field(init=False)
+    model: PublicModel
     threshold: float = 0.5
     costs: tuple[float, float] | None = None
     purpose: str = "distill evaluate: noisy table of scores and classes"
+
+    def __post_init__(self) -> None:
+        """Take the schema of the model: no other one fits its scores."""
+        object.__setattr__(self, "schema", self.model.schema)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,21 +159,32 @@ def table_event(
     return min(found, key=lambda e: e.cell_stddev * (np.sqrt(2) if e.mechanism == "laplace" else 1))
 
 
-def release_evaluation(
-    request: EvaluationRequest, scorer: Scorer, ledger: Ledger, key: SigningKey
-) -> EvaluationReceipt:
+def evaluate(request: EvaluationRequest, ledger: Ledger, key: SigningKey | Path | str) -> EvaluationReceipt:
     """Release one noisy table of scores and classes, with its figures, as a signed file.
+
+    Args:
+        request: What is asked.
+        ledger: The data set's ledger; holds the grant.
+        key: An operator's signing key, or its file; signs the result.
 
     Raises:
         SchemaError, DataError: The table does not fit; nothing was charged.
         BudgetError: The grant does not cover the release; nothing was charged.
         CopiedTableError: A copy of the table has another ledger; nothing was charged.
-        ConfigError: The request's numbers, the schema and the ledger do not fit together; nothing was charged.
+        ConfigError: The request's numbers, the schema and the ledger do not fit together, or the model is a rehearsal's
+            and this release is none; nothing was charged.
         BundleError: The file cannot be written, or an earlier run's was put in place (as for a fit).
         LedgerError, KeyFileError, StateError: As their names say; if the reservation was made, it stands.
     """
+    if request.model.rehearsal and request.rehearsal is None:
+        raise ConfigError(
+            "the model is made from a rehearsal, so neither it nor the bins that it brings may leave the house: "
+            "train it on real bundles, or rehearse this release too (--rehearsal SEED)."
+        )
+    key = signing_key_of(key)
     request.schema.require_classes("`evaluate --dp-epsilon`")
     release = open_release(request, ledger, key)
+    scorer = request.model.private_scorer(request.threshold)
     # Solved before anything is reserved: a budget that fits no noise is refused at no cost.
     event = table_event(
         len(scorer.blocks(FEWEST_BINS)),
@@ -213,7 +250,7 @@ def _publish(
         release=reservation.release,
         head=ledger.head(),
         rehearsal=reservation.rehearsal,
-        model=request.model,
+        model=request.model.identity,
         schema_digest=request.schema.digest(),
         privacy={
             "epsilon": reservation.epsilon,

@@ -13,7 +13,7 @@ import numpy as np
 
 from distill.common import checks
 from distill.common.compute import Device, choose_device, used
-from distill.common.keys import SigningKey
+from distill.common.keys import SigningKey, signing_key_of
 from distill.data.encoded_table import read_encoded
 from distill.exchange.bundle import write_bundle
 from distill.exchange.generator_codec import parts_of
@@ -93,7 +93,7 @@ class Receipt:
 def fit(
     request: FitRequest,
     ledger: Ledger,
-    key: SigningKey,
+    key: SigningKey | Path | str,
     *,
     progress: Progress = silent,
     announce: Callable[[Plan], None] | None = None,
@@ -103,7 +103,7 @@ def fit(
     Args:
         request: What is asked.
         ledger: The data set's ledger; holds the grant.
-        key: Of an operator of the ledger; signs the bundle.
+        key: An operator's signing key, or its file; signs the bundle.
         progress: Called with stage, steps done, steps in all.
         announce: Called with the finished plan before it is carried out.
 
@@ -118,6 +118,7 @@ def fit(
         PriorError: The global prior is of another schema, or a rehearsal's in a private release; nothing was charged.
         BundleError: Also where an earlier run was cut short and its committed bundle was put in place; nothing was charged.
     """
+    key = signing_key_of(key)
     checks.positive(institutions=request.institutions)
     device = choose_device(request.device)
     if request.prior is not None:

@@ -5,7 +5,7 @@ A fit, a private evaluation and a federated training differ in what they read, n
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -13,6 +13,7 @@ from distill.common.keys import SigningKey
 from distill.common.metadata import acting_user
 from distill.data.encoded_table import EncodedTable
 from distill.data.schema import Schema
+from distill.data.sources import Source, files_of
 from distill.errors import BudgetError, ConfigError
 from distill.ledger import Ledger, Reservation
 from distill.privacy.budget import require_budget
@@ -62,16 +63,18 @@ class FileRequest(ReleaseRequest):
     """What a release is asked for that ends in one file.
 
     Attributes:
-        data: File of the private table.
+        data: The private table: a CSV or Parquet file, or a pandas frame, which is read and stays as it is.
         dataset: Random id that ties the release to its ledger.
         out: Where the result goes.
         overwrite: Whether a file at `out` may be replaced.
+        protected: Tables that are never replaced, beside the one that is read: a project's own, where a frame is.
     """
 
-    data: Path
+    data: Source = field(repr=False)  # a frame would print private rows
     dataset: str
     out: Path
     overwrite: bool = False
+    protected: tuple[Path, ...] = ()
 
 
 def open_release(request: ReleaseRequest, ledger: Ledger, key: SigningKey) -> "OpenRelease":
@@ -89,7 +92,8 @@ def open_release(request: ReleaseRequest, ledger: Ledger, key: SigningKey) -> "O
     require_unit(request.schema, ledger)
     if isinstance(request, FileRequest):
         require_nothing_left(request.out, ledger)
-        require_place(request.out, protected=(request.data, ledger.path), overwrite=request.overwrite)
+        protected = (*files_of(request.data), *request.protected, ledger.path)
+        require_place(request.out, protected=protected, overwrite=request.overwrite)
     return OpenRelease(request, ledger, key)
 
 

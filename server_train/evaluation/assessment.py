@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from distill.data.sources import Source
 from distill.data.tables import read_beside, read_table
 from distill.errors import ConfigError
 from server_train.evaluation.decisions import Costs, Decision, cheapest_threshold, confusion_matrix, decide
@@ -108,7 +108,7 @@ class Assessment:
         }
 
 
-def assess(model: Model, data: Path, question: Question) -> Assessment:
+def assess(model: Model, data: Source, question: Question) -> Assessment:
     """Score a table of real rows and compute every figure.
 
     Raises:
@@ -175,7 +175,7 @@ def _decisions(truth: np.ndarray, scores: np.ndarray, question: Question) -> dic
 
 
 def _groupings(
-    model: Model, data: Path, frame: pd.DataFrame, question: Question, beside: Sequence[str]
+    model: Model, data: Source, frame: pd.DataFrame, question: Question, beside: Sequence[str]
 ) -> list[Grouping]:
     """The groups of each column asked for, of the schema or beside it."""
     if model.schema.target in question.by:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from distill.common import sqlite
 from distill.common.canonical_json import parse_canonical
-from distill.common.metadata import now
+from distill.common.metadata import acting_user, now
 from distill.errors import ConfigError, RegistryError, RegistryTamperedError
 from server_train.models.model import ModelCard
 from server_train.registry.version import LARGEST_FILE, Mark, Version, entries_of, is_file_name, promoted, record_of
@@ -89,9 +89,9 @@ class Registry:
     holds something else than was recorded.
     """
 
-    def __init__(self, path: Path, *, by: str = "unknown user") -> None:
-        """Name the file, which need not exist, and who it is that registers and promotes."""
-        self.path, self.by = path, by
+    def __init__(self, path: Path | str, *, by: str | None = None) -> None:
+        """Name the file, which need not exist, and who registers and promotes; None: the user who runs this."""
+        self.path, self.by = Path(path), acting_user() if by is None else by
 
     def history(self) -> History:
         """All versions and marks."""

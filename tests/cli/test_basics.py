@@ -238,7 +238,7 @@ def test_init_sets_up_a_project_and_says_what_comes_next(tmp_path: Path, files: 
         assert step in result.stdout
     project = project_at(folder)
     assert project.name == "Bank A"
-    assert project.ledger.exists()
+    assert project.ledger_file.exists()
     assert project.key.exists()
 
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from distill.common.keys import load_public_key, public_path_of
 from distill.errors import ConfigError, DataError, DistillError, SchemaError
-from distill.ledger import open_ledger
-from distill.project import PROJECT_FILE, Project, create_project, load_project, new_dataset_id, write_project
+from distill.project import PROJECT_FILE, Project, new_dataset_id, write_project
 
 SCHEMA = {
     "name": "loans",
@@ -36,8 +35,14 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
 
 
 def project_in(folder: Path, **settings: object) -> Project:
-    paths = {name: folder / name for name in ("data", "schema", "ledger", "key", "officer", "out")}
-    known: dict[str, object] = {"folder": folder, "name": "bank", "dataset": DATASET, **paths}
+    paths = {name: folder / name for name in ("data", "schema", "key", "officer", "out")}
+    known: dict[str, object] = {
+        "folder": folder,
+        "name": "bank",
+        "dataset": DATASET,
+        "ledger_file": folder / "ledger",
+        **paths,
+    }
     return Project(**(known | settings))  # type: ignore[arg-type]
 
 
@@ -60,12 +65,12 @@ out = "/elsewhere/b.distill"
 def test_a_project_survives_writing_and_reading(tmp_path: Path) -> None:
     project = project_in(tmp_path.resolve(), epsilon=0.5, delta=1e-6, data=tmp_path.parent / "shared" / "a.csv")
     write_project(project)
-    assert load_project(tmp_path) == project
+    assert Project.open(tmp_path) == project
 
 
 def test_paths_are_relative_to_the_file_and_read_as_absolute_ones(tmp_path: Path) -> None:
     write(tmp_path, GOOD.replace("a.csv", "sub/../../a.csv"))
-    project = load_project(tmp_path)
+    project = Project.open(tmp_path)
     assert project.data == tmp_path.resolve().parent / "a.csv"
     assert project.key == tmp_path.resolve() / "keys" / "k.pem"
     assert project.out == Path("/elsewhere/b.distill")
@@ -74,11 +79,11 @@ def test_paths_are_relative_to_the_file_and_read_as_absolute_ones(tmp_path: Path
 
 def test_a_project_folder_can_move(tmp_path: Path, inputs: dict[str, Path]) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
-    create_project(old, **inputs)
+    Project.create(old, **inputs)
     old.rename(new)
-    project = load_project(new)
+    project = Project.open(new)
     assert project.data == inputs["data"]
-    assert open_ledger(project.ledger, dataset=project.dataset).dataset == project.dataset
+    assert project.ledger().dataset == project.dataset
 
 
 def test_the_written_file_is_relative_where_it_can_be_and_explains_itself(tmp_path: Path) -> None:
@@ -95,18 +100,18 @@ def test_an_existing_file_is_kept_unless_told_otherwise(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"is there already and is kept.*--force"):
         write_project(project_in(tmp_path, name="other"))
     write_project(project_in(tmp_path, name="other"), overwrite=True)
-    assert load_project(tmp_path).name == "other"
+    assert Project.open(tmp_path).name == "other"
     assert [p.name for p in tmp_path.iterdir()] == [PROJECT_FILE]
 
 
 def test_a_folder_without_a_project_says_how_to_make_one(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(ConfigError, match=r"no distill\.toml in .*distill init.*--project DIR"):
-            load_project(folder)
+            Project.open(folder)
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(ConfigError, match=r"no distill\.toml in"):
-        load_project(file)
+        Project.open(file)
 
 
 @pytest.mark.parametrize(
@@ -131,40 +136,40 @@ def test_a_folder_without_a_project_says_how_to_make_one(tmp_path: Path) -> None
 def test_a_faulty_file_is_refused_with_its_path_and_the_setting(tmp_path: Path, text: str, words: str) -> None:
     write(tmp_path, text)
     with pytest.raises(ConfigError, match=words) as caught:
-        load_project(tmp_path)
+        Project.open(tmp_path)
     assert str(tmp_path / PROJECT_FILE) in str(caught.value)
 
 
 def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / PROJECT_FILE).write_bytes(b'name = "\xff"\n')
     with pytest.raises(ConfigError, match="is not valid TOML"):
-        load_project(tmp_path)
+        Project.open(tmp_path)
 
 
 def test_creating_a_project_makes_key_ledger_and_file(tmp_path: Path, inputs: dict[str, Path]) -> None:
-    made = create_project(tmp_path / "deep" / "bank_a", **inputs)
-    assert load_project(made.folder) == made
+    made = Project.create(tmp_path / "deep" / "bank_a", **inputs)
+    assert Project.open(made.folder) == made
     assert made.name == "bank_a"
     assert made.out == made.folder / "bank_a.distill"
     assert stat.S_IMODE(made.key.stat().st_mode) == 0o600
-    ledger = open_ledger(made.ledger, dataset=made.dataset)
+    ledger = made.ledger()
     assert ledger.unit == "row"
     assert ledger.entries()[0].public_key == load_public_key(public_path_of(made.key))
 
 
 def test_the_ledger_counts_the_schemas_unit(tmp_path: Path, inputs: dict[str, Path]) -> None:
     inputs["schema"].write_text(json.dumps(SCHEMA | {"unit": "customer"}))
-    assert open_ledger(create_project(tmp_path / "bank", **inputs).ledger).unit == "customer"
+    assert Project.create(tmp_path / "bank", **inputs).ledger().unit == "customer"
 
 
 def test_forcing_a_new_file_keeps_key_ledger_and_data_set(tmp_path: Path, inputs: dict[str, Path]) -> None:
-    first = create_project(tmp_path / "bank", **inputs)
-    key, head = first.key.read_bytes(), open_ledger(first.ledger).head()
+    first = Project.create(tmp_path / "bank", **inputs)
+    key, head = first.key.read_bytes(), first.ledger().head()
     with pytest.raises(ConfigError, match="is there already"):
-        create_project(tmp_path / "bank", **inputs)
-    second = create_project(tmp_path / "bank", **inputs, name="renamed", overwrite=True)
+        Project.create(tmp_path / "bank", **inputs)
+    second = Project.create(tmp_path / "bank", **inputs, name="renamed", overwrite=True)
     assert (second.dataset, second.name) == (first.dataset, "renamed")
-    assert (second.key.read_bytes(), open_ledger(second.ledger).head()) == (key, head)
+    assert (second.key.read_bytes(), second.ledger().head()) == (key, head)
 
 
 def test_two_projects_have_different_data_sets() -> None:
@@ -187,7 +192,7 @@ def test_nothing_is_made_when_something_is_wrong(tmp_path: Path, inputs: dict[st
     else:
         folder.write_text("a file")
     with pytest.raises(kinds.get(fault, ConfigError)):
-        create_project(folder, **inputs, name=name)
+        Project.create(folder, **inputs, name=name)
     assert not folder.is_dir()
 
 
@@ -196,7 +201,7 @@ def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path, inputs: dict[st
     tmp_path.chmod(0o500)
     try:
         with pytest.raises(ConfigError, match="cannot make the folder"):
-            create_project(tmp_path / "bank", **inputs)
+            Project.create(tmp_path / "bank", **inputs)
     finally:
         tmp_path.chmod(0o700)
 
@@ -214,4 +219,4 @@ def test_any_file_name_and_budget_survive(
     folder = tmp_path_factory.mktemp("project").resolve()
     project = project_in(folder, data=folder / file, epsilon=epsilon, delta=delta)
     write_project(project)
-    assert load_project(folder) == project
+    assert Project.open(folder) == project

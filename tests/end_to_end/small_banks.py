@@ -23,8 +23,8 @@ from typer.testing import CliRunner, Result
 
 from distill.common.keys import SigningKey, load_signing_key
 from distill.exchange.bundle import Bundle, read_bundle
-from distill.ledger import Ledger, LedgerSummary, open_ledger
-from distill.project import Project, create_project, load_project
+from distill.ledger import Ledger, LedgerSummary
+from distill.project import Project
 from distill.synthesis.effort import Effort
 from tests.fakes.private_tables import shorten_fits
 
@@ -114,7 +114,7 @@ class Bank:
 
     @property
     def ledger(self) -> Ledger:
-        return open_ledger(self.project.ledger, dataset=self.project.dataset)
+        return self.project.ledger()
 
     @property
     def books(self) -> LedgerSummary:
@@ -122,7 +122,7 @@ class Bank:
 
     @property
     def bundle(self) -> Bundle:
-        return read_bundle(self.project.out, public_hex=self.key.public_hex)
+        return read_bundle(self.project.out, key=self.key.public_hex)
 
     def grant(self, epsilon: float = EPSILON, delta: float = DELTA) -> None:
         self.ledger.grant(
@@ -147,7 +147,9 @@ class Bank:
 
     def files(self) -> dict[str, int]:
         """Every file below the folder with its size, also hidden ones; the ledger's own helpers are left out."""
-        found = [p for p in self.folder.rglob("*") if p.is_file() and not p.name.startswith(self.project.ledger.name)]
+        found = [
+            p for p in self.folder.rglob("*") if p.is_file() and not p.name.startswith(self.project.ledger_file.name)
+        ]
         return {str(p.relative_to(self.folder)): p.stat().st_size for p in sorted(found)}
 
     def begin_fit(self, *words: object) -> "subprocess.Popen[str]":
@@ -197,8 +199,8 @@ def make_bank(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "loans.schema.json").write_text(json.dumps(schema or SCHEMA), encoding="utf-8")
     (loans(1500) if rows is None else rows).to_csv(folder / "loans.csv", index=False)
-    create_project(folder, data=folder / "loans.csv", schema=folder / "loans.schema.json")
-    bank = Bank(load_project(folder), schema=json.loads(json.dumps(schema or SCHEMA)))
+    Project.create(folder, data=folder / "loans.csv", schema=folder / "loans.schema.json")
+    bank = Bank(Project.open(folder), schema=json.loads(json.dumps(schema or SCHEMA)))
     if grant is not None:
         bank.grant(grant)
     return bank

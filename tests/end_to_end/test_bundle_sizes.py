@@ -32,7 +32,7 @@ def test_a_smaller_bundle_is_of_the_same_release_and_charges_nothing(bank, tmp_p
     sizes = [whole.size]
     for level in ("default", "compact"):
         said = shrink(bank, level, tmp_path / f"{level}.distill")
-        small = read_bundle(tmp_path / f"{level}.distill", public_hex=bank.key.public_hex)
+        small = read_bundle(tmp_path / f"{level}.distill", key=bank.key.public_hex)
         assert (small.digest, small.size) == (said["digest"], said["bytes"])
         assert (small.manifest.level, small.manifest.derived_from) == (level, whole.digest)
         kept = ("privacy", "ledger", "class_prior", "noisy_rows", "dataset", "created", "schema_digest")
@@ -100,7 +100,7 @@ def test_two_sizes_of_one_release_count_once_at_the_hub(bank, tmp_path):
 
 
 def test_shrinking_never_replaces_the_ledger_or_the_bundle_itself(bank, tmp_path):
-    for out in (bank.project.ledger, bank.project.out):
+    for out in (bank.project.ledger_file, bank.project.out):
         before = out.read_bytes()
         words = ("--out", out, "--overwrite", "--project", bank.folder)
         assert "name another file" in refusal(distill("bundle", "shrink", bank.project.out, *words))

@@ -49,7 +49,7 @@ def test_each_banks_ledger_accounts_for_its_bundle(demo):
     for bank in demo["banks"]:
         folder = demo["root"] / bank["name"]
         public = load_public_key(folder / "keys" / "operator.pub")
-        bundle = read_bundle(folder / f"{bank['name']}.distill", public_hex=public)
+        bundle = read_bundle(folder / f"{bank['name']}.distill", key=public)
         found = open_ledger(folder / "ledger.db").verify(public)
         (release,) = found.summary.releases
         assert (release.status, release.bundle) == ("committed", bundle.digest)

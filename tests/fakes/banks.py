@@ -13,9 +13,9 @@ from cli.app import app
 from distill.common.keys import load_signing_key
 from distill.data.schema import Schema
 from distill.exchange.bundle import write_bundle
-from distill.ledger import Reservation, open_ledger
+from distill.ledger import Reservation
 from distill.privacy.events import Event
-from distill.project import load_project
+from distill.project import Project
 
 SIZE = Event(name="size", mechanism="laplace", noise_multiplier=100.0)
 REST = Event(name="encode", mechanism="gaussian", noise_multiplier=10.0, round=1)
@@ -54,8 +54,8 @@ def bank(tmp_path: Path) -> Path:
 
 def begin(bank: Path, *, rehearsal: bool = False) -> Reservation:
     """Reserve and plan a release in the project's ledger."""
-    project = load_project(bank)
-    ledger, key = open_ledger(project.ledger), load_signing_key(project.key)
+    project = Project.open(bank)
+    ledger, key = project.ledger(), load_signing_key(project.key)
     reservation = ledger.reserve(
         epsilon=0.5, delta=1e-5, purpose="scores", actor="operator", events=[SIZE], key=key, rehearsal=rehearsal
     )
@@ -65,7 +65,7 @@ def begin(bank: Path, *, rehearsal: bool = False) -> Reservation:
 
 def bundle_of(bank: Path, reservation: Reservation, name: str = "b.distill") -> Path:
     """A bundle of that release, committed."""
-    project = load_project(bank)
+    project = Project.open(bank)
     digest = write_bundle(
         bank / name,
         institution="bank",

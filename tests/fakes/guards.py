@@ -6,7 +6,7 @@ table so wide that its pairs are chosen, a private evaluation, private federated
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -82,8 +82,16 @@ CASES = {
 }
 
 
-class Scorer:
-    """A public model of one column."""
+@dataclass(frozen=True)
+class Ratio:
+    """A public model of one column, and how it is asked."""
+
+    schema: Schema
+    rehearsal: bool = False
+    identity: dict[str, str] = field(default_factory=lambda: {"name": "ratio"})
+
+    def private_scorer(self, threshold: float) -> "Ratio":
+        return self
 
     def blocks(self, bins: int) -> tuple[Block, ...]:
         bins += bins % 2  # about as many: 0.5 is an edge, as in the blocks of a real model
@@ -140,8 +148,8 @@ def release(
     if case.kind == "fit":
         fit.fit(fit.FitRequest(**asked), ledger, key)
     else:
-        request = evaluation.EvaluationRequest(model={"name": "ratio"}, **asked)
-        evaluation.release_evaluation(request, Scorer(), ledger, key)
+        request = evaluation.EvaluationRequest(model=Ratio(asked.pop("schema")), **asked)
+        evaluation.evaluate(request, ledger, key)
     return (folder / "released").read_bytes()
 
 

@@ -13,7 +13,7 @@ from distill.ledger import Ledger, create_ledger
 from distill.releases import evaluation
 from distill.releases import fit as pipeline
 from distill.releases.training import TrainingRequest, begin_training
-from tests.fakes.guards import BUDGET, DATASET, Scorer
+from tests.fakes.guards import BUDGET, DATASET, Ratio
 
 
 def books(path: Path, unit: str, key: SigningKey) -> Ledger:
@@ -32,10 +32,8 @@ def fit(frame: pd.DataFrame, schema: Schema, ledger: Ledger, key: SigningKey, **
 def evaluate(frame: pd.DataFrame, schema: Schema, ledger: Ledger, key: SigningKey, **more: Any) -> None:
     frame.to_parquet(ledger.path.with_name("rows.parquet"))
     asked = {"data": ledger.path.with_name("rows.parquet"), "out": ledger.path.with_name("out"), "name": "bank"}
-    request = evaluation.EvaluationRequest(
-        schema=schema, dataset=DATASET, model={"name": "ratio"}, **(asked | BUDGET | more)
-    )
-    evaluation.release_evaluation(request, Scorer(), ledger, key)
+    request = evaluation.EvaluationRequest(model=Ratio(schema), dataset=DATASET, **(asked | BUDGET | more))
+    evaluation.evaluate(request, ledger, key)
 
 
 def train(frame: pd.DataFrame, schema: Schema, ledger: Ledger, key: SigningKey, **more: Any) -> None:

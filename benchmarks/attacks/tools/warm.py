@@ -24,8 +24,7 @@ import numpy as np
 import pandas as pd
 
 from distill.common.keys import load_signing_key
-from distill.ledger import open_ledger
-from distill.project import create_project, load_project
+from distill.project import Project
 from distill.releases import fit as releases_fit
 from distill.releases.fit import FitRequest
 from distill.synthesis.effort import Effort
@@ -71,9 +70,9 @@ def make_project(folder: Path, *, grant: float = EPSILON, delta: float = DELTA, 
     table = pd.DataFrame({"region": rng.choice(["north", "south"], rows), "default": rng.integers(0, 2, rows)})
     table.to_csv(folder / "tiny.csv", index=False)
     (folder / "tiny.schema.json").write_text(json.dumps(SCHEMA), encoding="utf-8")
-    create_project(folder, data=folder / "tiny.csv", schema=folder / "tiny.schema.json", name="tiny")
-    project = load_project(folder)
-    open_ledger(project.ledger).grant(
+    Project.create(folder, data=folder / "tiny.csv", schema=folder / "tiny.schema.json", name="tiny")
+    project = Project.open(folder)
+    project.ledger().grant(
         epsilon=grant, delta=delta, reason="benchmark", actor="officer", key=load_signing_key(project.officer)
     )
     return folder

@@ -78,8 +78,14 @@ class Generator:
         """Noisy rows times the prior's Gini impurity: how much the class head can know; 0 for a single class."""
         return float(self.noisy_rows * (1 - np.square(self.class_prior).sum()))
 
-    def draw(self, n: int, rng: np.random.Generator) -> pd.DataFrame:
-        """`n` selected rows in public terms (original names, order and types), the target included."""
+    def draw(self, n: int, seed: int | np.random.Generator) -> pd.DataFrame:
+        """Draw `n` selected rows in public terms (original names, order and types), the target included.
+
+        Args:
+            n: Rows; drawing is post-processing, so any number of them is free.
+            seed: Makes the draw repeatable; or a stream of random numbers to draw from.
+        """
+        rng = np.random.default_rng(seed)  # a stream stays itself
         codes = self.draw_codes(n, rng)
         columns, feature = {}, 0
         for bins in self.bins:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from distill.common.keys import SigningKey, load_signing_key
 from distill.data.tables import to_public, write_table
-from distill.ledger import Ledger, open_ledger
-from distill.project import PROJECT_FILE, Project, create_project, load_project
+from distill.ledger import Ledger
+from distill.project import PROJECT_FILE, Project
 from server_train.comparison.deal.tables import Dealt
 
 FOLDER = "institutions"
@@ -43,19 +43,19 @@ def institution(dealt: Dealt, client: str, out: Path) -> Project:
     """
     folder, schema, frame = out / FOLDER / dealt.digest[:8] / client, dealt.schema, dealt.clients[client]
     if (folder / PROJECT_FILE).exists():
-        return load_project(folder)
+        return Project.open(folder)
     folder.mkdir(parents=True, exist_ok=True)
     table = to_public(frame, schema)
     if schema.unit is not None:
         table[schema.unit] = frame[schema.unit]
     write_table(table, folder / "table.parquet")
     (folder / "schema.json").write_text(schema.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")
-    return create_project(folder, data=folder / "table.parquet", schema=folder / "schema.json", name=client)
+    return Project.create(folder, data=folder / "table.parquet", schema=folder / "schema.json", name=client)
 
 
 def books(project: Project) -> tuple[Ledger, SigningKey]:
     """An institution's ledger, and its operator's key."""
-    return open_ledger(project.ledger, dataset=project.dataset), load_signing_key(project.key)
+    return project.ledger(), load_signing_key(project.key)
 
 
 def grant_another(project: Project, budget: Budget, reason: str) -> tuple[Ledger, SigningKey]:

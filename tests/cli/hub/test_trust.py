@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from cli.app import app
 from distill.common.keys import load_signing_key
-from distill.project import load_project
+from distill.project import Project
 from tests.fakes.banks import GRANT, answer, bank, begin, bundle_of, run
 
 
@@ -42,7 +42,7 @@ def test_a_grant_is_recorded_with_who_and_why(bank):
 
 
 def test_a_grant_with_an_exposed_key_is_refused_with_the_mend(bank):
-    load_project(bank).officer.chmod(0o644)
+    Project.open(bank).officer.chmod(0o644)
     assert "chmod 600" in run("ledger", "grant", *GRANT, "--project", bank, code=2).stderr
 
 
@@ -84,7 +84,7 @@ def test_ledger_verify_says_what_it_checked_and_recomputed(bank):
 
 def test_ledger_verify_refuses_a_tampered_or_rolled_back_ledger(bank):
     run("ledger", "grant", *GRANT, "--project", bank)
-    ledger = load_project(bank).ledger
+    ledger = Project.open(bank).ledger_file
     before = ledger.read_bytes()
     file = bundle_of(bank, begin(bank))
     after = ledger.read_bytes()
@@ -104,7 +104,7 @@ def test_a_bundle_is_inspected_and_verified(bank):
     text = run("bundle", "inspect", file).stdout
     assert "epsilon 0.5 at delta 1e-05 for each row" in text.replace("\n", " ")
     assert "anybody could have signed" in run("bundle", "verify", file).stdout
-    public = load_project(bank).key.with_suffix(".pub")
+    public = Project.open(bank).key.with_suffix(".pub")
     assert answer("bundle", "verify", "b.distill", "--key", public, "--project", bank)["key_given"]
 
 

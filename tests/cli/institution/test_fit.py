@@ -16,7 +16,7 @@ from distill.common.keys import SigningKey, generate_key
 from distill.data.schema import load_schema
 from distill.ledger import Ledger, create_ledger
 from distill.privacy.events import Event, epsilon_of
-from distill.project import Project, create_project
+from distill.project import Project
 from distill.releases import fit as pipeline
 from distill.releases.fit import FitRequest, Receipt
 from distill.synthesis.planning.plan import Plan, make_plan
@@ -55,7 +55,7 @@ def project(tmp_path: Path) -> Project:
     data, schema = tmp_path / "loans.csv", tmp_path / "loans.schema.json"
     data.write_text("age,home,default\n" + "40,own,1\n" * 300)
     schema.write_text(json.dumps(SCHEMA))
-    made = create_project(tmp_path / "bank", data=data, schema=schema)
+    made = Project.create(tmp_path / "bank", data=data, schema=schema)
     path = made.folder / "distill.toml"
     path.write_text(path.read_text().replace("epsilon = 2.0", "epsilon = 1.5").replace("1e-05", "1e-06"))
     return made
@@ -121,7 +121,7 @@ def test_a_bare_fit_takes_everything_from_the_project(project, asked):
     assert request.rehearsal is None
     assert request.samples is None
     assert request.overwrite is False
-    assert ledger.path == project.ledger
+    assert ledger.path == project.ledger_file
     assert ledger.summary().public_key == key.public_hex
     assert said["bundle"] == str(project.out)
 
@@ -263,11 +263,11 @@ def test_plan_needs_no_project_where_schema_and_budget_are_given(project, tmp_pa
 
 def test_plan_reads_no_row_and_charges_nothing(project):
     project.data.unlink()
-    before = project.ledger.read_bytes()
+    before = project.ledger_file.read_bytes()
     ran = run("plan", "--project", project.folder, "--rows", 3000)
     assert ran.exit_code == 0, ran.output
     assert "No row was read and nothing was charged" in ran.stderr
-    assert project.ledger.read_bytes() == before
+    assert project.ledger_file.read_bytes() == before
 
 
 @pytest.mark.parametrize("words", [("--epsilon", "0"), ("--epsilon", "nan"), ("--delta", "0.5"), ("--rows", "50")])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from distill.privacy import accountant
-from distill.project import load_project
+from distill.project import Project
 from tests.fakes.banks import SCHEMA, answer, begin, bundle_of, run
 
 
@@ -43,7 +43,7 @@ def test_report_writes_a_page_and_tells_its_figures(bank, tmp_path):
 
 
 def test_report_of_a_ledger_by_itself_says_that_no_key_was_given(bank, tmp_path):
-    told = run("ledger", "report", "-o", tmp_path / "a.html", "--ledger", load_project(bank).ledger).stdout
+    told = run("ledger", "report", "-o", tmp_path / "a.html", "--ledger", Project.open(bank).ledger_file).stdout
     assert "No key was given from outside" in told
 
 
@@ -79,7 +79,7 @@ def test_export_in_the_shape_of_the_registry(bank):
 
 
 def test_diff_tells_an_older_copy_an_equal_one_and_a_bundle(bank, tmp_path):
-    ledger = load_project(bank).ledger
+    ledger = Project.open(bank).ledger_file
     shutil.copy(ledger, tmp_path / "old.db")
     run("ledger", "export", "--project", bank, "-o", tmp_path / "l.json")
     assert answer("ledger", "diff", ledger, tmp_path / "l.json")["relation"] == "equal"
@@ -93,7 +93,7 @@ def test_diff_tells_an_older_copy_an_equal_one_and_a_bundle(bank, tmp_path):
 
 
 def test_diff_refuses_a_fork_after_telling_it(bank, tmp_path):
-    ledger = load_project(bank).ledger
+    ledger = Project.open(bank).ledger_file
     shutil.copy(ledger, tmp_path / "copy.db")
     bundle = bundle_of(bank, begin(bank))
     grant = ("ledger", "grant", "--epsilon", "3", "--delta", "1e-4", "--reason", "on the copy", "--project", bank)
@@ -109,7 +109,7 @@ def test_diff_refuses_a_fork_after_telling_it(bank, tmp_path):
 
 def test_diff_says_which_entries_a_bundle_does_not_show(tmp_path):
     folder = project(tmp_path, "bank")
-    ledger = load_project(folder).ledger
+    ledger = Project.open(folder).ledger_file
     shutil.copy(ledger, tmp_path / "copy.db")
     begin(folder)
     bundle = bundle_of(folder, begin(folder))

@@ -4,7 +4,7 @@ import pytest
 
 from distill.common.keys import generate_key, load_public_key
 from distill.ledger import open_ledger
-from distill.project import load_project
+from distill.project import Project
 from tests.fakes.banks import GRANT, answer, bank, begin, bundle_of, run
 
 __all__ = ["bank"]  # a fixture
@@ -107,12 +107,12 @@ def test_linked_data_sets_are_told_as_a_sum(granted, tmp_path):
     run("init", tmp_path / "cards", *inputs)
     run("ledger", "grant", *GRANT, "--project", tmp_path / "cards")
     begin(tmp_path / "cards")
-    other = load_project(tmp_path / "cards").ledger
+    other = Project.open(tmp_path / "cards").ledger_file
     found = answer("ledger", "link", other, *WHY, "--project", granted)
     assert found["dataset"] == open_ledger(other).dataset
     assert (found["name"], found["epsilon_sum"]) == ("cards", 1.0)
     assert "cards" in run("ledger", "show", "--project", granted).stdout
-    own = load_project(granted).ledger
+    own = Project.open(granted).ledger_file
     assert "share units with itself" in run("ledger", "link", own, *WHY, "--project", granted, code=2).stderr
 
 

@@ -148,7 +148,7 @@ def test_a_request_on_the_gpu_is_kept_from_end_to_end(monkeypatch, tmp_path):
     )
     fit.fit(request, ledger, key)
     assert seen == {"cuda"}
-    assert read_bundle(request.out, public_hex=key.public_hex).manifest.noisy_rows > 0
+    assert read_bundle(request.out, key=key.public_hex).manifest.noisy_rows > 0
 
 
 def test_a_finished_generator_draws_the_same_whatever_device_is_in_use():

@@ -17,6 +17,9 @@ from distill.common.keys import (
     load_public_key,
     load_signing_key,
     passphrase_from_environment,
+    public_hex_of,
+    public_path_of,
+    signing_key_of,
     verify_signature,
 )
 from distill.errors import KeyFileError
@@ -211,3 +214,18 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(KeyFileError, match="cannot write the key"):
         generate_key(tmp_path / "file" / "key.pem")
+
+
+def test_a_key_may_be_named_by_itself_its_file_or_its_digits(path, monkeypatch):
+    key = generate_key(path, passphrase=b"secret")
+    monkeypatch.setenv("DISTILL_KEY_PASSPHRASE", "secret")
+    public = public_path_of(path)
+    assert signing_key_of(key) is key
+    assert {signing_key_of(named).public_hex for named in (path, str(path))} == {key.public_hex}
+    assert {public_hex_of(named) for named in (key, public, str(public), key.public_hex)} == {key.public_hex}
+    with pytest.raises(KeyFileError, match="no public key at"):
+        public_hex_of(key.public_hex[:-1])
+    with pytest.raises(KeyFileError, match="is not a public key in PEM form"):
+        public_hex_of(path)
+    with pytest.raises(KeyFileError, match="no signing key at"):
+        signing_key_of("nowhere.pem")

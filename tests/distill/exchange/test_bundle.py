@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.common.canonical_json import canonical
-from distill.common.keys import generate_key
+from distill.common.keys import generate_key, write_public_key
 from distill.common.signed_zip import pack
 from distill.common.tensors import decode_tensors, encode_tensors
 from distill.data.schema import Schema
@@ -38,6 +38,7 @@ from distill.errors import (
     BundleSignatureError,
     BundleTensorError,
     BundleVersionError,
+    KeyFileError,
 )
 from distill.exchange.bundle import GROUPS, MANIFEST, MEMBERS, SAMPLES, parse_bundle, read_bundle, write_bundle
 from distill.exchange.samples import CELLS_A_BYTE, FREE_CELLS, MAX_CELLS, decode_samples, encode_samples
@@ -103,12 +104,26 @@ def refused(data, where, match, kind):
     assert type(caught.value) is kind
 
 
+def test_a_bundle_is_read_against_any_form_of_its_key(tmp_path, where, fields, house):
+    public, wrong = tmp_path / "house.pub", tmp_path / "wrong.pub"
+    write_public_key(public, house[0].public_hex)
+    write_public_key(wrong, house[1].public_hex)
+    digest = write_bundle(where, **fields)
+    for key in (None, house[0], house[0].public_hex, public, str(public)):
+        assert read_bundle(str(where), key=key).digest == digest
+    for key in (house[1], house[1].public_hex, wrong, str(wrong)):
+        with pytest.raises(BundleSignatureError, match="was expected"):
+            read_bundle(where, key=key)
+    with pytest.raises(KeyFileError, match="no public key"):
+        read_bundle(where, key="nowhere.pub")
+
+
 # --- what is written is what is read --------------------------------------------------------------------------------
 
 
 def test_a_bundle_reads_back_as_it_was_written(house, where, fields):
     digest = write_bundle(where, **fields)
-    bundle = read_bundle(where, public_hex=house[0].public_hex)
+    bundle = read_bundle(where, key=house[0].public_hex)
     assert bundle.digest == digest == hashlib.sha256(where.read_bytes()).hexdigest()
     assert (bundle.path, bundle.size) == (where, where.stat().st_size)
     assert bundle.schema == SCHEMA

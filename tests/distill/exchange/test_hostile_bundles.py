@@ -83,7 +83,7 @@ def test_the_script_still_makes_every_attack(house: House, tmp_path: Path) -> No
     for attack in ATTACKS.values():
         path = tmp_path / f"{attack.name}.distill"
         with pytest.raises(errors.BundleError) as caught:
-            read_bundle(path, public_hex=house.key.public_hex)
+            read_bundle(path, key=house.key.public_hex)
         assert type(caught.value) is attack.expected, attack.name
 
 

@@ -909,3 +909,18 @@ def test_an_entry_that_spells_out_what_goes_without_saying_is_refused(ledger, ke
         _ = Entry(**entry.model_dump() | {"body": body}).details
     body["events"][0]["rows_per_unit"] = 2
     assert Entry(**entry.model_dump() | {"body": body}).details.events[0].rows_per_unit == 2
+
+
+def test_an_officer_grants_by_the_file_of_the_key_and_under_the_users_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("distill.ledger.ledger.acting_user", lambda: "ada")
+    path = tmp_path / "officer.pem"
+    ledger = create_ledger(tmp_path / "ledger.db", dataset=DATASET, unit="row", key=generate_key(path))
+    entry = ledger.grant(epsilon=1.0, delta=1e-5, reason="board", key=path)
+    assert (entry.actor, ledger.summary().granted_epsilon) == ("ada", 1.0)
+    assert ledger.grant(epsilon=2.0, delta=1e-5, reason="board", actor="the board", key=str(path)).actor == "the board"
+    new = generate_key(tmp_path / "new.pem")
+    assert ledger.rotate(new, reason="every year", key=path).actor == "ada"
+    before = ledger.head()
+    with pytest.raises(KeyFileError, match="no signing key at"):
+        ledger.grant(epsilon=3.0, delta=1e-5, reason="board", key=tmp_path / "nowhere.pem")
+    assert ledger.head() == before

@@ -16,7 +16,7 @@ from distill.errors import LedgerError
 from distill.ledger import Ledger, Reservation, create_ledger, open_ledger
 from distill.ledger.entries import entry as ledger_entry
 from distill.privacy.events import Event
-from distill.project import load_project
+from distill.project import Project
 from distill.releases import lifecycle, placement
 from distill.releases.placement import TRIAL_BYTES
 from tests.end_to_end.small_banks import (
@@ -160,7 +160,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Bank:
 def moved(template: Bank, folder: Path) -> Bank:
     """The same bank in another folder."""
     shutil.copytree(template.folder, folder)
-    return Bank(load_project(folder), schema=template.schema)
+    return Bank(Project.open(folder), schema=template.schema)
 
 
 @pytest.mark.parametrize("pages", [0, 12])

@@ -329,7 +329,7 @@ def test_a_ledger_of_another_data_set(bank, refused, tmp_path):
     other = make_bank(tmp_path / "other")
     refused(
         "--ledger",
-        other.project.ledger,
+        other.project.ledger_file,
         words=(f"belongs to data set {other.project.dataset}", bank.project.dataset, "distill.toml"),
     )
     assert other.books.releases == ()
@@ -358,17 +358,17 @@ def rewrite(ledger: Path, statement: str, *values: object) -> None:
     ids=["a larger grant", "a grant removed", "the opening removed", "another seal"],
 )
 def test_a_tampered_ledger(bank, refused, statement, place):
-    rewrite(bank.project.ledger, statement)
-    before = bank.project.ledger.read_bytes()
+    rewrite(bank.project.ledger_file, statement)
+    before = bank.project.ledger_file.read_bytes()
     refused(words=("ledger.db", place, "backup"), books=False)
-    assert bank.project.ledger.read_bytes() == before
+    assert bank.project.ledger_file.read_bytes() == before
 
 
 def test_a_ledger_with_a_flipped_byte_is_refused_or_reads_as_before(bank, refused):
     """Every 997th byte; many of them lie where the file holds nothing."""
-    good, books = bank.project.ledger.read_bytes(), bank.books
+    good, books = bank.project.ledger_file.read_bytes(), bank.books
     for place in range(13, len(good), 997):
-        bank.project.ledger.write_bytes(flipped(good, place))
+        bank.project.ledger_file.write_bytes(flipped(good, place))
         try:
             unchanged = bank.books == books
         except LedgerError:

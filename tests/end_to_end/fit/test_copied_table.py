@@ -48,7 +48,7 @@ def second(bank: Bank, tmp_path: Path) -> Bank:
 def test_a_copy_is_refused_until_the_officer_links_it(bank, second):
     before = second.ledger.head()
     told = refusal(fit(second))
-    assert f"'bank' (ledger {bank.project.ledger})" in told
+    assert f"'bank' (ledger {bank.project.ledger_file})" in told
     assert second.ledger.head() == before
     assert not second.project.out.exists()
     failed = json.loads(fit(second, "--json").stderr)
@@ -65,12 +65,14 @@ def test_a_copy_is_refused_until_the_officer_links_it(bank, second):
 def test_the_refusal_holds_no_figure(bank, second):
     """Yes or no is what the operator learns, not how many rows are shared."""
     told = refusal(fit(second))
-    assert not any(c.isdigit() for c in told.replace(str(bank.project.ledger), "PATH"))
+    assert not any(c.isdigit() for c in told.replace(str(bank.project.ledger_file), "PATH"))
 
 
 def test_the_json_names_linked_data_sets_whether_or_not_rows_are_shared(bank, tmp_path):
     other = make_bank(tmp_path / "other", loans(1500, seed=3))
-    assert distill("ledger", "link", other.project.ledger, "--reason", "r", "--project", bank.folder).exit_code == 0
+    assert (
+        distill("ledger", "link", other.project.ledger_file, "--reason", "r", "--project", bank.folder).exit_code == 0
+    )
     ran = fit(bank, "--json")
     assert json.loads(ran.stdout)["linked"] == ["other"]
 

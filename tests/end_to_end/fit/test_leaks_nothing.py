@@ -3,14 +3,17 @@
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from distill.data.schema import Schema
 from distill.privacy.noise import NoiseSource
 from distill.releases import fit
+from distill.releases.fit import FitRequest
 from distill.synthesis.planning.plan import Plan
 from tests.end_to_end.small_banks import SCHEMA, Bank, distill, loans, make_bank, quicken
 
@@ -149,6 +152,9 @@ def test_a_request_for_a_unit_counts_units_and_not_rows(tmp_path, monkeypatch, w
     assert bank.books.unit == "customer"
 
 
-def test_every_field_of_a_request_is_public():
-    """What may be stored or printed: a request holds paths and settings, no row and no count of them."""
-    assert not {"frame", "rows", "table"} & set(fit.FitRequest.__dataclass_fields__)
+def test_every_field_of_a_request_that_prints_is_public():
+    """What may be stored or printed: paths and settings, no row and no count of them; a frame is left out."""
+    rows = loans(7).assign(income=PLANTED["income"])
+    public = {"schema": Schema.model_validate(SCHEMA), "name": "bank", "dataset": "0" * 32, "out": Path("b.distill")}
+    assert "777" not in str(FitRequest(data=rows, epsilon=1.0, delta=1e-5, **public))
+    assert not {"frame", "rows", "table"} & set(FitRequest.__dataclass_fields__)

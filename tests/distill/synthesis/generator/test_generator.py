@@ -174,3 +174,10 @@ def test_draws_keep_what_the_records_tie_together():
     for (i, j), got in zip(pairs.pairs, pairs.shares, strict=True):
         expected = (generator.weights[:, None] * soft[i]).T @ soft[j]
         assert np.abs(got - expected).sum() < 0.1
+
+
+def test_a_seed_draws_what_a_stream_from_it_draws():
+    generator = toy_generator()
+    of_seed, of_stream = generator.draw(50, seed=3), generator.draw(50, np.random.default_rng(3))
+    pd.testing.assert_frame_equal(of_seed, of_stream)
+    assert not generator.draw(50, seed=4).equals(of_seed)

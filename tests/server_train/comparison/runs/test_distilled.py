@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from distill.errors import BudgetError
-from distill.ledger import open_ledger
-from distill.project import load_project
+from distill.project import Project
 from distill.releases import fit as pipeline
 from distill.synthesis.effort import Effort
 from server_train.comparison.deal.institutions import Budget
@@ -38,8 +37,8 @@ def fit(rows, out, client="north", *, budget=BUDGET, seed=0, levels=("default",)
 
 
 def books(rows, out, client="north"):
-    project = load_project(out / "institutions" / rows.digest[:8] / client)
-    return open_ledger(project.ledger, dataset=project.dataset).summary()
+    project = Project.open(out / "institutions" / rows.digest[:8] / client)
+    return project.ledger().summary()
 
 
 def test_a_fit_is_made_once_and_found_again(rows, tmp_path, quick, monkeypatch):

@@ -3,7 +3,6 @@
 import pytest
 
 from distill.errors import BudgetError, ConfigError
-from distill.ledger import open_ledger
 from server_train.comparison.compare import Request, private_baselines
 from server_train.comparison.deal.institutions import Budget, institution
 from server_train.comparison.deal.tables import deal, read_tables
@@ -46,7 +45,7 @@ def test_a_private_run_costs_each_client_the_budget_and_its_ledger_tells(rows, t
     assert run.final.up == sum(t.up for t in run.traffic)
     assert run.points[0].up > 0  # noisy sketches are counted
     project = institution(rows, "a", tmp_path)
-    (release,) = open_ledger(project.ledger, dataset=project.dataset).summary().releases
+    (release,) = project.ledger().summary().releases
     assert release.status == "committed"
     assert release.epsilon == pytest.approx(2.0)
 
