@@ -6,7 +6,7 @@ all; whatever goes wrong before leaves an earlier model as it was.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,10 @@ from server_train.models.folder import REPORT, put, read_folder, settle, staged
 from server_train.models.model import ONNX, Model, save_model
 from server_train.models.onnx_export import write_onnx
 from server_train.models.onnx_scorer import onnx_packages
-from server_train.pooling.institutions.generators import Generator, guarded
 from server_train.pooling.personal import FOLDER, folder_names, personal_notes, personal_pools
 from server_train.pooling.pool import Pool, default_rows, draw_pool
 from server_train.pooling.pool_file import PoolCard, StoredPool, export_rows
 from server_train.pooling.streaming import draw_pool_file
-from server_train.pooling.weighing.self_consistency import fault_of
 from server_train.registry.registry import Registry
 from server_train.reports.model_report import render_report
 from server_train.training.fit import IN_MEMORY, Fitted, ModelChoice, fit_model, fit_stored
@@ -116,7 +114,7 @@ def train_global(
             "this schema names no target, so there are no models to personalise. Leave --personalise out."
         )
     draw = _Draw(intake, np.random.default_rng(settings.seed), partial(progress, "pool"))
-    rows = rows or default_rows(g.noisy_rows for _, g in draw.generators)
+    rows = rows or default_rows(r.generator.noisy_rows for r in intake.received)
     result, pool = _made(draw, rows, targets, settings, choice, progress)
     if prior is None:
         return result
@@ -177,41 +175,20 @@ class _Draw:
     rng: np.random.Generator
     progress: Callable[[int, int], None]
 
-    @property
-    def generators(self) -> list[tuple[str, Generator]]:
-        """Each institution's name and generator."""
-        return [(r.name, r.generator) for r in self.intake.received]
-
-    @cached_property
-    def faults(self) -> list[str | None]:
-        """Why a bundle contradicts itself, for each."""
-        return [
-            guarded(r.name, "its statistics", partial(fault_of, r.bundle, r.generator)) for r in self.intake.received
-        ]
-
     def in_memory(self, rows: int) -> Pool:
         """A pool of `rows` rows."""
-        return draw_pool(
-            self.intake.schema,
-            self.generators,
-            rows=rows,
-            rng=self.rng,
-            faults=self.faults,
-            sites=[r.site for r in self.intake.received],
-            progress=self.progress,
-        )
+        institutions = self.intake.institutions
+        return draw_pool(self.intake.schema, institutions, rows=rows, rng=self.rng, progress=self.progress)
 
     def on_disk(self, rows: int, path: Path) -> StoredPool:
         """The same in a file."""
         return draw_pool_file(
             path,
             self.intake.schema,
-            self.generators,
+            self.intake.institutions,
             rows=rows,
             rng=self.rng,
             card=partial(pool_card, self.intake),
-            faults=self.faults,
-            sites=[r.site for r in self.intake.received],
             progress=self.progress,
         )
 

@@ -8,6 +8,7 @@ notes.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from distill.common.metadata import now
@@ -21,7 +22,9 @@ from server_train.intake.ledger_heads import after_all
 from server_train.intake.store import HubStore
 from server_train.intake.trust import Signers
 from server_train.pooling.institutions.generators import Generator, guarded
-from server_train.pooling.mixture.joint_mixture import Site, site_of
+from server_train.pooling.institutions.institution import Institution
+from server_train.pooling.institutions.site import Site, site_of
+from server_train.pooling.weighing.self_consistency import fault_of
 
 SUFFIX = ".distill"
 
@@ -36,7 +39,7 @@ class Received:
         generator: Draws rows and holds the class head.
         voucher: The trusted key (hex) that speaks for its signer; None: nobody does.
         prior: The global prior that it was fitted with, as it says; None: with none.
-        site: What the joint components are fitted to; None where no pairs travelled.
+        site: The statistics that joint components are fitted to; None: no pairs travelled.
     """
 
     name: str
@@ -51,6 +54,12 @@ class Received:
         """What was released, by whom, at what cost."""
         return self.bundle.manifest
 
+    @cached_property
+    def institution(self) -> Institution:
+        """The institution as a pool takes it, judged by whether its statistics bear each other out. Raises BundleError."""
+        fault = guarded(self.name, "its statistics", lambda: fault_of(self.bundle, self.generator))
+        return Institution(name=self.name, generator=self.generator, site=self.site, fault=fault)
+
 
 @dataclass(frozen=True)
 class Intake:
@@ -63,6 +72,11 @@ class Intake:
     def schema(self) -> Schema:
         """The schema that all of them share."""
         return self.received[0].bundle.schema
+
+    @property
+    def institutions(self) -> tuple[Institution, ...]:
+        """All institutions as a pool takes them. Raises BundleError."""
+        return tuple(r.institution for r in self.received)
 
 
 def find_bundles(places: Sequence[Path]) -> list[Path]:

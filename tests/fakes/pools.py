@@ -5,16 +5,20 @@ from pathlib import Path
 import numpy as np
 
 from distill.data.schema import Schema
+from server_train.pooling.institutions.institution import Institution
 from server_train.pooling.pool import Drawer
 from server_train.pooling.pool_file import PoolCard, StoredPool
 from server_train.pooling.streaming import draw_pool_file
 from tests.fakes.hubs import TableGenerator, skewed, table
 
 
-def banks(schema: Schema, rows: int = 6000) -> list[tuple[str, TableGenerator]]:
+def banks(schema: Schema, rows: int = 6000) -> list[Institution]:
     """One institution like all, one with few of the later classes."""
     parts = [table(rows, schema, 1), skewed(table(rows, schema, 2), schema, 0.3)]
-    return [(name, TableGenerator(schema, part)) for name, part in zip(("Alder", "Birch"), parts, strict=True)]
+    return [
+        Institution(name=name, generator=TableGenerator(schema, part))
+        for name, part in zip(("Alder", "Birch"), parts, strict=True)
+    ]
 
 
 def card_of(drawer: Drawer) -> PoolCard:
