@@ -107,32 +107,39 @@ def train_global(
     """
     with reporting(as_json, interrupted="No model was written.") as report:
         from server_train.hub.job import train_global as run
+        from server_train.hub.outputs import Outputs
+        from server_train.hub.request import TrainingRequest
         from server_train.hub.results import GlobalResult
+        from server_train.intake.admission import Admission
         from server_train.training.class_weights import read_class_weights
         from server_train.training.fit import ModelChoice
         from server_train.training.network import TrainingSettings
 
         choice = ModelChoice(kind=model, class_weights=read_class_weights(class_weights), calibrate=calibrate)
         place = _prior_place(global_prior, key)
-        with progress_bars(progress_console(quiet=as_json), STAGES, counted=True) as progress:
-            result = run(
-                bundles or _bundles_in(project),
-                out=out or project / DEFAULT_OUT,
-                rows=rows,
+        request = TrainingRequest(
+            bundles=tuple(bundles or _bundles_in(project)),
+            rows=rows,
+            personalise=personalise,
+            settings=TrainingSettings(seed=seed),
+            choice=choice,
+            admission=Admission(
                 trusted=public_keys(trust),
                 hub=hub_store(hub, project),
                 allow_unknown_signers=allow_unknown_signers,
                 allow_rehearsal=allow_rehearsal,
-                export_pool=export_pool,
-                prepare=prepare,
-                prior=place,
-                personalise=personalise,
-                settings=TrainingSettings(seed=seed),
-                choice=choice,
-                onnx=onnx,
-                registry=registry_at(registry, project),
-                progress=progress,
-            )
+            ),
+        )
+        outputs = Outputs(
+            folder=out or project / DEFAULT_OUT,
+            export_pool=export_pool,
+            prepare=prepare,
+            onnx=onnx,
+            prior=place,
+            registry=registry_at(registry, project),
+        )
+        with progress_bars(progress_console(quiet=as_json), STAGES, counted=True) as progress:
+            result = run(request, outputs, progress=progress)
         report(result.as_dict(), _summary(result) if isinstance(result, GlobalResult) else _pooled(result))
 
 

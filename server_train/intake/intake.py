@@ -18,6 +18,7 @@ from distill.exchange import generator_codec as generators
 from distill.exchange.bundle import Bundle, Manifest, read_bundle
 from distill.exchange.levels import LEVELS
 from distill.exchange.prior import PriorUse, prior_use
+from server_train.intake.admission import Admission
 from server_train.intake.ledger_heads import after_all
 from server_train.intake.store import HubStore
 from server_train.intake.trust import Signers
@@ -104,26 +105,13 @@ def find_bundles(places: Sequence[Path]) -> list[Path]:
 
 
 def receive(
-    paths: Sequence[Path],
-    *,
-    trusted: frozenset[str] = frozenset(),
-    hub: HubStore | None = None,
-    remember: bool = True,
-    allow_unknown_signers: bool = False,
-    allow_rehearsal: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    paths: Sequence[Path], admission: Admission, *, progress: Callable[[int, int], None] | None = None
 ) -> Intake:
     """Read and verify bundles, compare them with each other and with what the hub has seen, and remember them.
 
     Args:
         paths: Bundle files.
-        trusted: Public keys (hex) of institutions, beside those that `hub` keeps. Every bundle must be signed by one, or by
-            a key that one handed over to.
-        hub: The hub's memory; None: bundles are compared with each other only.
-        remember: Whether bundles of trusted signers, if all is well, become part of that memory.
-        allow_unknown_signers: Let bundles of others in too. They are not remembered, or a stranger could block a data set
-            by being first.
-        allow_rehearsal: Let bundles in that are not private.
+        admission: Whose bundles are taken, and whether they are remembered.
         progress: Called with (bundles verified, bundles).
 
     Raises:
@@ -136,10 +124,11 @@ def receive(
         LedgerConflictError, LedgerForkError: a bundle contradicts another one, or what the hub has seen.
         HubFileError: the hub's memory cannot be read or written.
     """
-    signers = Signers(hub.all_keys() if hub else (), trusted, hub.path if hub else None)
+    hub = admission.hub
+    signers = Signers(hub.all_keys() if hub else (), admission.trusted, hub.path if hub else None)
     bundles = []
     for done, path in enumerate(paths):
-        bundles.append(_verified(path, signers, allow_unknown_signers, allow_rehearsal))
+        bundles.append(_verified(path, signers, admission))
         if progress:
             progress(done + 1, len(paths))
     _require_no_conflict(hub, bundles)
@@ -148,7 +137,7 @@ def receive(
     names = _unique([b.manifest.institution for b in kept])
     received = [_received(name, b, signers) for name, b in zip(names, kept, strict=True)]
     notes += _unknown(bundles, signers)
-    if hub is not None and remember:
+    if hub is not None and admission.remember:
         notes += _remembered(hub, bundles, signers)
     return Intake(tuple(received), tuple(notes))
 
@@ -160,12 +149,12 @@ def _received(name: str, bundle: Bundle, signers: Signers) -> Received:
     return Received(name, bundle, generator, signers.voucher(bundle), prior, site)
 
 
-def _verified(path: Path, signers: Signers, allow_unknown_signers: bool, allow_rehearsal: bool) -> Bundle:
+def _verified(path: Path, signers: Signers, admission: Admission) -> Bundle:
     """One bundle after all checks that need no other bundle."""
     bundle = read_bundle(path)
-    if signers.voucher(bundle) is None and not allow_unknown_signers:
+    if signers.voucher(bundle) is None and not admission.allow_unknown_signers:
         raise signers.refusal(bundle)
-    if bundle.manifest.rehearsal and not allow_rehearsal:
+    if bundle.manifest.rehearsal and not admission.allow_rehearsal:
         raise RehearsalBundleError(
             f"{path}: this bundle of {bundle.manifest.institution!r} is a REHEARSAL and NOT PRIVATE. "
             "Ask for a real release; --allow-rehearsal trains on it nevertheless, for a model that stays in the house."

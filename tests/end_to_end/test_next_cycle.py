@@ -13,8 +13,11 @@ from distill.errors import ConfigError
 from distill.exchange.bundle import read_bundle
 from distill.exchange.generator_codec import generator_of
 from server_train.hub.job import train_global
+from server_train.hub.outputs import Outputs
 from server_train.hub.prior import PriorPlace
+from server_train.hub.request import TrainingRequest
 from server_train.hub.results import GlobalResult
+from server_train.intake.admission import Admission
 from server_train.training.network import TrainingSettings
 from tests.end_to_end.small_banks import Bank, distill, loans, make_bank, quicken, refusal
 
@@ -22,15 +25,13 @@ SEED = 7
 
 
 def pooled(bundles: list[Path], out: Path, prior: Path | None, key: SigningKey | None) -> GlobalResult:
-    result = train_global(
-        bundles,
-        out=out,
+    request = TrainingRequest(
+        bundles=tuple(bundles),
         rows=2000,
-        allow_unknown_signers=True,
-        allow_rehearsal=True,
-        prior=PriorPlace(prior, key) if prior and key else None,
         settings=TrainingSettings(steps=20),
+        admission=Admission(allow_unknown_signers=True, allow_rehearsal=True),
     )
+    result = train_global(request, Outputs(folder=out, prior=PriorPlace(prior, key) if prior and key else None))
     assert isinstance(result, GlobalResult)
     return result
 

@@ -24,6 +24,9 @@ from server_train.comparison.record.results import Point, Record, Run, Traffic
 from server_train.evaluation.metrics import evaluate_scores
 from server_train.federated.engine.clock import Clock
 from server_train.hub.job import train_global
+from server_train.hub.outputs import Outputs
+from server_train.hub.request import TrainingRequest
+from server_train.intake.admission import Admission
 from server_train.models.features import class_codes
 from server_train.models.model import CARD, WEIGHTS, load_model
 from server_train.training.network import TrainingSettings
@@ -258,14 +261,15 @@ def _trained(
         done[stage] = steps / max(1, total)
         progress(round(100 * sum(done.values())), 300)
 
-    train_global(
-        [out / f.bundles[level].path for f in used],
-        out=out / folder,
-        allow_unknown_signers=True,  # they were all made here
-        allow_rehearsal=budget.rehearsal is not None,
+    request = TrainingRequest(
+        bundles=tuple(out / f.bundles[level].path for f in used),
         settings=TrainingSettings(seed=seed),
-        progress=advance,
+        admission=Admission(
+            allow_unknown_signers=True,  # they were all made here
+            allow_rehearsal=budget.rehearsal is not None,
+        ),
     )
+    train_global(request, Outputs(folder=out / folder), progress=advance)
     seconds = time.thread_time() - began
     model = load_model(out / folder)
     judged = evaluate_scores(class_codes(dealt.schema, dealt.test), model.predict(dealt.test), dealt.schema.classes)

@@ -1,4 +1,3 @@
-import functools
 import json
 import sys
 from pathlib import Path
@@ -12,7 +11,10 @@ from server_train import __main__ as command
 from server_train.evaluation.metrics import evaluate_scores
 from server_train.hub import job
 from server_train.hub.card import SHIFTED
+from server_train.hub.outputs import Outputs
+from server_train.hub.request import TrainingRequest
 from server_train.intake import intake
+from server_train.intake.admission import Admission
 from server_train.models.features import class_codes
 from server_train.models.model import load_model
 from server_train.training.boosting import BoostingSettings
@@ -22,7 +24,13 @@ from tests.fakes.hubs import BINARY, TERNARY, class_chances, put_bundles, table
 
 QUICK = TrainingSettings(steps=150)
 BOOSTED = ModelChoice(kind="boosting", boosting=BoostingSettings(iterations=40))
-train_global = functools.partial(job.train_global, allow_unknown_signers=True)
+
+
+def train_global(places, *, out, export_pool=None, prepare=None, onnx=False, progress=job.silent, **asked):
+    """Train on what stand-ins sent, whoever signed it."""
+    request = TrainingRequest(bundles=tuple(places), admission=Admission(allow_unknown_signers=True), **asked)
+    outputs = Outputs(folder=out, export_pool=export_pool, prepare=prepare, onnx=onnx)
+    return job.train_global(request, outputs, progress=progress)
 
 
 @pytest.fixture
