@@ -112,12 +112,12 @@ def test_the_same_rehearsal_with_the_same_prior_gives_the_same_release(hub, fits
 def test_a_hub_adds_what_the_prior_cost(hub, fits, tmp_path):
     """Two bundles at epsilon 2 made the prior: disjoint 2, overlapping 4; a third one that used it costs 2 more."""
     first = pooled(sorted(hub.glob("*.distill")), tmp_path / "first", None, None).card.privacy
-    assert (first["disjoint"]["epsilon"], first["overlapping"]["epsilon"]) == pytest.approx((2, 4))
+    assert (first.disjoint.epsilon, first.overlapping.epsilon) == pytest.approx((2, 4))
     second = pooled([fits[1].project.out], tmp_path / "second", None, None).card.privacy
-    assert (second["disjoint"]["epsilon"], second["overlapping"]["epsilon"]) == pytest.approx((4, 6))
-    assert (second["disjoint"]["delta"], second["overlapping"]["delta"]) == pytest.approx((2e-5, 3e-5))
+    assert (second.disjoint.epsilon, second.overlapping.epsilon) == pytest.approx((4, 6))
+    assert (second.disjoint.delta, second.overlapping.delta) == pytest.approx((2e-5, 3e-5))
     alone = pooled([fits[0].project.out], tmp_path / "alone", None, None).card.privacy
-    assert (alone["disjoint"]["epsilon"], alone["overlapping"]["epsilon"]) == pytest.approx((2, 2))
+    assert (alone.disjoint.epsilon, alone.overlapping.epsilon) == pytest.approx((2, 2))
 
 
 def refused_untouched(bank: Bank, *words: Any) -> str:

@@ -18,7 +18,7 @@ def test_a_pool_that_fits_into_the_first_part_is_that_drawn_in_memory(tmp_path):
     assert (soft == memory.soft_labels).all()
     assert stored.card.notes == memory.notes
     assert stored.card.class_prior == tuple(memory.prior)
-    assert [i["pooled_rows"] for i in stored.card.institutions] == memory.counts.tolist()
+    assert [i.pooled_rows for i in stored.card.institutions] == memory.counts.tolist()
 
 
 @pytest.mark.parametrize("schema", [BINARY, TERNARY], ids=["two classes", "three classes"])
@@ -49,7 +49,7 @@ def test_every_part_is_a_sample_of_the_whole(tmp_path, monkeypatch):
     take = streaming._take
     monkeypatch.setattr(streaming, "_take", lambda *a: parts.append(take(*a)) or parts[-1])
     stored = stored_pool(tmp_path / "p.parquet", BINARY, 10_000)
-    owed = np.array([i["pooled_rows"] for i in stored.card.institutions])
+    owed = np.array([i.pooled_rows for i in stored.card.institutions])
     assert sum(parts).tolist() == owed.tolist()
     share = owed[0] / owed.sum()
     for part in parts:
