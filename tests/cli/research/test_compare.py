@@ -159,7 +159,7 @@ def test_a_second_run_does_no_work_and_says_the_same(place, said, monkeypatch):
 
     for module, name in ((distilled, "distill_table"), (distilled, "train_global"), (references, "train")):
         monkeypatch.setattr(module, name, None)  # any work would fail
-    monkeypatch.setattr(federated.engine, "run", None)
+    monkeypatch.setattr(federated.run, "run", None)
     monkeypatch.chdir(place)
     ran = distill(*words(place))
     assert ran.exit_code == 0, ran.output
