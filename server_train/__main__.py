@@ -20,7 +20,8 @@ from typing import Any
 from distill.common import checks
 from distill.errors import ConfigError, DistillError
 from server_train.hub.card import model_of
-from server_train.hub.job import Targets, publish
+from server_train.hub.job import publish
+from server_train.hub.outputs import Outputs
 from server_train.models.folder import settle
 from server_train.models.onnx_scorer import onnx_packages
 from server_train.pooling.pool_file import open_pool
@@ -110,7 +111,7 @@ def run(options: argparse.Namespace, group: Group = ALONE) -> dict[str, Any] | N
     fitted = fit_stored(pool, settings, choice, scratch=out.parent, group=group, on_epoch=on_epoch)
     if group.rank:
         return None
-    result = publish(model_of(pool.card, fitted, settings, choice), Targets(out, onnx=options.onnx)).as_dict()
+    result = publish(model_of(pool.card, fitted, settings, choice), Outputs(folder=out, onnx=options.onnx)).as_dict()
     return {**result, "processes": group.size, "device": group.device.type}
 
 

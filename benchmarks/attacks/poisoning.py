@@ -38,7 +38,8 @@ from distill.exchange.generator_codec import CLASS_STEP, generator_of
 from distill.privacy.events import sampling_rate
 from server_train.evaluation.metrics import evaluate_scores
 from server_train.models.features import class_codes
-from server_train.pooling.mixture.joint_mixture import site_of
+from server_train.pooling.institutions.institution import Institution
+from server_train.pooling.institutions.site import site_of
 from server_train.pooling.pool import Pool, draw_pool
 from server_train.pooling.weighing.self_consistency import fault_of
 from server_train.training.fit import ModelChoice, fit_model
@@ -233,11 +234,12 @@ def run(
 
 def pooled(schema: Schema, bundles: Sequence[Bundle], *, rows: int, seed: int, robust: bool) -> Pool:
     """What the hub pools of these bundles; without weights it does not look for contradictions either."""
-    generators = [(f"site {i}", generator_of(b)) for i, b in enumerate(bundles)]
-    faults = [fault_of(b, g) for b, (_, g) in zip(bundles, generators, strict=True)] if robust else None
-    sites = [site_of(b, g) for b, (_, g) in zip(bundles, generators, strict=True)]
-    rng = np.random.default_rng(seed)
-    return draw_pool(schema, generators, rows=rows, rng=rng, robust=robust, faults=faults, sites=sites)
+    institutions = []
+    for number, bundle in enumerate(bundles):
+        generator = generator_of(bundle)
+        fault, site = fault_of(bundle, generator) if robust else None, site_of(bundle, generator)
+        institutions.append(Institution(name=f"site {number}", generator=generator, site=site, fault=fault))
+    return draw_pool(schema, institutions, rows=rows, rng=np.random.default_rng(seed), robust=robust)
 
 
 def model_auc(pool: Pool, test: pd.DataFrame, seed: int, *, quick: bool) -> float:

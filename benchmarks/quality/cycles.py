@@ -33,6 +33,7 @@ from distill.synthesis.generator.generator import Generator
 from distill.synthesis.pipeline import distil
 from distill.synthesis.planning.plan import make_plan
 from server_train.hub.prior import joint_model
+from server_train.pooling.institutions.institution import Institution
 from server_train.pooling.pool import Pool, draw_pool
 
 INSTITUTIONS, QUICK_INSTITUTIONS = 5, 2
@@ -109,7 +110,7 @@ def run(
         return [fit(parts[i], public, [seed, cycle, i], prior, institutions=len(parts), **budget) for i in numbers]
 
     def pooled(generators: Sequence[Generator], rows: int = len(train)) -> Pool:
-        named = [(str(i), g) for i, g in enumerate(generators)]
+        named = [Institution(name=str(i), generator=g) for i, g in enumerate(generators)]
         return draw_pool(public, named, rows=rows, rng=np.random.default_rng(seed))
 
     def scored(what: str, rows: pd.DataFrame, started: float, **more: Any) -> dict[str, Any]:
@@ -130,7 +131,7 @@ def run(
         yield scored("one cycle", pooled(fits(1, 0)).frame, started)
         started = time.process_time()
         first = fits(0.5, 1)
-        second = fits(0.5, 2, joint_model(pooled(first), first))
+        second = fits(0.5, 2, joint_model(pooled(first)))
         yield scored("two cycles", pooled(second).frame, started)
         yield scored("two cycles, both pooled", pooled([*first, *second]).frame, started)
         if options.control:
@@ -138,10 +139,10 @@ def run(
     if only in (None, "small"):
         others = fits(1, 0, of=range(len(parts) - 1))
         rows = parts[-1].sample(min(SMALL_ROWS, len(parts[-1])), random_state=seed).reset_index(drop=True)
-        yield from with_and_without("small", rows, joint_model(pooled(others), others))
+        yield from with_and_without("small", rows, joint_model(pooled(others)))
     if only in (None, "odd"):
         others = fits(1, 0, of=range(1, len(parts)))
-        yield from with_and_without("odd", parts[0], joint_model(pooled(others), others))
+        yield from with_and_without("odd", parts[0], joint_model(pooled(others)))
 
 
 def deal(train: pd.DataFrame, target: str, split: str, seed: int, number: int, yardstick: Any) -> list[pd.DataFrame]:

@@ -17,7 +17,8 @@ from distill.data.schema import Schema
 from distill.synthesis.generator.generator import Generator
 from distill.synthesis.statistics.counts import ClassCounts
 from distill.synthesis.statistics.denoising import denoise_pairs
-from server_train.pooling.mixture.joint_mixture import Site, fit_joint, pair_distance
+from server_train.pooling.institutions.site import Site
+from server_train.pooling.mixture.joint_mixture import Stake, fit_joint, pair_distance
 
 BINS, RECORDS, NOISE, ROWS = 16, 200, 60.0, 5_000
 
@@ -31,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = p.parse_args(arguments)
     institutions, columns = (3, 5) if asked.quick else (asked.institutions, asked.columns)
     sites = [made(columns, np.random.default_rng(seed)) for seed in range(institutions)]
-    even, wall, cpu = np.ones(institutions), time.perf_counter(), time.process_time()
-    joint = fit_joint(sites, even, even, np.random.default_rng(0))
+    wall, cpu = time.perf_counter(), time.process_time()
+    joint = fit_joint([Stake(site=s, rows=1.0, trust=1.0) for s in sites], np.random.default_rng(0))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     far = [pair_distance(s, joint.own(i).pair_shares) for i, s in enumerate(sites)]
     print(

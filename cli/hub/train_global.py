@@ -1,7 +1,8 @@
 """`distill train-global`: the hub's command, from signed bundles to one model with its report."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from server_train.hub.prior import PriorPlace
     from server_train.hub.results import GlobalResult, PoolResult
+    from server_train.models.cards import InstitutionCard, Readings
 
 DEFAULT_OUT = "global-model"
 TERMS = {
@@ -107,32 +109,39 @@ def train_global(
     """
     with reporting(as_json, interrupted="No model was written.") as report:
         from server_train.hub.job import train_global as run
+        from server_train.hub.outputs import Outputs
+        from server_train.hub.request import TrainingRequest
         from server_train.hub.results import GlobalResult
+        from server_train.intake.admission import Admission
         from server_train.training.class_weights import read_class_weights
         from server_train.training.fit import ModelChoice
         from server_train.training.network import TrainingSettings
 
         choice = ModelChoice(kind=model, class_weights=read_class_weights(class_weights), calibrate=calibrate)
         place = _prior_place(global_prior, key)
-        with progress_bars(progress_console(quiet=as_json), STAGES, counted=True) as progress:
-            result = run(
-                bundles or _bundles_in(project),
-                out=out or project / DEFAULT_OUT,
-                rows=rows,
+        request = TrainingRequest(
+            bundles=tuple(bundles or _bundles_in(project)),
+            rows=rows,
+            personalise=personalise,
+            settings=TrainingSettings(seed=seed),
+            choice=choice,
+            admission=Admission(
                 trusted=public_keys(trust),
                 hub=hub_store(hub, project),
                 allow_unknown_signers=allow_unknown_signers,
                 allow_rehearsal=allow_rehearsal,
-                export_pool=export_pool,
-                prepare=prepare,
-                prior=place,
-                personalise=personalise,
-                settings=TrainingSettings(seed=seed),
-                choice=choice,
-                onnx=onnx,
-                registry=registry_at(registry, project),
-                progress=progress,
-            )
+            ),
+        )
+        outputs = Outputs(
+            folder=out or project / DEFAULT_OUT,
+            export_pool=export_pool,
+            prepare=prepare,
+            onnx=onnx,
+            prior=place,
+            registry=registry_at(registry, project),
+        )
+        with progress_bars(progress_console(quiet=as_json), STAGES, counted=True) as progress:
+            result = run(request, outputs, progress=progress)
         report(result.as_dict(), _summary(result) if isinstance(result, GlobalResult) else _pooled(result))
 
 
@@ -166,11 +175,11 @@ def _summary(result: "GlobalResult") -> "Group":
 
     card, training = result.card, result.card.training
     lines = [
-        _privacy(card.privacy),
+        *([_privacy(card.privacy)] if card.privacy else []),
         "weight: what an institution's worst term leaves of it; rows, head: its share of the pooled rows and of the class head",
-        f"training: {training['rows']:,} pooled rows, {training['epochs']} epochs, {training['seconds']:.1f} s",
+        f"training: {training.rows:,} pooled rows, {training.epochs} epochs, {training.seconds:.1f} s",
         *(["REHEARSAL: NOT PRIVATE. This model must not leave the house."] if card.rehearsal else []),
-        *(f"note: {note}" for note in training["notes"]),
+        *(f"note: {note}" for note in training.notes),
         f"model: {result.folder}  (report: {result.folder / 'report.html'})",
         *(
             [f"version {result.version.number} in the registry, digest {result.version.digest}"]
@@ -205,15 +214,15 @@ def _prior_line(path: Path) -> str:
     return f"global prior: {path}  (for the institutions' next `distill fit --global-prior`; they need the hub's public key)"
 
 
-def _privacy(readings: dict[str, Any]) -> str:
+def _privacy(readings: "Readings") -> str:
     """Both readings of the budgets."""
-    worst, total = readings["disjoint"]["epsilon"], readings["overlapping"]["epsilon"]
+    worst, total = readings.disjoint.epsilon, readings.overlapping.epsilon
     return (
         f"privacy: epsilon {worst:.3f} if no customer is at two institutions, {total:.3f} if one may be at all of them"
     )
 
 
-def _members(institutions: list[dict[str, Any]]) -> "Table":
+def _members(institutions: "Sequence[InstitutionCard]") -> "Table":
     """One line an institution."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -226,19 +235,19 @@ def _members(institutions: list[dict[str, Any]]) -> "Table":
         table.add_column(name, justify="right")
     for m in institutions:
         table.add_row(
-            m["institution"] + (" (REHEARSAL)" if m["rehearsal"] else ""),
-            f"{m['noisy_rows']:,.0f}",
-            f"{m['epsilon']:.3f}",
-            f"{m['delta']:g}",
-            readable_number(m["weight"], 2),
-            readable_percent(m["row_share"]),
-            readable_percent(m["head_share"]),
-            readable_bytes(m["bytes"]),
+            m.institution + (" (REHEARSAL)" if m.rehearsal else ""),
+            f"{m.noisy_rows:,.0f}",
+            f"{m.epsilon:.3f}",
+            f"{m.delta:g}",
+            readable_number(m.weight, 2),
+            readable_percent(m.row_share),
+            readable_percent(m.head_share),
+            readable_bytes(m.bytes),
         )
     return table
 
 
-def _terms(institutions: list[dict[str, Any]]) -> "Table":
+def _terms(institutions: "Sequence[InstitutionCard]") -> "Table":
     """The terms that an institution's weight comes from, one line each; a dash where too little is there to judge by."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -250,6 +259,6 @@ def _terms(institutions: list[dict[str, Any]]) -> "Table":
     for name in ("rows that count", *(term.replace("_", " ") for term in TERMS)):
         table.add_column(name, justify="right")
     for m in institutions:
-        numbers = (readable_number(m[term], digits) for term, digits in TERMS.items())
-        table.add_row(m["institution"], readable_number(m["counted_rows"]), *numbers)
+        numbers = (readable_number(getattr(m, term), digits) for term, digits in TERMS.items())
+        table.add_row(m.institution, readable_number(m.counted_rows), *numbers)
     return table

@@ -119,16 +119,17 @@ def check(
 ) -> None:
     """Check bundles as train-global does, without training: contents, signers, and their ledgers against all that was seen."""
     with reporting(as_json) as report:
+        from server_train.intake.admission import Admission
         from server_train.intake.intake import find_bundles, receive
 
-        intake = receive(
-            find_bundles(bundles),
+        admission = Admission(
             trusted=public_keys(trust),
             hub=hub_store(hub, project),
             remember=remember,
             allow_unknown_signers=allow_unknown_signers,
             allow_rehearsal=allow_rehearsal,
         )
+        intake = receive(find_bundles(bundles), admission)
         report(_checked(intake, remembered=remember), None if as_json else _verdict(intake, remembered=remember))
 
 

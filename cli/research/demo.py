@@ -66,7 +66,10 @@ def run_demo(out: Path, *, epsilon: float, rows: float, console: "Console") -> d
     from distill.data.demo import BANKS, HELD_OUT_ROWS, demo_tables
     from distill.errors import ConfigError
     from server_train.hub.job import train_global
+    from server_train.hub.outputs import Outputs
+    from server_train.hub.request import TrainingRequest
     from server_train.hub.results import GlobalResult
+    from server_train.intake.admission import Admission
     from server_train.intake.store import HUB_FILE, HubStore
     from server_train.models.model import load_model
     from server_train.registry.registry import REGISTRY_FILE, Registry
@@ -91,9 +94,8 @@ def run_demo(out: Path, *, epsilon: float, rows: float, console: "Console") -> d
     for bank in banks:
         store.add_key(bank.public_key, name=bank.name, by="demonstration")
     registry = Registry(out / "hub" / REGISTRY_FILE, by="demonstration")
-    hub = train_global(
-        [b.receipt.bundle for b in banks], out=out / "hub" / "global-model", hub=store, registry=registry
-    )
+    request = TrainingRequest(bundles=tuple(b.receipt.bundle for b in banks), admission=Admission(hub=store))
+    hub = train_global(request, Outputs(folder=out / "hub" / "global-model", registry=registry))
     assert isinstance(hub, GlobalResult)
     scores = load_model(hub.folder).predict(tables.held_out)
     console.print("for comparison: a model on the pooled real rows, which no bank could share")

@@ -32,6 +32,7 @@ from server_train.comparison.runs.baselines import Baseline, Conditions
 from server_train.comparison.runs.distilled import distilled_run, fit_client
 from server_train.comparison.runs.federated import federated_run
 from server_train.comparison.runs.private import PrivateConditions, private_name, private_run, require_runs
+from server_train.comparison.runs.repetition import Repetition
 from server_train.comparison.runs.scaling import Prepared, prepare
 from server_train.federated.engine.clock import Clock, measure_seconds_per_row
 from server_train.federated.local.mlp import Mlp
@@ -164,37 +165,14 @@ class _Work:
 
     def _distilled(self, seed: int, dealt: Dealt, clock: Clock) -> list[Run]:
         """One run a bundle size, all from one fit a client."""
-        request = self.request
+        request, shared = self.request, self._shared(seed, dealt)
         fits, runs = [], []
         for client in dealt.clients:
             advance = self._advance(seed, f"fit {client}")
-            fits.append(
-                fit_client(
-                    dealt,
-                    client,
-                    request.out,
-                    self.parts,
-                    levels=request.levels,
-                    seed=seed,
-                    budget=request.budget,
-                    progress=advance,
-                )
-            )
+            fits.append(fit_client(shared, client, request.levels, progress=advance))
         for level in request.levels:
             advance = self._advance(seed, f"hub, {level}")
-            runs.append(
-                distilled_run(
-                    dealt,
-                    fits,
-                    level,
-                    request.out,
-                    self.parts,
-                    seed=seed,
-                    budget=request.budget,
-                    clock=clock,
-                    progress=advance,
-                )
-            )
+            runs.append(distilled_run(shared, fits, level, clock=clock, progress=advance))
         return runs
 
     def _baseline(
@@ -215,7 +193,7 @@ class _Work:
         """One strategy under the clients' budget."""
         request, name = self.request, private_name(baseline)
         assert request.private is not None
-        private, advance = request.private, self._advance(seed, name)
+        private, advance, shared = request.private, self._advance(seed, name), self._shared(seed, dealt)
         decides = self._decides("private", baseline.without_rate(), dealt) | {
             "private": _plain(vars(private)),
             "budget": _plain(vars(request.budget)),
@@ -224,17 +202,7 @@ class _Work:
             seed,
             name,
             decides,
-            lambda: private_run(
-                baseline,
-                dealt,
-                model,
-                conditions,
-                private,
-                request.out,
-                seed=seed,
-                budget=request.budget,
-                progress=advance,
-            ),
+            lambda: private_run(shared, baseline, model, conditions, private, progress=advance),
         )
         assert run is not None
         return run
@@ -260,6 +228,10 @@ class _Work:
                 self.parts.keep(f"{name} {seed}", key, run)
             self._advance(seed, name)(1, 1)  # training that halted early is done as well
         return run
+
+    def _shared(self, seed: int, dealt: Dealt) -> Repetition:
+        """What all runs of one seed share."""
+        return Repetition(seed=seed, dealt=dealt, budget=self.request.budget, out=self.request.out, parts=self.parts)
 
     def _advance(self, seed: int, name: str) -> Callable[[int, int], None]:
         """Progress of one part; the seed is named where there are several."""

@@ -141,7 +141,7 @@ def _mean_score(knots: np.ndarray) -> float:
 
 def _stored_knots(model: Model, blocks: int) -> list[np.ndarray] | None:
     """The card's knots, checked: a model file may come from anybody."""
-    stored: Any = model.card.training.get("score_knots")
+    stored: Any = model.card.training.score_knots
     if stored is None:
         return None
     try:

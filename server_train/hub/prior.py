@@ -22,8 +22,9 @@ from distill.synthesis.generator.generator import Generator, encode_rows
 from distill.synthesis.generator.one_hot import Layout
 from server_train.intake.combined_budget import costs
 from server_train.intake.intake import Intake
-from server_train.pooling.mixture.common_bins import common_bins, records_on
+from server_train.pooling.mixture.common_bins import Marginals, common_bins, records_on
 from server_train.pooling.pool import Pool
+from server_train.pooling.weighing.weights import Contributor
 
 RECORDS, CELLS = 1500, 10_000_000  # soft records in all, about, and what they hold together at most
 LEAST_RECORDS = 20  # of an institution with few rows, where there is room
@@ -49,7 +50,7 @@ class PriorPlace:
         disjoint, overlapping = costs(intake.received)
         write_prior(
             self.path,
-            joint_model(pool, [cast(Generator, r.generator) for r in intake.received]),
+            joint_model(pool),
             bundles=[r.bundle.digest for r in intake.received],
             disjoint=disjoint,
             overlapping=overlapping,
@@ -59,21 +60,16 @@ class PriorPlace:
         return self.path
 
 
-def joint_model(pool: Pool, generators: Sequence[Generator]) -> Generator:
-    """One generator for all institutions together.
-
-    Args:
-        pool: Drawn from them.
-        generators: The institutions', in the order of `pool.members`.
-    """
-    features, logits, weights = _components(pool, generators)
+def joint_model(pool: Pool) -> Generator:
+    """Return one generator for all institutions of a pool together."""
+    features, logits, weights = _components(pool)
     shares = tuple(np.bincount(f.bin_of_piece, f.masses) / f.masses.sum() for f in features)
     layout = Layout(tuple(len(s) for s in shares), len(pool.prior))
     codes = encode_rows(pool.frame.iloc[:HEAD_ROWS], features)
     bins = list(features)
     place = pool.schema.target_place
     if place is not None:
-        bins.insert(place, generators[0].bins[place] if pool.bins is None else pool.bins)
+        bins.insert(place, _generator(pool.contributors[0]).bins[place] if pool.bins is None else pool.bins)
     return Generator(
         schema=pool.schema,
         bins=tuple(bins),
@@ -87,17 +83,23 @@ def joint_model(pool: Pool, generators: Sequence[Generator]) -> Generator:
     )
 
 
-def _components(pool: Pool, generators: Sequence[Generator]) -> tuple[tuple[ColumnBins, ...], np.ndarray, np.ndarray]:
+def _components(pool: Pool) -> tuple[tuple[ColumnBins, ...], np.ndarray, np.ndarray]:
     """Common bins of each feature, soft records on them (logits), and their weights: the joint components, if there are any."""
-    counted = [(g, m.row_share) for g, m in zip(generators, pool.members, strict=True) if m.row_share > 0]
+    counted = [(_generator(c), c.contribution.row_share) for c in pool.contributors if c.contribution.row_share > 0]
     if pool.joint is not None:
         rows = np.array([sum(n for g, n in counted if g is site.generator) for site in pool.joint.sites])
         return pool.joint.common.features, pool.joint.logits, rows / rows.sum() @ pool.joint.mixing
-    used, rows = [g for g, _ in counted], np.array([n for _, n in counted])
-    common = common_bins([g.feature_bins for g in used], [g.shares for g in used], rows)
+    common = common_bins([Marginals(g.feature_bins, g.shares, share) for g, share in counted])
     most = min(RECORDS, CELLS // sum(common.widths))
-    least = max(1, min(LEAST_RECORDS, most // len(used)))
-    numbers = [max(least, round(most * n)) for n in rows]
-    parts = [records_on(common, i, g, n)[1] for i, (g, n) in enumerate(zip(used, numbers, strict=True))]
-    weights = [np.full(n, share / n) for n, share in zip(numbers, rows, strict=True)]
-    return common.features, np.concatenate(parts).astype(np.float32), np.concatenate(weights)
+    least = max(1, min(LEAST_RECORDS, most // len(counted)))
+    logits, weights = [], []
+    for number, (generator, share) in enumerate(counted):
+        records = max(least, round(most * share))
+        logits.append(records_on(common, number, generator, records)[1])
+        weights.append(np.full(records, share / records))
+    return common.features, np.concatenate(logits).astype(np.float32), np.concatenate(weights)
+
+
+def _generator(contributor: Contributor) -> Generator:
+    """The generator of an institution's bundle, with its soft records."""
+    return cast(Generator, contributor.institution.generator)

@@ -1,39 +1,46 @@
-"""What makes a model again from the same bundles: arguments of `hub.train_global`, as plain values."""
+"""What makes a model again from the same bundles, as plain values that the registry of models keeps."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from distill.errors import ConfigError
 from server_train.training.fit import ModelChoice
 from server_train.training.network import TrainingSettings
 
-_SETTINGS, _CHOICE = TypeAdapter(TrainingSettings), TypeAdapter(ModelChoice)
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What decides on a model beside its bundles.
+
+    Attributes:
+        rows: Rows of the pool.
+        settings: Optimiser settings; their seed also draws the pool.
+        choice: Kind of model, class weights, calibration.
+        personalise: Whether each institution got a model of its own.
+    """
+
+    rows: int
+    settings: TrainingSettings
+    choice: ModelChoice
+    personalise: bool = False
+
+    def as_dict(self) -> dict[str, JsonValue]:
+        """Return the recipe ready for JSON."""
+        plain: dict[str, JsonValue] = _RECIPE.dump_python(self, mode="json")
+        return plain
 
 
-def recipe_of(
-    rows: int, settings: TrainingSettings, choice: ModelChoice, *, personalise: bool = False
-) -> dict[str, Any]:
-    """Arguments of `train_global` that decide on the model, ready for JSON."""
-    return {
-        "rows": rows,
-        "settings": _SETTINGS.dump_python(settings, mode="json"),
-        "choice": _CHOICE.dump_python(choice, mode="json"),
-        "personalise": personalise,
-    }
+_RECIPE = TypeAdapter(Recipe)
 
 
-def arguments_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """What `recipe_of` was made from. Raises ConfigError for settings that this version does not know or take."""
+def read_recipe(plain: Mapping[str, JsonValue]) -> Recipe:
+    """Return what `Recipe.as_dict` was made from. Raises ConfigError for settings that this version does not know or take."""
     try:
-        arguments = {
-            **recipe,
-            "settings": _SETTINGS.validate_python(recipe["settings"]),
-            "choice": _CHOICE.validate_python(recipe["choice"]),
-        }
-    except (KeyError, TypeError, ValidationError):
-        arguments = {}
-    if not arguments or recipe_of(**arguments) != dict(recipe):  # what is not known here would be dropped in silence
+        recipe = _RECIPE.validate_python(dict(plain))
+    except (TypeError, ValidationError):
+        recipe = None
+    if recipe is None or recipe.as_dict() != dict(plain):  # what is not known here would be dropped in silence
         raise ConfigError("the settings are not those of this version of the software; use the one that made them.")
-    return arguments
+    return recipe

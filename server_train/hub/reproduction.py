@@ -16,8 +16,11 @@ from distill.common import files as durable
 from distill.common.metadata import versions
 from distill.errors import ConfigError
 from server_train.hub.job import Progress, silent, train_global
-from server_train.hub.recipe import arguments_of
+from server_train.hub.outputs import Outputs
+from server_train.hub.recipe import read_recipe
+from server_train.hub.request import TrainingRequest
 from server_train.hub.results import GlobalResult
+from server_train.intake.admission import Admission
 from server_train.intake.intake import find_bundles
 from server_train.models.folder import read_folder, write_folder
 from server_train.registry.version import Version
@@ -67,15 +70,20 @@ def reproduce(
         BundleError: see `intake.receive`.
     """
     bundles, record = chosen_bundles(version, places), version.record
-    with tempfile.TemporaryDirectory() as folder:
-        made = train_global(
-            bundles,
-            out=Path(folder) / "model",
+    recipe = read_recipe(record.recipe)
+    request = TrainingRequest(
+        bundles=tuple(bundles),
+        rows=recipe.rows,
+        personalise=recipe.personalise,
+        settings=recipe.settings,
+        choice=recipe.choice,
+        admission=Admission(
             trusted=frozenset(i.public_key for i in record.inputs),  # their bundles were taken then, and are the same
             allow_rehearsal=record.rehearsal,
-            progress=progress,
-            **arguments_of(record.recipe),
-        )
+        ),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        made = train_global(request, Outputs(folder=Path(folder) / "model"), progress=progress)
         assert isinstance(made, GlobalResult)
         files = read_folder(made.folder)
         if out is not None:

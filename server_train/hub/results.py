@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from server_train.models.cards import InstitutionCard, Readings
 from server_train.models.folder import REPORT
 from server_train.models.model import ONNX, ModelCard
 from server_train.registry.version import Version
@@ -31,9 +32,8 @@ class GlobalResult:
 
     def as_dict(self) -> dict[str, Any]:
         """The result as one JSON object."""
-        training = self.card.training
-        held_out = training["held_out"]
-        figure = {f"synthetic_{name}": held_out[name] for name in ("roc_auc", "r2") if name in held_out}
+        training, privacy = self.card.training, self.card.privacy
+        name, value = training.held_out.headline
         return {
             "model": str(self.folder),
             "report": str(self.folder / REPORT),
@@ -45,15 +45,15 @@ class GlobalResult:
             "version_digest": self.version.digest if self.version else None,
             "schema": self.card.schema_.name,
             "kind": self.card.kind,
-            "rows": training["rows"],
-            "epochs": training["epochs"],
-            **figure,
-            "seconds": training["seconds"],
-            "bytes_received": sum(i["bytes"] for i in self.card.institutions),
-            "privacy": self.card.privacy,
+            "rows": training.rows,
+            "epochs": training.epochs,
+            **({f"synthetic_{name}": value} if name else {}),
+            "seconds": training.seconds,
+            "bytes_received": sum(i.bytes for i in self.card.institutions),
+            "privacy": privacy.model_dump(mode="json") if privacy else {},
             "rehearsal": self.card.rehearsal,
-            "institutions": self.card.institutions,
-            "notes": training["notes"],
+            "institutions": [i.model_dump(mode="json") for i in self.card.institutions],
+            "notes": training.notes,
         }
 
 
@@ -75,8 +75,8 @@ class PoolResult:
     pool_path: Path
     schema: str
     rows: int
-    institutions: list[dict[str, Any]]
-    privacy: dict[str, Any]
+    institutions: list[InstitutionCard]
+    privacy: Readings
     rehearsal: bool
     notes: tuple[str, ...]
     prior_path: Path | None = None
@@ -89,9 +89,9 @@ class PoolResult:
             "global_prior": str(self.prior_path) if self.prior_path else None,
             "schema": self.schema,
             "rows": self.rows,
-            "bytes_received": sum(i["bytes"] for i in self.institutions),
-            "privacy": self.privacy,
+            "bytes_received": sum(i.bytes for i in self.institutions),
+            "privacy": self.privacy.model_dump(mode="json"),
             "rehearsal": self.rehearsal,
-            "institutions": self.institutions,
+            "institutions": [i.model_dump(mode="json") for i in self.institutions],
             "notes": list(self.notes),
         }

@@ -8,22 +8,22 @@ them: these are added in either reading. Adding is an upper bound (basic composi
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from distill.exchange.prior import Cost
 from server_train.intake.intake import Received
+from server_train.models.cards import Readings
 
 
-def readings(received: Sequence[Received]) -> dict[str, Any]:
+def readings(received: Sequence[Received]) -> Readings:
     """Both readings of the budgets across institutions, with the units and relations they are about."""
     disjoint, overlapping = costs(received)
     privacies = [r.manifest.privacy for r in received]
-    return {
-        "disjoint": disjoint.model_dump(),
-        "overlapping": overlapping.model_dump(),
-        "units": sorted({p.unit for p in privacies}),
-        "relations": sorted({p.relation for p in privacies}),
-    }
+    return Readings(
+        disjoint=disjoint,
+        overlapping=overlapping,
+        units=sorted({p.unit for p in privacies}),
+        relations=sorted({p.relation for p in privacies}),
+    )
 
 
 def costs(received: Sequence[Received]) -> tuple[Cost, Cost]:

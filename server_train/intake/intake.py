@@ -8,6 +8,7 @@ notes.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from distill.common.metadata import now
@@ -17,11 +18,14 @@ from distill.exchange import generator_codec as generators
 from distill.exchange.bundle import Bundle, Manifest, read_bundle
 from distill.exchange.levels import LEVELS
 from distill.exchange.prior import PriorUse, prior_use
+from server_train.intake.admission import Admission
 from server_train.intake.ledger_heads import after_all
 from server_train.intake.store import HubStore
 from server_train.intake.trust import Signers
 from server_train.pooling.institutions.generators import Generator, guarded
-from server_train.pooling.mixture.joint_mixture import Site, site_of
+from server_train.pooling.institutions.institution import Institution
+from server_train.pooling.institutions.site import Site, site_of
+from server_train.pooling.weighing.self_consistency import fault_of
 
 SUFFIX = ".distill"
 
@@ -36,7 +40,7 @@ class Received:
         generator: Draws rows and holds the class head.
         voucher: The trusted key (hex) that speaks for its signer; None: nobody does.
         prior: The global prior that it was fitted with, as it says; None: with none.
-        site: What the joint components are fitted to; None where no pairs travelled.
+        site: The statistics that joint components are fitted to; None: no pairs travelled.
     """
 
     name: str
@@ -51,6 +55,12 @@ class Received:
         """What was released, by whom, at what cost."""
         return self.bundle.manifest
 
+    @cached_property
+    def institution(self) -> Institution:
+        """The institution as a pool takes it, judged by whether its statistics bear each other out. Raises BundleError."""
+        fault = guarded(self.name, "its statistics", lambda: fault_of(self.bundle, self.generator))
+        return Institution(name=self.name, generator=self.generator, site=self.site, fault=fault)
+
 
 @dataclass(frozen=True)
 class Intake:
@@ -63,6 +73,11 @@ class Intake:
     def schema(self) -> Schema:
         """The schema that all of them share."""
         return self.received[0].bundle.schema
+
+    @property
+    def institutions(self) -> tuple[Institution, ...]:
+        """All institutions as a pool takes them. Raises BundleError."""
+        return tuple(r.institution for r in self.received)
 
 
 def find_bundles(places: Sequence[Path]) -> list[Path]:
@@ -90,26 +105,13 @@ def find_bundles(places: Sequence[Path]) -> list[Path]:
 
 
 def receive(
-    paths: Sequence[Path],
-    *,
-    trusted: frozenset[str] = frozenset(),
-    hub: HubStore | None = None,
-    remember: bool = True,
-    allow_unknown_signers: bool = False,
-    allow_rehearsal: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    paths: Sequence[Path], admission: Admission, *, progress: Callable[[int, int], None] | None = None
 ) -> Intake:
     """Read and verify bundles, compare them with each other and with what the hub has seen, and remember them.
 
     Args:
         paths: Bundle files.
-        trusted: Public keys (hex) of institutions, beside those that `hub` keeps. Every bundle must be signed by one, or by
-            a key that one handed over to.
-        hub: The hub's memory; None: bundles are compared with each other only.
-        remember: Whether bundles of trusted signers, if all is well, become part of that memory.
-        allow_unknown_signers: Let bundles of others in too. They are not remembered, or a stranger could block a data set
-            by being first.
-        allow_rehearsal: Let bundles in that are not private.
+        admission: Whose bundles are taken, and whether they are remembered.
         progress: Called with (bundles verified, bundles).
 
     Raises:
@@ -122,10 +124,11 @@ def receive(
         LedgerConflictError, LedgerForkError: a bundle contradicts another one, or what the hub has seen.
         HubFileError: the hub's memory cannot be read or written.
     """
-    signers = Signers(hub.all_keys() if hub else (), trusted, hub.path if hub else None)
+    hub = admission.hub
+    signers = Signers(hub.all_keys() if hub else (), admission.trusted, hub.path if hub else None)
     bundles = []
     for done, path in enumerate(paths):
-        bundles.append(_verified(path, signers, allow_unknown_signers, allow_rehearsal))
+        bundles.append(_verified(path, signers, admission))
         if progress:
             progress(done + 1, len(paths))
     _require_no_conflict(hub, bundles)
@@ -134,7 +137,7 @@ def receive(
     names = _unique([b.manifest.institution for b in kept])
     received = [_received(name, b, signers) for name, b in zip(names, kept, strict=True)]
     notes += _unknown(bundles, signers)
-    if hub is not None and remember:
+    if hub is not None and admission.remember:
         notes += _remembered(hub, bundles, signers)
     return Intake(tuple(received), tuple(notes))
 
@@ -146,12 +149,12 @@ def _received(name: str, bundle: Bundle, signers: Signers) -> Received:
     return Received(name, bundle, generator, signers.voucher(bundle), prior, site)
 
 
-def _verified(path: Path, signers: Signers, allow_unknown_signers: bool, allow_rehearsal: bool) -> Bundle:
+def _verified(path: Path, signers: Signers, admission: Admission) -> Bundle:
     """One bundle after all checks that need no other bundle."""
     bundle = read_bundle(path)
-    if signers.voucher(bundle) is None and not allow_unknown_signers:
+    if signers.voucher(bundle) is None and not admission.allow_unknown_signers:
         raise signers.refusal(bundle)
-    if bundle.manifest.rehearsal and not allow_rehearsal:
+    if bundle.manifest.rehearsal and not admission.allow_rehearsal:
         raise RehearsalBundleError(
             f"{path}: this bundle of {bundle.manifest.institution!r} is a REHEARSAL and NOT PRIVATE. "
             "Ask for a real release; --allow-rehearsal trains on it nevertheless, for a model that stays in the house."

@@ -12,12 +12,12 @@ import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_serializer, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,6 +26,7 @@ from distill.common.tensors import decode_tensors, encode_tensors
 from distill.data.schema import Column, Schema
 from distill.errors import ModelError
 from server_train.models.calibration import Calibration, class_probabilities
+from server_train.models.cards import InstitutionCard, Readings, TrainingCard
 from server_train.models.features import Encoder, Inputs, NumberCurve
 from server_train.models.number_target import TargetBins, bin_labels, bin_means
 from server_train.models.onnx_scorer import OnnxScorer, read_onnx
@@ -105,7 +106,7 @@ class ModelCard(BaseModel):
         calibration: How scores become probabilities; None: by softmax alone.
         training: Settings, rows, epochs, and how well the held-out synthetic rows are predicted.
         institutions: For each bundle who signed it, its budget, its weights and their terms, its bytes.
-        privacy: Both readings of the budgets across institutions.
+        privacy: Both readings of the budgets across institutions; None (`{}` in the file): there are none.
         rehearsal: At least one bundle was a rehearsal: NOT PRIVATE.
         weights_sha256: Digest of `model.safetensors`.
     """
@@ -123,11 +124,20 @@ class ModelCard(BaseModel):
     target_bins: TargetBins | None = None
     hidden: tuple[int, ...] = Field(default=(), max_length=16)
     calibration: Calibration | None = None
-    training: dict[str, Any]
-    institutions: list[dict[str, Any]] = []
-    privacy: dict[str, Any] = {}
+    training: TrainingCard
+    institutions: list[InstitutionCard] = []
+    privacy: Readings | None = None
     rehearsal: bool = False
     weights_sha256: str = ""
+
+    @field_validator("privacy", mode="before")
+    @classmethod
+    def _none_if_empty(cls, value: object) -> object:
+        return value or None
+
+    @field_serializer("privacy")
+    def _empty_if_none(self, value: Readings | None) -> dict[str, JsonValue]:
+        return value.model_dump(mode="json") if value is not None else {}
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -17,11 +17,12 @@ from distill.data.schema import Schema
 from server_train.models.features import class_codes
 from server_train.models.number_target import target_codes
 from server_train.pooling.institutions.generators import Generator, draw_rows, guarded, stack
+from server_train.pooling.institutions.institution import Institution
 from server_train.pooling.labelling.label_draw import draw_labels
 from server_train.pooling.labelling.labeller import Labeller, fit_labeller, heads_connect
-from server_train.pooling.mixture.joint_mixture import Joint, Site, joint_or_plain
+from server_train.pooling.mixture.joint_mixture import Joint, Stake, joint_or_plain
 from server_train.pooling.weighing.contribution import Contribution, global_prior
-from server_train.pooling.weighing.weights import weigh_all, weight_notes
+from server_train.pooling.weighing.weights import Contributor, weigh_all, weight_notes
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Pool:
         soft_labels: Probability of each class for each row, float32, shape (rows, classes). The classes of a target that is
             a number are its common bins; without a target there is one.
         origin: For each row the index of the institution it was drawn from.
-        members: The institutions' weights, in the order of `origin`.
+        contributors: The institutions with what they count for, in the order of `origin`.
         prior: Global class frequencies.
         notes: What a reader should know, in plain words.
         bins: Common bins of a target that is a number; None for any other.
@@ -45,7 +46,7 @@ class Pool:
     frame: pd.DataFrame
     soft_labels: np.ndarray
     origin: np.ndarray
-    members: tuple[Contribution, ...]
+    contributors: tuple[Contributor, ...]
     prior: np.ndarray
     notes: tuple[str, ...]
     bins: ColumnBins | None = None
@@ -56,9 +57,14 @@ class Pool:
         return len(self.frame)
 
     @property
+    def members(self) -> tuple[Contribution, ...]:
+        """What each institution counts for, in the order of `origin`."""
+        return tuple(c.contribution for c in self.contributors)
+
+    @property
     def counts(self) -> np.ndarray:
         """Rows drawn from each institution, (institutions,)."""
-        return np.bincount(self.origin, minlength=len(self.members))
+        return np.bincount(self.origin, minlength=len(self.contributors))
 
 
 def default_rows(noisy_rows: Iterable[float]) -> int:
@@ -68,13 +74,11 @@ def default_rows(noisy_rows: Iterable[float]) -> int:
 
 def draw_pool(
     schema: Schema,
-    generators: Sequence[tuple[str, Generator]],
+    institutions: Sequence[Institution],
     *,
     rows: int,
     rng: np.random.Generator,
     robust: bool = True,
-    faults: Sequence[str | None] | None = None,
-    sites: Sequence[Site | None] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Pool:
     """Draw `rows` rows from all generators and label them from the class heads.
@@ -85,25 +89,37 @@ def draw_pool(
 
     Args:
         schema: Shared by all institutions.
-        generators: Institution name and generator, in a fixed order.
+        institutions: All of them, in a fixed order; one with a fault counts for nothing.
         rows: How many rows; at least one an institution.
         rng: Source of every draw.
         robust: Whether institutions are judged by each other (see `weighing`).
-        faults: Why a bundle contradicts itself, one entry a generator (see `coherence`); such a one counts for nothing.
-        sites: What the joint components are fitted to, in the same order, None where no pairs travelled; empty: rows are
-            drawn from each generator as it came.
         progress: Called with (rows labelled so far, rows) now and then.
 
     Raises:
         BundleError: a generator fails, or gives rows or probabilities that cannot be right.
         OutweighedError: no institution is left that counts for anything.
     """
-    drawer = plan_pool(schema, generators, rows, rng, robust=robust, faults=faults, sites=sites)
+    drawer = plan_pool(schema, institutions, rows, rng, robust=robust)
     frame, origin = drawer.draw(drawer.counts, rng)
     drawer, logs = drawer.with_labeller(frame, origin, progress)
-    soft = drawer.label(frame, rng, logs)
-    soft = soft.astype(np.float32)
-    return Pool(schema, frame, soft, origin, drawer.members, drawer.prior, drawer.notes, drawer.bins, drawer.joint)
+    soft = drawer.label(frame, rng, logs).astype(np.float32)
+    contributors = tuple(part.contributor for part in drawer.parts)
+    return Pool(schema, frame, soft, origin, contributors, drawer.prior, drawer.notes, drawer.bins, drawer.joint)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Part:
+    """One institution's part of a pool.
+
+    Attributes:
+        contributor: The institution, with what it counts for.
+        drawer: The generator that its rows are drawn from.
+        rows: How many rows it gives.
+    """
+
+    contributor: Contributor
+    drawer: Generator
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -112,39 +128,44 @@ class Drawer:
 
     Attributes:
         schema: Shared by all institutions.
-        generators: Institution name and generator, which labels (of a target that is a number: on the common bins).
-        drawers: Whom each institution's rows are drawn from, in the same order.
-        members: The institutions' weights, in the same order.
-        counts: Rows that each of them gives, (institutions,).
+        parts: Each institution's part, in a fixed order.
         bins: Common bins of a target that is a number.
-        prior: Global class frequencies.
         notes: What a reader should know, in plain words.
         joint: The joint components; None where they could not be fitted.
         labeller: Labels any rows; None: they keep the labels that they are drawn with.
     """
 
     schema: Schema
-    generators: Sequence[tuple[str, Generator]]
-    drawers: Sequence[Generator]
-    members: tuple[Contribution, ...]
-    counts: np.ndarray
+    parts: tuple[Part, ...]
     bins: ColumnBins | None
-    prior: np.ndarray
     notes: tuple[str, ...]
     joint: Joint | None
     labeller: "Labeller | None" = None
 
+    @property
+    def members(self) -> tuple[Contribution, ...]:
+        """What each institution counts for."""
+        return tuple(part.contributor.contribution for part in self.parts)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Rows that each institution gives, (institutions,)."""
+        return np.array([part.rows for part in self.parts])
+
+    @property
+    def prior(self) -> np.ndarray:
+        """Global class frequencies, (classes,)."""
+        return global_prior(self.members)
+
     def draw(self, counts: np.ndarray, rng: np.random.Generator) -> tuple[pd.DataFrame, np.ndarray]:
         """`counts` rows of each institution in random order, and the institution of each."""
         drawn = [
-            draw_rows(self.schema, name, drawer, int(count), stream)
-            for (name, _), drawer, count, stream in zip(
-                self.generators, self.drawers, counts, rng.spawn(len(self.members)), strict=True
-            )
+            draw_rows(self.schema, part.contributor.institution.name, part.drawer, int(count), stream)
+            for part, count, stream in zip(self.parts, counts, rng.spawn(len(self.parts)), strict=True)
         ]
         order = rng.permutation(int(counts.sum()))
         frame = stack(self.schema, drawn).iloc[order].reset_index(drop=True)
-        return frame, np.repeat(np.arange(len(self.members)), counts)[order]
+        return frame, np.repeat(np.arange(len(self.parts)), counts)[order]
 
     def with_labeller(
         self, frame: pd.DataFrame, origin: np.ndarray, progress: Callable[[int, int], None] | None = None
@@ -154,7 +175,8 @@ class Drawer:
             return self, None
         if not heads_connect(self.members):
             return replace(self, notes=(*self.notes, _NO_HEADS)), None
-        labeller, logs = fit_labeller(self.schema, frame, origin, self.generators, self.members, progress)
+        contributors = [part.contributor for part in self.parts]
+        labeller, logs = fit_labeller(self.schema, frame, origin, contributors, progress)
         notes = [] if labeller.correct is not None else [_NO_CORRECTION]
         notes += [_FEW.format(m.institution) for m in self.members if m.head_share == 0 and m.weight > 0]
         return replace(self, notes=(*self.notes, *notes), labeller=labeller), logs
@@ -172,42 +194,41 @@ class Drawer:
 
 
 def plan_pool(
-    schema: Schema,
-    generators: Sequence[tuple[str, Generator]],
-    rows: int,
-    rng: np.random.Generator,
-    *,
-    robust: bool = True,
-    faults: Sequence[str | None] | None = None,
-    sites: Sequence[Site | None] = (),
+    schema: Schema, institutions: Sequence[Institution], rows: int, rng: np.random.Generator, *, robust: bool = True
 ) -> Drawer:
     """How `rows` rows will be drawn. Arguments and errors: see `draw_pool`."""
     judging, fitting = rng.spawn(2)
-    members, spoken, bins = weigh_all(schema, generators, judging, robust=robust, faults=faults)
-    drawers, joint, notes = _drawers(generators, members, sites, fitting)
-    counts = allocate(rows, np.array([m.row_share for m in members]))
-    notes = [*weight_notes(members), *notes]
-    return Drawer(schema, spoken, drawers, members, counts, bins, global_prior(members), tuple(notes), joint)
+    contributors, bins = weigh_all(schema, institutions, judging, robust=robust)
+    drawers, joint, plain = _drawers(contributors, fitting)
+    members = [c.contribution for c in contributors]
+    counts = allocate(rows, np.array([m.row_share for m in members])).tolist()
+    parts = [
+        Part(contributor=contributor, drawer=drawer, rows=count)
+        for contributor, drawer, count in zip(contributors, drawers, counts, strict=True)
+    ]
+    return Drawer(schema, tuple(parts), bins, (*weight_notes(members), *plain), joint)
 
 
 def _drawers(
-    generators: Sequence[tuple[str, Generator]],
-    members: Sequence[Contribution],
-    sites: Sequence[Site | None],
-    rng: np.random.Generator,
+    contributors: Sequence[Contributor], rng: np.random.Generator
 ) -> tuple[list[Generator], Joint | None, list[str]]:
     """Whom each institution's rows are drawn from, the joint components, and notes on whom they do not serve."""
-    came = [g for _, g in generators]
-    if not sites:
-        return came, None, []
-    rows = np.array([m.row_share for m in members])
+    names = ", ".join(c.institution.name for c in contributors)
+    stakes = [_stake(c) for c in contributors]
+    better, joint = guarded(names, "fitting all statistics", lambda: joint_or_plain(stakes, rng))
+    found = list(zip(contributors, better, strict=True))
+    plain = [c.contribution.institution for c, drawer in found if drawer is None and c.contribution.weight > 0]
+    notes = [_PLAIN.format(name) for name in plain] if len(contributors) > 1 else []
+    return [drawer or c.institution.generator for c, drawer in found], joint, notes
+
+
+def _stake(contributor: Contributor) -> Stake | None:
+    """An institution's part in the joint components; None: no pairs travelled."""
+    member, site = contributor.contribution, contributor.institution.site
+    if site is None:
+        return None
     # A capped claim of rows is no claim of so little noise either: an uncapped one would pull on the components without bound.
-    trust = np.array([m.weight * (m.counted_rows / m.noisy_rows) ** 2 for m in members])
-    names = ", ".join(name for name, _ in generators)
-    better, joint = guarded(names, "fitting all statistics", lambda: joint_or_plain(sites, rows, trust, rng))
-    plain = [m.institution for m, drawer in zip(members, better, strict=True) if drawer is None and m.weight > 0]
-    notes = [_PLAIN.format(name) for name in plain] if len(generators) > 1 else []
-    return [drawer or own for drawer, own in zip(better, came, strict=True)], joint, notes
+    return Stake(site=site, rows=member.row_share, trust=member.weight * (member.counted_rows / member.noisy_rows) ** 2)
 
 
 _PLAIN = (

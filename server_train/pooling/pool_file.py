@@ -27,6 +27,7 @@ from distill.data.bins import ColumnBins
 from distill.data.schema import Column, Schema
 from distill.data.sources import write_parts
 from distill.errors import DataError
+from server_train.models.cards import InstitutionCard, Readings
 from server_train.models.number_target import TargetBins
 
 POOL_FORMAT = 1
@@ -59,8 +60,8 @@ class PoolCard(BaseModel):
     rows: int = Field(gt=0)
     class_prior: tuple[float, ...] = Field(min_length=1, max_length=65_536)
     notes: tuple[str, ...] = ()
-    institutions: list[dict[str, Any]] = Field(min_length=1)
-    privacy: dict[str, Any]
+    institutions: list[InstitutionCard] = Field(min_length=1)
+    privacy: Readings
     rehearsal: bool = False
 
     @property

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from distill.data.schema import Schema
-from server_train.pooling.institutions.generators import Generator
-from server_train.pooling.mixture.joint_mixture import Site
+from server_train.pooling.institutions.institution import Institution
 from server_train.pooling.pool import Drawer, plan_pool
 from server_train.pooling.pool_file import GROUP_ROWS, PoolCard, StoredPool, open_pool, writing_pool
 
@@ -23,13 +22,11 @@ FIRST_ROWS = 4 * GROUP_ROWS
 def draw_pool_file(
     path: Path,
     schema: Schema,
-    generators: Sequence[tuple[str, Generator]],
+    institutions: Sequence[Institution],
     *,
     rows: int,
     rng: np.random.Generator,
     card: Callable[[Drawer], PoolCard],
-    faults: Sequence[str | None] | None = None,
-    sites: Sequence[Site | None] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> StoredPool:
     """Draw and label `rows` rows of all generators into a file of the kind that `pool_file` describes.
@@ -37,18 +34,17 @@ def draw_pool_file(
     Args:
         path: The file; it is there in full at the end or not at all.
         schema: Shared by all institutions; it has a target.
-        generators: Institution name and generator, in a fixed order.
+        institutions: All of them, in a fixed order; one with a fault counts for nothing.
         rows: How many rows; at least one an institution.
         rng: Source of every draw.
         card: What the file's footer will say, given the members, class frequencies and notes.
-        faults, sites: As for `draw_pool`.
         progress: Called with (rows written so far, rows) now and then.
 
     Raises:
         BundleError: as `draw_pool` does.
         DataError: the file cannot be written.
     """
-    drawer = plan_pool(schema, generators, rows, rng, faults=faults, sites=sites)
+    drawer = plan_pool(schema, institutions, rows, rng)
     left = drawer.counts.copy()
     taken = _take(left, FIRST_ROWS, rng)
     frame, origin = drawer.draw(taken, rng)

@@ -3,9 +3,11 @@
 The report shows whatever a card says of an institution: a number that is no fact of identity is a term.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from server_train.models.cards import InstitutionCard
 
 Form = Literal["share", "count", "figure"]
 # Who, from where, at what cost: shown elsewhere in the report.
@@ -51,27 +53,32 @@ _KNOWN = [
 KNOWN = {term.name: term for term in _KNOWN}
 
 
-def terms_of(members: Sequence[Mapping[str, Any]]) -> list[Term]:
+def terms_of(members: Sequence[InstitutionCard]) -> list[Term]:
     """The terms that any institution has: those known first, in their order, then others as they come."""
-    found = {name for m in members for name, value in terms_in(m).items() if value is not None}
-    others = [name for m in members for name in terms_in(m) if name in found and name not in KNOWN]
+    found = {name for m in members for name in terms_in(m)}
+    others = [name for m in members for name in terms_in(m) if name not in KNOWN]
     return [term for term in _KNOWN if term.name in found] + [_named(name) for name in dict.fromkeys(others)]
 
 
-def terms_in(member: Mapping[str, Any]) -> dict[str, float | None]:
-    """The numbers of one institution that are terms, also those one level down."""
-    found: dict[str, float | None] = {}
-    for name, value in member.items():
+def terms_in(member: InstitutionCard) -> dict[str, float]:
+    """Return the numbers of one institution that are terms, also those one level down."""
+    return _numbers(member.entries())
+
+
+def _numbers(entries: Iterable[tuple[str, Any]]) -> dict[str, float]:
+    """Return the numbers among entries that are terms."""
+    found: dict[str, float] = {}
+    for name, value in entries:
         if isinstance(value, Mapping):
-            found |= terms_in(value)
+            found |= _numbers(value.items())
         elif name not in FACTS and isinstance(value, int | float) and not isinstance(value, bool):
             found[name] = float(value)
     return found
 
 
-def reasons_of(member: Mapping[str, Any]) -> list[str]:
+def reasons_of(member: InstitutionCard) -> list[str]:
     """What a card says of one institution in words: every list of sentences."""
-    lists = (value for value in member.values() if isinstance(value, list | tuple))
+    lists = (value for _, value in member.entries() if isinstance(value, list | tuple))
     return [words for values in lists for words in values if isinstance(words, str)]
 
 

@@ -1,22 +1,22 @@
 """How the hub's pages write figures, and where their templates are."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from jinja2 import Environment
 
 from distill.common.report_style import templates_of
 from distill.data.schema import Column
+from server_train.models.cards import ClassCurves
 from server_train.reports.contribution_terms import Term, reasons_of, terms_in
 
 MOST_CATEGORIES = 6  # of a column, listed by name
 
 
-def calibration_error(curves: Sequence[Mapping[str, Any]]) -> float:
+def calibration_error(curves: Sequence[ClassCurves]) -> float:
     """Mean distance of frequency from predicted chance, over tenths of the rows and the classes that have a curve."""
-    tenths = [c["calibration"] for c in curves]
-    gaps = [abs(p - o) * n for t in tenths for p, o, n in zip(t["predicted"], t["observed"], t["rows"], strict=True)]
-    return float(sum(gaps) / sum(n for t in tenths for n in t["rows"]))
+    tenths = [c.calibration for c in curves]
+    gaps = [abs(p - o) * n for t in tenths for p, o, n in zip(t.predicted, t.observed, t.rows, strict=True)]
+    return float(sum(gaps) / sum(n for t in tenths for n in t.rows))
 
 
 def templates() -> Environment:

@@ -7,6 +7,7 @@ the template escapes all of it, and figures are embedded as images, which run no
 from collections.abc import Sequence
 
 from distill.common.report_style import PALETTE
+from server_train.models.cards import NumberCurves
 from server_train.models.model import ModelCard
 from server_train.reports import model_figures as figures
 from server_train.reports.contribution_terms import SHARES, Term, terms_of
@@ -36,8 +37,8 @@ def render_report(card: ModelCard) -> str:
             members=card.institutions,
             privacy=card.privacy,
             palette=PALETTE,
-            total_bytes=sum(int(m["bytes"]) for m in card.institutions),
-            round_bytes=2 * BYTES_A_NUMBER * int(card.training["parameters"]),
+            total_bytes=sum(m.bytes for m in card.institutions),
+            round_bytes=2 * BYTES_A_NUMBER * card.training.parameters,
             terms=shown,
             figures=all_figures(card, shown),
         )
@@ -51,10 +52,10 @@ def all_figures(card: ModelCard, shown: Sequence[Term]) -> dict[str, str]:
     others = [t for t in shown if t.name not in SHARES]
     if others:
         found["terms"] = figures.terms(card.institutions, others, readable_term)
-    if training.get("curve"):
+    if training.curve:
         found["curve"] = figures.learning_curve(training)
-    curves = training["held_out"].get("curves")
-    if curves and card.schema_.task == "number":
+    curves = training.held_out.curves
+    if isinstance(curves, NumberCurves):
         found |= {"calibration": figures.numbers(curves), "errors": figures.errors(curves)}
     elif curves:
         drawn = {"roc": figures.roc, "calibration": figures.calibration, "scores": figures.scores}

@@ -13,8 +13,11 @@ from distill.errors import ConfigError
 from distill.exchange.bundle import read_bundle
 from distill.exchange.generator_codec import generator_of
 from server_train.hub.job import train_global
+from server_train.hub.outputs import Outputs
 from server_train.hub.prior import PriorPlace
+from server_train.hub.request import TrainingRequest
 from server_train.hub.results import GlobalResult
+from server_train.intake.admission import Admission
 from server_train.training.network import TrainingSettings
 from tests.end_to_end.small_banks import Bank, distill, loans, make_bank, quicken, refusal
 
@@ -22,15 +25,13 @@ SEED = 7
 
 
 def pooled(bundles: list[Path], out: Path, prior: Path | None, key: SigningKey | None) -> GlobalResult:
-    result = train_global(
-        bundles,
-        out=out,
+    request = TrainingRequest(
+        bundles=tuple(bundles),
         rows=2000,
-        allow_unknown_signers=True,
-        allow_rehearsal=True,
-        prior=PriorPlace(prior, key) if prior and key else None,
         settings=TrainingSettings(steps=20),
+        admission=Admission(allow_unknown_signers=True, allow_rehearsal=True),
     )
+    result = train_global(request, Outputs(folder=out, prior=PriorPlace(prior, key) if prior and key else None))
     assert isinstance(result, GlobalResult)
     return result
 
@@ -111,12 +112,12 @@ def test_the_same_rehearsal_with_the_same_prior_gives_the_same_release(hub, fits
 def test_a_hub_adds_what_the_prior_cost(hub, fits, tmp_path):
     """Two bundles at epsilon 2 made the prior: disjoint 2, overlapping 4; a third one that used it costs 2 more."""
     first = pooled(sorted(hub.glob("*.distill")), tmp_path / "first", None, None).card.privacy
-    assert (first["disjoint"]["epsilon"], first["overlapping"]["epsilon"]) == pytest.approx((2, 4))
+    assert (first.disjoint.epsilon, first.overlapping.epsilon) == pytest.approx((2, 4))
     second = pooled([fits[1].project.out], tmp_path / "second", None, None).card.privacy
-    assert (second["disjoint"]["epsilon"], second["overlapping"]["epsilon"]) == pytest.approx((4, 6))
-    assert (second["disjoint"]["delta"], second["overlapping"]["delta"]) == pytest.approx((2e-5, 3e-5))
+    assert (second.disjoint.epsilon, second.overlapping.epsilon) == pytest.approx((4, 6))
+    assert (second.disjoint.delta, second.overlapping.delta) == pytest.approx((2e-5, 3e-5))
     alone = pooled([fits[0].project.out], tmp_path / "alone", None, None).card.privacy
-    assert (alone["disjoint"]["epsilon"], alone["overlapping"]["epsilon"]) == pytest.approx((2, 2))
+    assert (alone.disjoint.epsilon, alone.overlapping.epsilon) == pytest.approx((2, 2))
 
 
 def refused_untouched(bank: Bank, *words: Any) -> str:

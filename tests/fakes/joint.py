@@ -8,7 +8,7 @@ from distill.data.schema import Schema
 from distill.synthesis.generator.generator import Generator
 from distill.synthesis.statistics.counts import ClassCounts
 from distill.synthesis.statistics.denoising import denoise_pairs
-from server_train.pooling.mixture.joint_mixture import Site
+from server_train.pooling.institutions.site import Site
 
 SCHEMA = Schema.model_validate(
     {

@@ -5,16 +5,24 @@ from pathlib import Path
 import numpy as np
 
 from distill.data.schema import Schema
+from distill.exchange.prior import Cost
+from server_train.models.cards import InstitutionCard, Readings
+from server_train.pooling.institutions.institution import Institution
 from server_train.pooling.pool import Drawer
 from server_train.pooling.pool_file import PoolCard, StoredPool
 from server_train.pooling.streaming import draw_pool_file
 from tests.fakes.hubs import TableGenerator, skewed, table
 
+NO_COST = Readings(disjoint=Cost(epsilon=0.0, delta=0.0), overlapping=Cost(epsilon=0.0, delta=0.0))
 
-def banks(schema: Schema, rows: int = 6000) -> list[tuple[str, TableGenerator]]:
+
+def banks(schema: Schema, rows: int = 6000) -> list[Institution]:
     """One institution like all, one with few of the later classes."""
     parts = [table(rows, schema, 1), skewed(table(rows, schema, 2), schema, 0.3)]
-    return [(name, TableGenerator(schema, part)) for name, part in zip(("Alder", "Birch"), parts, strict=True)]
+    return [
+        Institution(name=name, generator=TableGenerator(schema, part))
+        for name, part in zip(("Alder", "Birch"), parts, strict=True)
+    ]
 
 
 def card_of(drawer: Drawer) -> PoolCard:
@@ -25,37 +33,37 @@ def card_of(drawer: Drawer) -> PoolCard:
         class_prior=tuple(drawer.prior.tolist()),
         notes=drawer.notes,
         institutions=[
-            {
-                "institution": member.institution,
-                "rehearsal": False,
-                "noisy_rows": member.noisy_rows,
-                "class_prior": list(member.class_prior),
-                "label_balance": member.label_balance,
-                "epsilon": 2.0,
-                "delta": 1e-5,
-                "unit": "row",
-                "relation": "add or remove one unit",
-                "row_share": member.row_share,
-                "head_share": member.head_share,
-                "pooled_rows": int(count),
-                "file": f"{member.institution}.distill",
-                "bytes": 12_345,
-                "sha256": "a" * 64,
-                "public_key": "b" * 64,
-                "dataset": "c" * 32,
-                "ledger_head": "d" * 64,
-                "created": "2026-01-01T00:00:00+00:00",
-                "software": "distill 0.1.0",
-                "head_information": member.head_information,
-            }
+            InstitutionCard(
+                institution=member.institution,
+                file=f"{member.institution}.distill",
+                bytes=12_345,
+                sha256="a" * 64,
+                public_key="b" * 64,
+                dataset="c" * 32,
+                ledger_head="d" * 64,
+                created="2026-01-01T00:00:00+00:00",
+                software="distill 0.1.0",
+                rehearsal=False,
+                epsilon=2.0,
+                delta=1e-5,
+                unit="row",
+                relation="add or remove one unit",
+                noisy_rows=member.noisy_rows,
+                class_prior=list(member.class_prior),
+                label_balance=member.label_balance,
+                head_information=member.head_information,
+                row_share=member.row_share,
+                head_share=member.head_share,
+                pooled_rows=int(count),
+            )
             for member, count in zip(drawer.members, drawer.counts, strict=True)
         ],
-        privacy={
-            "disjoint": {"epsilon": 2.0, "delta": 1e-5},
-            "overlapping": {"epsilon": 4.0, "delta": 2e-5},
-            "units": ["row"],
-            "relations": ["add or remove one unit"],
-        },
+        privacy=Readings(
+            disjoint=Cost(epsilon=2.0, delta=1e-5),
+            overlapping=Cost(epsilon=4.0, delta=2e-5),
+            units=["row"],
+            relations=["add or remove one unit"],
+        ),
     )
 
 

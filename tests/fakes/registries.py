@@ -1,5 +1,6 @@
 """Cards and files of models that nobody trained, for the registry."""
 
+from server_train.models.cards import InstitutionCard, TrainingCard
 from server_train.models.model import ModelCard
 from tests.fakes.hubs import BINARY
 
@@ -30,7 +31,7 @@ def institution(name="alder", **changes):
         "head_share": 1.0,
         "pooled_rows": 900,
     }
-    return {**fields, **changes}
+    return InstitutionCard(**{**fields, **changes})
 
 
 def card(*, schema=BINARY, auc=0.75, members=None, **changes):
@@ -48,7 +49,7 @@ def card(*, schema=BINARY, auc=0.75, members=None, **changes):
         "schema_digest": schema.digest(),
         "preprocessing": {},
         "hidden": (16, 8),
-        "training": training,
+        "training": TrainingCard(**training),
         "institutions": [institution()] if members is None else members,
         "privacy": {"disjoint": reading, "overlapping": reading, "units": ["row"], "relations": ["add or remove"]},
         "weights_sha256": "e" * 64,

@@ -17,13 +17,17 @@ from distill.project import Project
 from distill.releases.fit import FitRequest
 from distill.releases.fit import fit as distill_table
 from distill.releases.shrink import shrink_bundle
-from server_train.comparison.deal.institutions import Budget, books, grant_another, institution
-from server_train.comparison.deal.tables import Dealt, digest_of
-from server_train.comparison.record.cache import Parts, part_key, slug
+from server_train.comparison.deal.institutions import books, grant_another, institution
+from server_train.comparison.deal.tables import digest_of
+from server_train.comparison.record.cache import part_key, slug
 from server_train.comparison.record.results import Point, Record, Run, Traffic
+from server_train.comparison.runs.repetition import Repetition
 from server_train.evaluation.metrics import evaluate_scores
 from server_train.federated.engine.clock import Clock
 from server_train.hub.job import train_global
+from server_train.hub.outputs import Outputs
+from server_train.hub.request import TrainingRequest
+from server_train.intake.admission import Admission
 from server_train.models.features import class_codes
 from server_train.models.model import CARD, WEIGHTS, load_model
 from server_train.training.network import TrainingSettings
@@ -85,93 +89,66 @@ def parse_levels(words: Sequence[str]) -> tuple[Level, ...]:
     return tuple(dict.fromkeys(level for word in words for level in LEVELS if level == word))
 
 
-def fit_client(
-    dealt: Dealt,
-    client: str,
-    out: Path,
-    parts: Parts,
-    *,
-    levels: Sequence[Level],
-    seed: int,
-    budget: Budget,
-    progress: Progress,
-) -> Fit:
+def fit_client(repetition: Repetition, client: str, levels: Sequence[Level], *, progress: Progress) -> Fit:
     """The client's bundles, from an earlier run or made now.
 
     Args:
-        dealt: All rows.
-        client: Whose fit it is.
-        out: Folder of the comparison.
-        parts: Finished parts.
-        levels: Of the bundles that are wanted.
-        seed: Of the repetition.
-        budget: Of the release.
-        progress: Called while it is made.
+        repetition: Rows, budget, seed and places.
+        client: Name of the client.
+        levels: Levels of the bundles that are wanted.
+        progress: Called while the fit is made.
 
     Raises:
         DistillError: the release failed for another reason than too few rows.
     """
-    frame = dealt.clients[client]
+    frame = repetition.dealt.clients[client]
     key = part_key(
         kind="fit",
         client=client,
-        rows=digest_of(frame, dealt.schema),
-        institutions=len(dealt.clients),
-        seed=seed,
-        **vars(budget),
+        rows=digest_of(frame, repetition.dealt.schema),
+        institutions=len(repetition.dealt.clients),
+        seed=repetition.seed,
+        **vars(repetition.budget),
     )
     name = f"fit {client}"
-    found = parts.find(name, key, Fit)
-    made = found.there(out) if found is not None else None
+    found = repetition.parts.find(name, key, Fit)
+    made = found.there(repetition.out) if found is not None else None
     if made is None:
-        project = institution(dealt, client, out)
+        project = institution(repetition.dealt, client, repetition.out)
         request = FitRequest(
             data=project.data,
-            schema=dealt.schema,
+            schema=repetition.dealt.schema,
             name=client,
             dataset=project.dataset,
             out=project.folder / f"{slug(client)}-{key}.distill",
-            epsilon=budget.epsilon,
-            delta=budget.delta,
-            purpose=f"comparison, repetition {seed}",
+            epsilon=repetition.budget.epsilon,
+            delta=repetition.budget.delta,
+            purpose=f"comparison, repetition {repetition.seed}",
             level=LARGEST,
-            institutions=len(dealt.clients),
-            rehearsal=budget.rehearsal_of(seed, list(dealt.clients).index(client)),
+            institutions=len(repetition.dealt.clients),
+            rehearsal=repetition.budget.rehearsal_of(repetition.seed, list(repetition.dealt.clients).index(client)),
             overwrite=True,
         )
-        made = _release(request, project, budget, len(frame), out, progress)
-        parts.keep(name, key, made)
+        made = _release(request, project, repetition, progress)
+        repetition.parts.keep(name, key, made)
         progress(1, 1)  # one that was left out is done as well
     missing = [level for level in levels if made.bundles and level not in made.bundles]
     if missing:
-        made = _shrunk(made, missing, institution(dealt, client, out), out)
-        parts.keep(name, key, made)
+        made = _shrunk(made, missing, institution(repetition.dealt, client, repetition.out), repetition.out)
+        repetition.parts.keep(name, key, made)
     return made
 
 
 def distilled_run(
-    dealt: Dealt,
-    fits: Sequence[Fit],
-    level: Level,
-    out: Path,
-    parts: Parts,
-    *,
-    seed: int,
-    budget: Budget,
-    clock: Clock,
-    progress: Progress,
+    repetition: Repetition, fits: Sequence[Fit], level: Level, *, clock: Clock, progress: Progress
 ) -> Run:
     """The run of one level: train at the hub, judge the model, count bytes and simulated time.
 
     Args:
-        dealt: All rows.
-        fits: Of all clients, in their order.
+        repetition: Rows, budget, seed and places; the seed draws the pool and trains.
+        fits: Fits of all clients, in their order.
         level: Which of a fit's bundles.
-        out: Folder of the comparison.
-        parts: Finished parts.
-        seed: Of the repetition; draws the pool and trains.
-        budget: Of each client.
-        clock: Of simulated time.
+        clock: Clock of simulated time.
         progress: Called during the training.
 
     Raises:
@@ -182,13 +159,15 @@ def distilled_run(
         raise BudgetError("no client has enough rows to distil; deal to fewer clients, or raise epsilon.")
     digests = [f.bundles[level].sha256 for f in used]
     left_out = [f.client for f in fits if not f.bundles]
-    key = part_key(kind="hub", level=level, bundles=digests, rows=dealt.digest, seed=seed, left_out=left_out)
+    key = part_key(
+        kind="hub", level=level, bundles=digests, rows=repetition.dealt.digest, seed=repetition.seed, left_out=left_out
+    )
     name = name_of(level)
-    found = parts.find(f"{name} {seed}", key, Run)
+    found = repetition.parts.find(f"{name} {repetition.seed}", key, Run)
     folder = Path("models") / f"{slug(name)}-{key}"
-    if found is None or not (out / folder / CARD).is_file():
-        found = _trained(dealt, used, level, out, folder, name, seed=seed, budget=budget, progress=progress)
-        parts.keep(f"{name} {seed}", key, found)
+    if found is None or not (repetition.out / folder / CARD).is_file():
+        found = _trained(repetition, used, level, folder, progress=progress)
+        repetition.parts.keep(f"{name} {repetition.seed}", key, found)
     return _timed(found, fits, level, clock)
 
 
@@ -197,9 +176,9 @@ def name_of(level: Level) -> str:
     return NAME if level == "default" else f"{NAME}, {level}"
 
 
-def _release(request: FitRequest, project: Project, budget: Budget, rows: int, out: Path, progress: Progress) -> Fit:
+def _release(request: FitRequest, project: Project, repetition: Repetition, progress: Progress) -> Fit:
     """One release; too few rows for a plan is a result, not an error."""
-    ledger, key = grant_another(project, budget, "comparison: distillation")
+    ledger, key = grant_another(project, repetition.budget, "comparison: distillation")
     stages: dict[str, float] = {}
 
     def advance(stage: str, done: int, total: int) -> None:
@@ -213,10 +192,10 @@ def _release(request: FitRequest, project: Project, budget: Budget, rows: int, o
         left_out = str(error)
     return Fit(
         client=request.name,
-        rows=rows,
+        rows=len(repetition.dealt.clients[request.name]),
         epsilon=receipt.epsilon if receipt else None,
         seconds=time.thread_time() - began,
-        bundles={LARGEST: _bundle(receipt.bundle, out, receipt.digest)} if receipt else {},
+        bundles={LARGEST: _bundle(receipt.bundle, repetition.out, receipt.digest)} if receipt else {},
         left_out=left_out,
     )
 
@@ -238,19 +217,9 @@ def _bundle(path: Path, out: Path, digest: str, seconds: float = 0.0) -> Bundle:
     return Bundle(path=str(path.relative_to(out)), sha256=digest, bytes=path.stat().st_size, seconds=seconds)
 
 
-def _trained(
-    dealt: Dealt,
-    used: Sequence[Fit],
-    level: Level,
-    out: Path,
-    folder: Path,
-    name: str,
-    *,
-    seed: int,
-    budget: Budget,
-    progress: Progress,
-) -> Run:
+def _trained(repetition: Repetition, used: Sequence[Fit], level: Level, folder: Path, *, progress: Progress) -> Run:
     """Train at the hub and judge; the point's `seconds` is still the hub's own."""
+    dealt, budget, out = repetition.dealt, repetition.budget, repetition.out
     began, began_here = time.thread_time(), time.perf_counter()
     done = {"verify": 0.0, "pool": 0.0, "train": 0.0}
 
@@ -258,14 +227,15 @@ def _trained(
         done[stage] = steps / max(1, total)
         progress(round(100 * sum(done.values())), 300)
 
-    train_global(
-        [out / f.bundles[level].path for f in used],
-        out=out / folder,
-        allow_unknown_signers=True,  # they were all made here
-        allow_rehearsal=budget.rehearsal is not None,
-        settings=TrainingSettings(seed=seed),
-        progress=advance,
+    request = TrainingRequest(
+        bundles=tuple(out / f.bundles[level].path for f in used),
+        settings=TrainingSettings(seed=repetition.seed),
+        admission=Admission(
+            allow_unknown_signers=True,  # they were all made here
+            allow_rehearsal=budget.rehearsal is not None,
+        ),
     )
+    train_global(request, Outputs(folder=out / folder), progress=advance)
     seconds = time.thread_time() - began
     model = load_model(out / folder)
     judged = evaluate_scores(class_codes(dealt.schema, dealt.test), model.predict(dealt.test), dealt.schema.classes)
@@ -283,8 +253,8 @@ def _trained(
     )
     return Run(
         kind="distilled",
-        name=name,
-        seed=seed,
+        name=name_of(level),
+        seed=repetition.seed,
         epsilon=max(f.epsilon or 0.0 for f in used),
         delta=budget.delta,
         rehearsal=budget.rehearsal is not None,

@@ -7,15 +7,14 @@ too few takes no part, and the run says so.
 import dataclasses
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from distill.errors import BudgetError
 from distill.releases.training import PrivateSteps, PrivateTraining, TrainingRequest, begin_training
-from server_train.comparison.deal.institutions import Budget, grant_another, institution
-from server_train.comparison.deal.tables import Dealt
+from server_train.comparison.deal.institutions import grant_another, institution
 from server_train.comparison.record.results import PRIVATE, Run
 from server_train.comparison.runs.baselines import Baseline, Conditions
 from server_train.comparison.runs.federated import Progress, run_strategy
+from server_train.comparison.runs.repetition import Repetition
 from server_train.comparison.runs.scaling import Agreed, read_test
 from server_train.federated.institution.private_client import (
     TUNED,
@@ -65,27 +64,22 @@ def private_name(baseline: Baseline) -> str:
 
 
 def private_run(
+    repetition: Repetition,
     baseline: Baseline,
-    dealt: Dealt,
     model: Mlp,
     conditions: Conditions,
     private: PrivateConditions,
-    out: Path,
     *,
-    seed: int,
-    budget: Budget,
     progress: Progress,
 ) -> Run:
-    """Run one baseline with every client under `budget`.
+    """Run one baseline with every client under the budget of a repetition.
 
     Args:
-        baseline: Which.
-        dealt: All rows.
+        repetition: Rows, budget over all rounds, seed of the first weights and of the choice of participants, and places.
+        baseline: The strategy.
         model: The network.
-        conditions, private: How.
-        out: Folder of the comparison, for the ledgers.
-        seed: Of the first weights and the choice of participants.
-        budget: Of each client over all rounds.
+        conditions: How strategies run.
+        private: What differs under a budget.
         progress: Called after each round.
 
     Raises:
@@ -94,7 +88,8 @@ def private_run(
     """
     began = time.perf_counter()
     require_runs(baseline)
-    trainings, notes = _begin(baseline, dealt, private, out, seed=seed, budget=budget)
+    dealt, budget, seed = repetition.dealt, repetition.budget, repetition.seed
+    trainings, notes = _begin(repetition, baseline, private)
     told = agree(list(trainings.values()))
     features = cell_features(told.encoder)
     tuned = TUNED.get(baseline.name, UNTUNED)
@@ -124,12 +119,15 @@ def private_run(
 
 
 def _begin(
-    baseline: Baseline, dealt: Dealt, private: PrivateConditions, out: Path, *, seed: int, budget: Budget
+    repetition: Repetition, baseline: Baseline, private: PrivateConditions
 ) -> tuple[dict[str, PrivateTraining], list[str]]:
     """Every client's release, planned and charged; and who is left out, with the reason."""
+    dealt, budget, seed = repetition.dealt, repetition.budget, repetition.seed
     trainings, notes = {}, []
     for number, (name, frame) in enumerate(dealt.clients.items()):
-        ledger, key = grant_another(institution(dealt, name, out), budget, f"comparison: {private_name(baseline)}")
+        ledger, key = grant_another(
+            institution(dealt, name, repetition.out), budget, f"comparison: {private_name(baseline)}"
+        )
         request = TrainingRequest(
             schema=dealt.schema,
             name=name,

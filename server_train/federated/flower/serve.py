@@ -45,6 +45,7 @@ from server_train.federated.messages.sketches import (
 )
 from server_train.federated.strategies.base import Strategy
 from server_train.federated.strategies.catalogue import make_strategy
+from server_train.models.cards import TrainingCard
 from server_train.models.features import Encoder, class_codes
 from server_train.models.model import Model, ModelCard, NetworkScorer, network_for, save_model
 
@@ -248,12 +249,14 @@ def _write_model(service: Service, record: list[run.Round], encoder: Encoder, mo
         schema_digest=encoder.schema.digest(),
         preprocessing=encoder.curves,
         hidden=service.terms.hidden,
-        training={
-            "federated": service.terms.model_dump(mode="json"),
-            "clients": service.clients,
-            "rounds": record[-1].number,
-            **record[-1].metrics,
-        },
+        training=TrainingCard.model_validate(
+            {
+                "federated": service.terms.model_dump(mode="json"),
+                "clients": service.clients,
+                "rounds": record[-1].number,
+                **record[-1].metrics,
+            }
+        ),
         rehearsal=True,  # nothing bounds what these weights tell of a row
     )
     with files.wrapped("write the model into", service.out, ConfigError):

@@ -15,10 +15,11 @@ import pandas as pd
 from distill.data.schema import Schema
 from distill.synthesis.statistics.class_odds import log_normalise, match_prior, prior_shift
 from server_train.pooling.institutions.cells import Cells, find_cells
-from server_train.pooling.institutions.generators import Generator, head_logs
+from server_train.pooling.institutions.generators import head_logs
 from server_train.pooling.labelling.correction import FIT_ROWS, Correct, fit_correction
 from server_train.pooling.weighing.contribution import Contribution, global_prior
 from server_train.pooling.weighing.evidence import evidence, pseudo_inverse, smoothed_prior
+from server_train.pooling.weighing.weights import Contributor
 
 CHUNK = 50_000  # rows that are labelled at once
 
@@ -31,9 +32,7 @@ def heads_connect(members: Sequence[Contribution]) -> bool:
     return bool(scale > 0 and np.linalg.matrix_rank(total / scale, tol=1e-9, hermitian=True) >= len(present) - 1)
 
 
-def combine_heads(
-    log_probabilities: Sequence[np.ndarray], members: Sequence[Contribution], *, prior: np.ndarray
-) -> np.ndarray:
+def combine_heads(heads: Sequence[tuple[np.ndarray, Contribution]], *, prior: np.ndarray) -> np.ndarray:
     """One class head for all institutions together, at the class frequencies `prior`.
 
     Each head's evidence e_i = log p_i(y | x) - log pi_i(y) is averaged by information,
@@ -42,17 +41,16 @@ def combine_heads(
     so others' evidence on it stands alone.
 
     Args:
-        log_probabilities: Of each head on the same rows, shape (rows, classes) each.
-        members: The weights, in the same order.
+        heads: Log-probabilities of each head on the same rows, shape (rows, classes), and what its institution counts for.
         prior: Class frequencies of the result, above zero, shape (classes,).
 
     Returns:
         Log-probabilities, shape (rows, classes).
     """
-    matrices = [m.matrix for m in members]
+    matrices = [member.matrix for _, member in heads]
     weighted = [
-        evidence(logs, m.counted_rows, np.asarray(m.class_prior)) @ matrix
-        for logs, m, matrix in zip(log_probabilities, members, matrices, strict=True)
+        evidence(logs, member.counted_rows, np.asarray(member.class_prior)) @ matrix
+        for (logs, member), matrix in zip(heads, matrices, strict=True)
     ]
     together = np.sum(weighted, axis=0) @ pseudo_inverse(np.sum(matrices, axis=0))
     return log_normalise(np.log(prior) + together)
@@ -63,16 +61,14 @@ class Labeller:
     """One class head for all rows: all institutions' heads, the correction of their union, and an intercept.
 
     Attributes:
-        generators: Those whose class head is used, by name.
-        members: Their weights, in the same order.
+        heads: The institutions whose class head is used.
         prior: Class frequencies that the heads are put on.
         cells: Of the rows, for `correct`.
-        correct: See `union_head`; None: it did not hold on rows that were held out.
+        correct: See `correction`; None: it did not hold on rows that were held out.
         shift: Of each class: makes the mean label frequency of the rows it was fitted to the global one.
     """
 
-    generators: Sequence[tuple[str, Generator]]
-    members: Sequence[Contribution]
+    heads: Sequence[Contributor]
     prior: np.ndarray
     cells: Cells
     correct: Correct | None
@@ -81,7 +77,7 @@ class Labeller:
     def probabilities(self, frame: pd.DataFrame, logs: np.ndarray | None = None) -> np.ndarray:
         """Class probabilities of any rows, (rows, classes); `logs`: the corrected word of the heads, if known."""
         if logs is None:
-            logs = _together(frame, self.generators, self.members, self.prior)
+            logs = _together(frame, self.heads, self.prior)
             logs = _corrected(logs, frame, self.cells, self.correct)
         return np.asarray(np.exp(log_normalise(logs + self.shift)))
 
@@ -90,8 +86,7 @@ def fit_labeller(
     schema: Schema,
     frame: pd.DataFrame,
     origin: np.ndarray,
-    generators: Sequence[tuple[str, Generator]],
-    members: Sequence[Contribution],
+    contributors: Sequence[Contributor],
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Labeller, np.ndarray]:
     """A labeller whose correction is fitted to the first `FIT_ROWS` rows and whose intercept to all, and its `logs` of them.
@@ -100,35 +95,32 @@ def fit_labeller(
         schema: Shared by all institutions.
         frame: Drawn rows in random order.
         origin: Institution of each row.
-        generators, members: Of all institutions, in the same order.
+        contributors: All institutions, in the order of `origin`.
         progress: Called with (rows labelled so far, rows) now and then.
     """
+    members = [c.contribution for c in contributors]
     total = sum(m.weight * m.counted_rows for m in members)
     prior = smoothed_prior(total, global_prior(members))
-    used = [(g, m) for g, m in zip(generators, members, strict=True) if m.head_share > 0]
-    heads, weights = [g for g, _ in used], [m for _, m in used]
-    together = _together(frame, heads, weights, prior, progress)
+    heads = [c for c in contributors if c.contribution.head_share > 0]
+    together = _together(frame, heads, prior, progress)
     first = frame.iloc[:FIT_ROWS]
     cells = find_cells(schema, first)
     correct = fit_correction(
         cells.of(first),
         cells.widths,
         together[:FIT_ROWS],
-        _own_labels(first, origin[:FIT_ROWS], generators, members),
+        _own_labels(first, origin[:FIT_ROWS], contributors),
         origin[:FIT_ROWS],
         rows=total,
-        noise=float(
-            np.sqrt(sum((m.weight * g.count_noise) ** 2 for (_, g), m in zip(generators, members, strict=True)))
-        ),
+        noise=float(np.sqrt(sum((c.contribution.weight * c.labeller.count_noise) ** 2 for c in contributors))),
     )
     logs = _corrected(together, frame, cells, correct)
-    return Labeller(heads, weights, prior, cells, correct, prior_shift(logs, global_prior(members))), logs
+    return Labeller(heads, prior, cells, correct, prior_shift(logs, global_prior(members))), logs
 
 
 def _together(
     frame: pd.DataFrame,
-    generators: Sequence[tuple[str, Generator]],
-    members: Sequence[Contribution],
+    heads: Sequence[Contributor],
     prior: np.ndarray,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
@@ -136,8 +128,8 @@ def _together(
     parts = []
     for part in _chunks(len(frame)):
         rows = frame.iloc[part].reset_index(drop=True)
-        logs = [head_logs(name, generator, rows, len(prior)) for name, generator in generators]
-        parts.append(combine_heads(logs, members, prior=prior))
+        logs = [(head_logs(h.institution.name, h.labeller, rows, len(prior)), h.contribution) for h in heads]
+        parts.append(combine_heads(logs, prior=prior))
         if progress:
             progress(part.stop, len(frame))
     return np.concatenate(parts)
@@ -150,19 +142,15 @@ def _corrected(logs: np.ndarray, frame: pd.DataFrame, cells: Cells, correct: Cor
     return np.concatenate([correct(cells.of(frame.iloc[part]), logs[part]) for part in _chunks(len(frame))])
 
 
-def _own_labels(
-    frame: pd.DataFrame,
-    origin: np.ndarray,
-    generators: Sequence[tuple[str, Generator]],
-    members: Sequence[Contribution],
-) -> np.ndarray:
+def _own_labels(frame: pd.DataFrame, origin: np.ndarray, contributors: Sequence[Contributor]) -> np.ndarray:
     """Class probabilities of every row from its own institution's head, matched to that institution's frequencies."""
-    soft = np.zeros((len(frame), len(members[0].class_prior)))
-    for number, ((name, generator), member) in enumerate(zip(generators, members, strict=True)):
+    soft = np.zeros((len(frame), len(contributors[0].contribution.class_prior)))
+    for number, one in enumerate(contributors):
         where = np.flatnonzero(origin == number)
         if len(where):
-            logs = head_logs(name, generator, frame.iloc[where].reset_index(drop=True), soft.shape[1])
-            soft[where] = np.exp(match_prior(logs, np.asarray(member.class_prior)))
+            rows = frame.iloc[where].reset_index(drop=True)
+            logs = head_logs(one.institution.name, one.labeller, rows, soft.shape[1])
+            soft[where] = np.exp(match_prior(logs, np.asarray(one.contribution.class_prior)))
     return soft
 
 

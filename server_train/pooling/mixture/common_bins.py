@@ -38,23 +38,30 @@ class CommonBins:
         return tuple(b.n_bins for b in self.features)
 
 
-def common_bins(
-    bins: Sequence[Sequence[ColumnBins]], shares: Sequence[Sequence[np.ndarray]], rows: np.ndarray
-) -> CommonBins:
-    """The common refinement.
+@dataclass(frozen=True, eq=False)
+class Marginals:
+    """One institution's released histograms.
 
-    Args:
-        bins: Of each institution, of each feature.
-        shares: Of each institution, share of each bin of each feature.
-        rows: Share of all rows that each institution stands for, (institutions,).
+    Attributes:
+        bins: Bins of each feature.
+        shares: Share of each bin, for each feature.
+        rows: Share of all rows that the institution stands for.
     """
+
+    bins: Sequence[ColumnBins]
+    shares: Sequence[np.ndarray]
+    rows: float
+
+
+def common_bins(institutions: Sequence[Marginals]) -> CommonBins:
+    """Return the common refinement of all institutions' bins."""
     parts = [
-        _refined([b[f] for b in bins], [s[f] for s in shares], rows) for f in range(len(bins[0]))
+        _refined(institutions, feature) for feature in range(len(institutions[0].bins))
     ]  # per feature: the refinement and each institution's bin of each common bin
     features = tuple(refined for refined, _ in parts)
     own, within = [], []
-    for number, institution in enumerate(bins):
-        starts = np.cumsum([0, *(b.n_bins for b in institution)])
+    for number, institution in enumerate(institutions):
+        starts = np.cumsum([0, *(b.n_bins for b in institution.bins)])
         places = [codes[number] + start for (_, codes), start in zip(parts, starts, strict=False)]
         own.append(np.concatenate(places))
         within.append(_within(own[-1], np.concatenate([np.bincount(f.bin_of_piece, f.masses) for f in features])))
@@ -83,14 +90,15 @@ def records_on(
     return shares, np.log(np.maximum(shares[:, common.own[number]] * common.within[number], LOWEST))
 
 
-def _refined(own: list[ColumnBins], shares: list[np.ndarray], rows: np.ndarray) -> tuple[ColumnBins, np.ndarray]:
-    """One feature's common bins, and each institution's own bin of each, (institutions, common bins)."""
+def _refined(institutions: Sequence[Marginals], feature: int) -> tuple[ColumnBins, np.ndarray]:
+    """Return one feature's common bins, and each institution's own bin of each, (institutions, common bins)."""
+    own = [i.bins[feature] for i in institutions]
     grid = own[0].grid
     starts = np.unique(np.concatenate([b.starts for b in own]))
     codes = np.stack([b.coarse(starts).astype(np.int64) for b in own])
     missing = (starts >= grid.leaves)[None].astype(np.int64)  # first, so that the missing bin comes last
     kinds, bin_of_piece = np.unique(np.vstack([missing, codes]), axis=1, return_inverse=True)
-    masses = sum(n * (share @ shares_within(b, starts)) for n, share, b in zip(rows, shares, own, strict=True))
+    masses = sum(i.rows * (i.shares[feature] @ shares_within(i.bins[feature], starts)) for i in institutions)
     return ColumnBins(grid, starts, np.asarray(masses), bin_of_piece.ravel()), kinds[1:]
 
 

@@ -42,19 +42,18 @@ def excess(pairs: PairCounts, one_way: Sequence[np.ndarray]) -> dict[Pair, float
     return found
 
 
-def dependent_pairs(excesses: Sequence[Mapping[Pair, float]], trust: Sequence[float]) -> frozenset[Pair]:
-    """The pairs that are believed to depend on each other.
+def dependent_pairs(institutions: Sequence[tuple[Mapping[Pair, float], float]]) -> frozenset[Pair]:
+    """Return the pairs that are believed to depend on each other.
 
     Args:
-        excesses: Of each institution; they may have measured different pairs.
-        trust: How much each one's statistics count, in [0, 1].
+        institutions: Of each, the excess of every pair that it measured, and how much its statistics count, in [0, 1].
     """
     sums: dict[Pair, float] = defaultdict(float)
     squares: dict[Pair, float] = defaultdict(float)
-    for of, weight in zip(excesses, trust, strict=True):
-        for pair, value in of.items():
-            sums[pair] += weight * float(np.clip(value, *BELIEVED))
-            squares[pair] += weight**2
+    for excesses, trust in institutions:
+        for pair, value in excesses.items():
+            sums[pair] += trust * float(np.clip(value, *BELIEVED))
+            squares[pair] += trust**2
     together = {pair: sums[pair] / np.sqrt(squares[pair]) for pair in sums if squares[pair] > 0}
     least = _threshold(np.array(list(together.values())))
     return frozenset(pair for pair, value in together.items() if value >= least)

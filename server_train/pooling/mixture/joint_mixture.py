@@ -20,13 +20,11 @@ import torch
 from torch import Tensor
 
 from distill.common.compute import single_thread
-from distill.exchange.bundle import Bundle
-from distill.exchange.generator_codec import statistics_of
 from distill.synthesis.generator.generator import Generator
 from distill.synthesis.generator.one_hot import Layout
 from distill.synthesis.statistics.class_odds import log_normalise, match_prior
-from distill.synthesis.statistics.counts import ClassCounts, PairCounts
-from server_train.pooling.mixture.common_bins import LOWEST, CommonBins, common_bins, records_on
+from server_train.pooling.institutions.site import Site
+from server_train.pooling.mixture.common_bins import LOWEST, CommonBins, Marginals, common_bins, records_on
 from server_train.pooling.mixture.dependence import Pair, dependent_pairs, excess
 
 COMPONENTS = 1000  # at most
@@ -47,18 +45,19 @@ MOST_BINS = 100_000  # of all institutions together; beyond it time and memory r
 CLASS_LIMIT = 6.0  # natural-log units
 
 
-@dataclass(frozen=True, eq=False)
-class Site:
-    """What the representation needs of one institution.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stake:
+    """One institution's part in the joint components.
 
     Attributes:
-        generator: Of its bundle.
-        counts, pairs: Its statistics as released; at least one pair.
+        site: Its released statistics.
+        rows: Share of all rows that it stands for.
+        trust: How much its statistics count beside what their noise says, in [0, 1].
     """
 
-    generator: Generator
-    counts: ClassCounts
-    pairs: PairCounts
+    site: Site
+    rows: float
+    trust: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,56 +93,46 @@ class Joint:
         return Layout(self.common.widths, 1).softmax(torch.from_numpy(self.logits))
 
 
-def site_of(bundle: Bundle, generator: object) -> Site | None:
-    """What the representation needs of a bundle; None where no pairs travelled. Raises BundleError on nonsense."""
-    if not isinstance(generator, Generator) or "pair_columns" not in bundle.tensors["statistics"]:
-        return None
-    counts, pairs, _ = statistics_of(bundle)
-    return Site(generator, counts, pairs) if pairs.pairs else None
-
-
-def fit_joint(sites: Sequence[Site], rows: np.ndarray, trust: np.ndarray, rng: np.random.Generator) -> Joint:
+def fit_joint(stakes: Sequence[Stake], rng: np.random.Generator) -> Joint:
     """Fit components and each institution's weights to all released statistics.
 
     Args:
-        sites: At least one, in a fixed order.
-        rows: Share of all rows that each stands for, above 0, (institutions,).
-        trust: How much each one's statistics count beside what their noise says, in [0, 1], (institutions,).
+        stakes: At least one, in a fixed order, each with rows above 0.
         rng: Chooses the records that components start from.
     """
-    rows = rows / rows.sum()
-    generators = [s.generator for s in sites]
-    common = common_bins([g.feature_bins for g in generators], [g.shares for g in generators], rows)
-    dependent = dependent_pairs([excess(s.pairs, s.generator.shares) for s in sites], trust.tolist())
+    rows = np.array([s.rows for s in stakes])
+    stakes = [replace(s, rows=share) for s, share in zip(stakes, (rows / rows.sum()).tolist(), strict=True)]
+    generators = [s.site.generator for s in stakes]
+    common = common_bins([Marginals(g.feature_bins, g.shares, s.rows) for g, s in zip(generators, stakes, strict=True)])
+    dependent = dependent_pairs([(excess(s.site.pairs, s.site.generator.shares), s.trust) for s in stakes])
     with single_thread():
-        fit = _Fit(sites, common, rows, trust, dependent, rng)
+        fit = _Fit(stakes, common, dependent, rng)
         fit.run()
     mixing = fit.mixing().detach().double().numpy()
     mixing /= mixing.sum(axis=1, keepdims=True)
-    return Joint(tuple(sites), common, fit.logits.detach().numpy(), mixing, dependent)
+    return Joint(tuple(s.site for s in stakes), common, fit.logits.detach().numpy(), mixing, dependent)
 
 
 def joint_or_plain(
-    sites: Sequence[Site | None], rows: np.ndarray, trust: np.ndarray, rng: np.random.Generator
+    stakes: Sequence[Stake | None], rng: np.random.Generator
 ) -> tuple[list[Generator | None], Joint | None]:
-    """Whom to draw each institution's rows from: its generator with the joint components, or None, the one that came.
+    """Choose whom to draw each institution's rows from: its generator with the joint components, or None, the one that came.
 
     None where no pairs travelled, where fewer than two institutions could be fitted together, and where the joint components lie
     farther from the institution's pairs as released than its own records do, by more than chance. What is nearer than noise
     alone explains has learnt the noise, and earns nothing.
 
     Args:
-        sites: One an institution; None where no pairs travelled.
-        rows, trust, rng: As for `fit_joint`, one an institution; one without rows or trust is left out.
+        stakes: One an institution; None where no pairs travelled. One without rows or trust is left out.
+        rng: Chooses the records that components start from.
     """
-    drawn: list[Generator | None] = [None] * len(sites)
-    usable = [i for i, s in enumerate(sites) if s is not None and rows[i] > 0 and trust[i] > 0]
-    chosen = [s for i, s in enumerate(sites) if s is not None and i in usable]
-    if len(chosen) < 2 or sum(s.generator.layout.feature_width for s in chosen) > MOST_BINS:
+    drawn: list[Generator | None] = [None] * len(stakes)
+    usable = {place: s for place, s in enumerate(stakes) if s is not None and s.rows > 0 and s.trust > 0}
+    if len(usable) < 2 or sum(s.site.generator.layout.feature_width for s in usable.values()) > MOST_BINS:
         return drawn, None
-    joint = fit_joint(chosen, rows[usable], trust[usable], rng)
-    for number, (place, site) in enumerate(zip(usable, chosen, strict=True)):
-        own = joint.own(number)
+    joint = fit_joint(list(usable.values()), rng)
+    for number, (place, stake) in enumerate(usable.items()):
+        site, own = stake.site, joint.own(number)
         before, after = (pair_distance(site, g.pair_shares, joint.dependent) for g in (site.generator, own))
         chance = CHANCE * float(np.sqrt(2 / sum(b.size for b in site.pairs.shares)))
         if after <= max(before, NOISE_FLOOR) + chance:  # false for what is not finite, too
@@ -169,19 +158,14 @@ class _Fit:
     """The parameters, and the loss that moves them."""
 
     def __init__(
-        self,
-        sites: Sequence[Site],
-        common: CommonBins,
-        rows: np.ndarray,
-        trust: np.ndarray,
-        dependent: frozenset[Pair],
-        rng: np.random.Generator,
+        self, stakes: Sequence[Stake], common: CommonBins, dependent: frozenset[Pair], rng: np.random.Generator
     ) -> None:
+        sites, rows = [s.site for s in stakes], np.array([s.rows for s in stakes])
         sizes = [len(s.generator.class_prior) for s in sites]
         self.classes = sizes[0] if sites[0].generator.schema.task == "classes" else 1
         self.layout = Layout(common.widths, self.classes)
         self.aims = [
-            _Aim(s, own, self.classes, float(t), dependent) for s, own, t in zip(sites, common.own, trust, strict=True)
+            _Aim(s.site, own, self.classes, s.trust, dependent) for s, own in zip(stakes, common.own, strict=True)
         ]
         self.rows = torch.from_numpy(rows.astype(np.float32))
         components = min(COMPONENTS, CELLS // self.layout.feature_width)

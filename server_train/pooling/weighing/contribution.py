@@ -125,60 +125,78 @@ def _others_median(rows: np.ndarray) -> np.ndarray:
     return np.array([np.median(np.delete(rows, i)) for i in range(len(rows))])
 
 
-def contributions(
-    names: Sequence[str],
-    noisy_rows: Sequence[float],
-    priors: Sequence[np.ndarray],
-    information: Sequence[float],
-    *,
-    reviews: Sequence[Review | None] | None = None,
-    faults: Sequence[str | None] | None = None,
-    capped: bool = True,
-) -> tuple[Contribution, ...]:
-    """The shares of all institutions; row shares sum to one, and so do head shares if any head is usable.
+@dataclass(frozen=True, kw_only=True)
+class Statement:
+    """What one bundle states, and what is said of it.
+
+    Attributes:
+        institution: The institution's name.
+        noisy_rows: Released row count.
+        class_prior: Released class frequencies, (classes,).
+        head_information: What the generator states about its class head; 0: unusable.
+        review: What the others' rows say of it; None: it was not judged.
+        fault: Why the bundle contradicts itself; it counts for nothing then. None: it does not.
+    """
+
+    institution: str
+    noisy_rows: float
+    class_prior: np.ndarray
+    head_information: float
+    review: Review | None = None
+    fault: str | None = None
+
+
+def contributions(statements: Sequence[Statement], *, capped: bool = True) -> tuple[Contribution, ...]:
+    """Return the shares of all institutions; row shares sum to one, and so do head shares if any head is usable.
 
     Args:
-        names, noisy_rows, priors, information: What each bundle states.
-        reviews: What the others' rows say of each; None: nobody was judged.
-        faults: Why a bundle contradicts itself; such a one counts for nothing. None: it does not.
+        statements: One a bundle.
         capped: Whether claims of rows are limited (see `counted_rows`).
     """
-    rows = np.maximum(np.asarray(noisy_rows, dtype=float), 1.0)
-    clean = [clean_prior(p) for p in priors]
-    reviews, faults = reviews or [None] * len(names), faults or [None] * len(names)
-    counted = _counted(rows, [fault is None for fault in faults]) if capped else rows
-    judged = [_weight(*of) for of in zip(allowances(counted), reviews, faults, strict=True)]
+    rows = np.maximum(np.array([s.noisy_rows for s in statements], dtype=float), 1.0)
+    counted = _counted(rows, [s.fault is None for s in statements]) if capped else rows
+    judged = [_weight(allowance, s) for allowance, s in zip(allowances(counted), statements, strict=True)]
     weights = np.array([weight for weight, _ in judged])
     if capped:  # the claim of one that is left out raises nobody else's limit
         counted = np.minimum(counted, _counted(rows, weights > 0))
     return _with_shares(
-        Contribution(
-            institution=name,
-            noisy_rows=float(rows[i]),
-            counted_rows=float(counted[i]),
-            class_prior=tuple(float(v) for v in clean[i]),
-            label_balance=label_balance(clean[i]),
-            head_information=float(information[i]),
-            diversity=of.diversity if (of := reviews[i]) else None,
-            agreement=1.0 - of.distance if of and of.distance is not None else None,
-            direction=of.direction if of else None,
-            effect=of.effect if of else None,
-            mislabelled=of.mislabelled if of else None,
-            weight=float(weights[i]),
-            reasons=(*_capped(rows[i], counted[i]), *judged[i][1]),
-            row_share=0.0,
-            head_share=0.0,
-        )
-        for i, name in enumerate(names)
+        _contribution(s, float(counts), weight, reasons)
+        for s, counts, (weight, reasons) in zip(statements, counted, judged, strict=True)
     )
 
 
-def reweigh(members: Sequence[Contribution], stated: Sequence[tuple[np.ndarray, float]]) -> tuple[Contribution, ...]:
-    """The same institutions and weights where they now speak of other classes: (class frequencies, head information) each."""
-    clean = [(clean_prior(prior), float(information)) for prior, information in stated]
+def _contribution(statement: Statement, counted: float, weight: float, reasons: tuple[str, ...]) -> Contribution:
+    """One institution's terms, with shares of zero that are still to be worked out."""
+    rows, prior, review = max(float(statement.noisy_rows), 1.0), clean_prior(statement.class_prior), statement.review
+    return Contribution(
+        institution=statement.institution,
+        noisy_rows=rows,
+        counted_rows=counted,
+        class_prior=tuple(float(v) for v in prior),
+        label_balance=label_balance(prior),
+        head_information=float(statement.head_information),
+        diversity=review.diversity if review else None,
+        agreement=1.0 - review.distance if review and review.distance is not None else None,
+        direction=review.direction if review else None,
+        effect=review.effect if review else None,
+        mislabelled=review.mislabelled if review else None,
+        weight=float(weight),
+        reasons=(*_capped(rows, counted), *reasons),
+        row_share=0.0,
+        head_share=0.0,
+    )
+
+
+def reweigh(stated: Iterable[tuple[Contribution, np.ndarray, float]]) -> tuple[Contribution, ...]:
+    """Give institutions that now speak of other classes new shares; their weights stay.
+
+    Args:
+        stated: Of each institution its contribution so far, its class frequencies and its head information.
+    """
+    clean = [(m, clean_prior(prior), float(information)) for m, prior, information in stated]
     return _with_shares(
         replace(m, class_prior=tuple(prior.tolist()), label_balance=label_balance(prior), head_information=information)
-        for m, (prior, information) in zip(members, clean, strict=True)
+        for m, prior, information in clean
     )
 
 
@@ -211,11 +229,11 @@ def _capped(noisy: float, counted: float) -> tuple[str, ...]:
     )
 
 
-def _weight(allowance: float, review: Review | None, fault: str | None) -> tuple[float, tuple[str, ...]]:
-    """One institution's weight, and why it is below 1."""
-    if fault is not None:
-        return 0.0, (f"its bundle contradicts itself: {fault}",)
-    terms = _terms(review, allowance) if review is not None else []
+def _weight(allowance: float, statement: Statement) -> tuple[float, tuple[str, ...]]:
+    """Return one institution's weight, and why it is below 1."""
+    if statement.fault is not None:
+        return 0.0, (f"its bundle contradicts itself: {statement.fault}",)
+    terms = _terms(statement.review, allowance) if statement.review is not None else []
     return min([1.0, *(weight for weight, _ in terms)]), tuple(words for weight, words in terms if weight < 1)
 
 

@@ -5,6 +5,7 @@ a number, heads speak of common bins, which are found with rows that may in turn
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,81 +16,108 @@ from distill.synthesis.statistics.class_odds import match_prior
 from server_train.models.number_target import as_binned, on_common_bins
 from server_train.pooling.institutions.cells import find_cells
 from server_train.pooling.institutions.generators import Generator, draw_rows, guarded, head_logs, stack
-from server_train.pooling.weighing.contribution import Contribution, contributions, counted_rows, reweigh
+from server_train.pooling.institutions.institution import Institution
+from server_train.pooling.weighing.contribution import Contribution, Statement, contributions, counted_rows, reweigh
 from server_train.pooling.weighing.evidence import class_precision, clean_prior, counted_matrix, evidence
 from server_train.pooling.weighing.peer_review import FEWEST, Account, Review, review
 
 REVIEW_ROWS = 2000  # of each institution, by which institutions are compared
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Contributor:
+    """One institution of a pool, with what it counts for.
+
+    Attributes:
+        institution: The institution.
+        labeller: The generator that labels for it: its own, or, of a target that is a number, its own on the common bins.
+        contribution: What it counts for.
+    """
+
+    institution: Institution
+    labeller: Generator
+    contribution: Contribution
+
+
 def weigh_all(
-    schema: Schema,
-    generators: Sequence[tuple[str, Generator]],
-    rng: np.random.Generator,
-    *,
-    robust: bool,
-    faults: Sequence[str | None] | None,
-) -> tuple[tuple[Contribution, ...], Sequence[tuple[str, Generator]], ColumnBins | None]:
-    """Weights of all institutions, their generators, and of a target that is a number the common bins that those speak of."""
+    schema: Schema, institutions: Sequence[Institution], rng: np.random.Generator, *, robust: bool
+) -> tuple[tuple[Contributor, ...], ColumnBins | None]:
+    """Return what all institutions count for, and the common bins of a target that is a number."""
     if schema.task != "number":
         classes = len(schema.classes) if schema.task else 1
-        return weigh(schema, generators, classes=classes, rng=rng, robust=robust, faults=faults), generators, None
-    names = [name for name, _ in generators]
-    binned = as_binned([g for _, g in generators])
+        members = weigh(schema, institutions, classes=classes, rng=rng, robust=robust)
+        return _contributors(institutions, institutions, members), None
+    names = ", ".join(i.name for i in institutions)
+    binned = as_binned([i.generator for i in institutions])
 
-    def spoken_by(rows: np.ndarray) -> tuple[ColumnBins, list[tuple[str, Generator]]]:
-        words = ", ".join(names)
-        bins, spoken = guarded(words, "its target's bins", lambda: on_common_bins(schema, binned, rows))
-        return bins, list(zip(names, spoken, strict=True))
+    def spoken_by(rows: np.ndarray) -> tuple[ColumnBins, list[Institution]]:
+        bins, spoken = guarded(names, "its target's bins", lambda: on_common_bins(schema, binned, rows))
+        return bins, [replace(i, generator=g) for i, g in zip(institutions, spoken, strict=True)]
 
     bins, spoken = spoken_by(counted_rows([float(g.noisy_rows) for g in binned]))
-    members = weigh(schema, spoken, classes=bins.n_bins, rng=rng, robust=robust, faults=faults)
-    weights = [m.weight for m in members]
-    if min(weights) < 1:  # the bins themselves were found with rows that count for less
+    members = weigh(schema, spoken, classes=bins.n_bins, rng=rng, robust=robust)
+    if min(m.weight for m in members) < 1:  # the bins themselves were found with rows that count for less
         bins, spoken = spoken_by(np.array([m.weight * m.counted_rows for m in members]))
-        members = reweigh(members, [(g.class_prior, g.head_information) for _, g in spoken])
-    return members, spoken, bins
+        generators = [i.generator for i in spoken]
+        members = reweigh((m, g.class_prior, g.head_information) for m, g in zip(members, generators, strict=True))
+    return _contributors(institutions, spoken, members), bins
+
+
+def _contributors(
+    institutions: Sequence[Institution], spoken: Sequence[Institution], members: Sequence[Contribution]
+) -> tuple[Contributor, ...]:
+    """Put together what belongs to one institution: itself, itself as it labels, and what it counts for."""
+    return tuple(
+        Contributor(institution=institution, labeller=labels.generator, contribution=member)
+        for institution, labels, member in zip(institutions, spoken, members, strict=True)
+    )
 
 
 def weigh(
     schema: Schema,
-    generators: Sequence[tuple[str, Generator]],
+    institutions: Sequence[Institution],
     *,
     classes: int,
     rng: np.random.Generator,
     robust: bool = True,
-    faults: Sequence[str | None] | None = None,
 ) -> tuple[Contribution, ...]:
-    """Shares and weights of all institutions, from what they state and from what the others' rows say of each.
+    """Return shares and weights of all institutions, from what they state and from what the others' rows say of each.
 
     Args:
-        schema, generators: As for `draw_pool`.
-        classes: How many the generators' heads tell apart.
+        schema: The schema that all institutions share.
+        institutions: All of them, in a fixed order; one with a fault has weight 0 and judges nobody.
+        classes: How many classes the generators' heads tell apart.
         rng: Draws the rows on which institutions are compared.
         robust: Whether they are, which takes three at least; otherwise all weights are 1.
-        faults: Why a bundle contradicts itself, one entry a generator; such a one has weight 0 and judges nobody.
 
     Raises:
         BundleError: a generator states nonsense, or fails.
         OutweighedError: no institution is left that counts for anything.
     """
-    for name, generator in generators:
-        prior = np.asarray(generator.class_prior, dtype=float)
-        if prior.shape != (classes,) or not np.isfinite(prior).all() or not np.isfinite(generator.noisy_rows):
-            raise BundleError(f"the bundle of {name!r} states class frequencies or a row count that make no sense.")
-    sound = [i for i in range(len(generators)) if faults is None or faults[i] is None]
-    reviews: list[Review | None] = [None] * len(generators)
+    for institution in institutions:
+        stated = institution.generator
+        prior = np.asarray(stated.class_prior, dtype=float)
+        if prior.shape != (classes,) or not np.isfinite(prior).all() or not np.isfinite(stated.noisy_rows):
+            raise BundleError(
+                f"the bundle of {institution.name!r} states class frequencies or a row count that make no sense."
+            )
+    sound = [place for place, i in enumerate(institutions) if i.fault is None]
+    reviews: dict[int, Review] = {}
     if robust and len(sound) >= FEWEST:
-        accounts, widths = _accounts(schema, [generators[i] for i in sound], rng)
-        for i, said in zip(sound, review(accounts, widths, rng), strict=True):
-            reviews[i] = said
+        accounts, widths = _accounts(schema, [institutions[place] for place in sound], rng)
+        reviews = dict(zip(sound, review(accounts, widths, rng), strict=True))
     members = contributions(
-        [name for name, _ in generators],
-        [float(g.noisy_rows) for _, g in generators],
-        [np.asarray(g.class_prior, dtype=float) for _, g in generators],
-        [float(g.head_information) for _, g in generators],
-        reviews=reviews,
-        faults=faults,
+        [
+            Statement(
+                institution=i.name,
+                noisy_rows=float(i.generator.noisy_rows),
+                class_prior=np.asarray(i.generator.class_prior, dtype=float),
+                head_information=float(i.generator.head_information),
+                review=reviews.get(place),
+                fault=i.fault,
+            )
+            for place, i in enumerate(institutions)
+        ],
         capped=robust,
     )
     if not any(m.weight > 0 for m in members):
@@ -98,20 +126,21 @@ def weigh(
 
 
 def _accounts(
-    schema: Schema, generators: Sequence[tuple[str, Generator]], rng: np.random.Generator
+    schema: Schema, institutions: Sequence[Institution], rng: np.random.Generator
 ) -> tuple[list[Account], tuple[int, ...]]:
     """What institutions are compared by: rows of each, with what every head says of them; and the cells of each feature."""
     frames = [
-        draw_rows(schema, name, g, REVIEW_ROWS, stream)
-        for (name, g), stream in zip(generators, rng.spawn(len(generators)), strict=True)
+        draw_rows(schema, i.name, i.generator, REVIEW_ROWS, stream)
+        for i, stream in zip(institutions, rng.spawn(len(institutions)), strict=True)
     ]
     cells = find_cells(schema, stack(schema, frames))
-    rows = counted_rows([float(g.noisy_rows) for _, g in generators])
-    priors = [clean_prior(g.class_prior) for _, g in generators]
+    rows = counted_rows([float(i.generator.noisy_rows) for i in institutions])
+    priors = [clean_prior(i.generator.class_prior) for i in institutions]
     accounts = []
     for j, frame in enumerate(frames):
-        logs = [head_logs(name, g, frame, len(priors[j])) for name, g in generators]
-        stated = max(float(generators[j][1].noisy_rows), 1.0)
+        logs = [head_logs(i.name, i.generator, frame, len(priors[j])) for i in institutions]
+        stated = institutions[j].generator
+        noisy_rows = max(float(stated.noisy_rows), 1.0)
         accounts.append(
             Account(
                 cells=cells.of(frame),
@@ -119,7 +148,7 @@ def _accounts(
                 evidence=np.stack([evidence(log, n, prior) for log, n, prior in zip(logs, rows, priors, strict=True)]),
                 prior=priors[j],
                 precision=class_precision(rows[j], priors[j]),
-                information=counted_matrix(stated, rows[j], priors[j], float(generators[j][1].head_information)),
+                information=counted_matrix(noisy_rows, rows[j], priors[j], float(stated.head_information)),
             )
         )
     return accounts, cells.widths

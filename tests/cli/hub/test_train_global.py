@@ -169,7 +169,7 @@ def test_from_bundles_to_scores_and_figures(make_bundle, tmp_path, of):
     assert figures["roc_auc"] > 0.9
     assert figures["rows"] == 800
     assert "release" in figures["word"]
-    knots = load_model(Path(made["model"])).card.training["score_knots"]
+    knots = load_model(Path(made["model"])).card.training.score_knots
     assert len(knots) == (1 if of is BINARY else 4)  # three classes: one each, and the most probable
     assert all(len(k) == KNOTS and k == sorted(k) for k in knots)
 

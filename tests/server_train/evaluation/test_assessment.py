@@ -13,6 +13,7 @@ from distill.errors import ConfigError, DataError, ModelError
 from server_train.evaluation.assessment import Question, assess
 from server_train.evaluation.decisions import Costs
 from server_train.evaluation.private_scorer import KNOTS, MOST_RIGHT, ModelScorer, score_knots
+from server_train.models.cards import TrainingCard
 from server_train.reports.evaluation_report import render_evaluation
 from tests.fakes.hubs import BINARY, TERNARY, class_chances, table
 
@@ -38,7 +39,7 @@ def fake_model(schema, **training):
         created="2026-01-01T00:00:00+00:00",
         versions={"distill": "0"},
         institutions=[],
-        training=training,
+        training=TrainingCard(**training),
     )
 
     def number_of(frame):

@@ -1,4 +1,3 @@
-import functools
 import json
 import sys
 from pathlib import Path
@@ -12,7 +11,10 @@ from server_train import __main__ as command
 from server_train.evaluation.metrics import evaluate_scores
 from server_train.hub import job
 from server_train.hub.card import SHIFTED
+from server_train.hub.outputs import Outputs
+from server_train.hub.request import TrainingRequest
 from server_train.intake import intake
+from server_train.intake.admission import Admission
 from server_train.models.features import class_codes
 from server_train.models.model import load_model
 from server_train.training.boosting import BoostingSettings
@@ -22,7 +24,13 @@ from tests.fakes.hubs import BINARY, TERNARY, class_chances, put_bundles, table
 
 QUICK = TrainingSettings(steps=150)
 BOOSTED = ModelChoice(kind="boosting", boosting=BoostingSettings(iterations=40))
-train_global = functools.partial(job.train_global, allow_unknown_signers=True)
+
+
+def train_global(places, *, out, export_pool=None, prepare=None, onnx=False, progress=job.silent, **asked):
+    """Train on what stand-ins sent, whoever signed it."""
+    request = TrainingRequest(bundles=tuple(places), admission=Admission(allow_unknown_signers=True), **asked)
+    outputs = Outputs(folder=out, export_pool=export_pool, prepare=prepare, onnx=onnx)
+    return job.train_global(request, outputs, progress=progress)
 
 
 @pytest.fixture
@@ -67,26 +75,25 @@ def test_personalised_models_lie_beside_the_global_one_and_go_with_it(bundles, t
         "Birch <b>& Sons</b>": "birch-b-sons-b",
     }
     assert (
-        "No personalised model, since too few of the pooled rows are theirs: Cedar $x$."
-        in result.card.training["notes"]
+        "No personalised model, since too few of the pooled rows are theirs: Cedar $x$." in result.card.training.notes
     )
     said = result.as_dict()["personal"]
     for i, member in enumerate(result.card.institutions[:2]):
-        own = load_model(Path(said[member["institution"]]))
-        assert own.card.training["class_prior"] == pytest.approx(member["class_prior"])
-        assert own.card.training["rows"] == member["pooled_rows"]
-        assert [m["pooled_rows"] > 0 for m in own.card.institutions] == [j == i for j in range(3)]
-    assert any("personal/alder-bank (Alder Bank)" in note for note in result.card.training["notes"])
+        own = load_model(Path(said[member.institution]))
+        assert own.card.training.class_prior == pytest.approx(member.class_prior)
+        assert own.card.training.rows == member.pooled_rows
+        assert [m.pooled_rows > 0 for m in own.card.institutions] == [j == i for j in range(3)]
+    assert any("personal/alder-bank (Alder Bank)" in note for note in result.card.training.notes)
     again = train_global([bundles], out=out, rows=500, personalise=True, settings=QUICK)
     assert not again.personal
-    assert any(note.startswith("No personalised model") for note in again.card.training["notes"])
+    assert any(note.startswith("No personalised model") for note in again.card.training.notes)
     assert not (out / "personal").exists()  # those of the earlier model
 
 
 def test_both_readings_of_the_budgets_are_stated(bundles, tmp_path):
     card = train_global([bundles], out=tmp_path / "model", rows=500, settings=QUICK).card
-    assert card.privacy["disjoint"] == {"epsilon": 3.0, "delta": 1e-5}
-    assert card.privacy["overlapping"] == {"epsilon": 6.0, "delta": pytest.approx(3e-5)}
+    assert card.privacy.disjoint.model_dump() == {"epsilon": 3.0, "delta": 1e-5}
+    assert card.privacy.overlapping.model_dump() == {"epsilon": 6.0, "delta": pytest.approx(3e-5)}
 
 
 def test_the_report_names_each_institution_and_escapes_what_they_call_themselves(bundles, tmp_path):
@@ -200,7 +207,7 @@ def test_other_kinds_take_the_same_way_from_bundles_to_report(bundles, tmp_path,
     truth = evaluate_scores(labels, class_chances(rows, 2), BINARY.classes).roc_auc
     assert evaluate_scores(labels, loaded.predict(rows), BINARY.classes).roc_auc > truth - 0.02
     assert loaded.card.kind == kind
-    assert loaded.card.training["settings"]["seed"] == 0
+    assert loaded.card.training.settings["seed"] == 0
     assert json.loads(json.dumps(result.as_dict(), allow_nan=False))["kind"] == kind
     report = (result.folder / "report.html").read_text()
     assert ("boosted trees" if kind == "boosting" else "logistic regression") in report
@@ -226,12 +233,12 @@ def test_without_its_packages_onnx_is_refused_before_any_work(bundles, tmp_path,
 def test_scores_that_are_no_probabilities_are_said_to_be_none(bundles, tmp_path):
     weighted = ModelChoice(class_weights={"1": 5.0}, calibrate=False)
     card = train_global([bundles], out=tmp_path / "raw", rows=900, settings=QUICK, choice=weighted).card
-    assert SHIFTED in card.training["notes"]
-    assert card.training["class_weights"][1] / card.training["class_weights"][0] == pytest.approx(5.0)
+    assert SHIFTED in card.training.notes
+    assert card.training.class_weights[1] / card.training.class_weights[0] == pytest.approx(5.0)
     assert card.calibration is None
     calibrated = ModelChoice(class_weights={"1": 5.0})
     card = train_global([bundles], out=tmp_path / "calibrated", rows=900, settings=QUICK, choice=calibrated).card
-    assert SHIFTED not in card.training["notes"]
+    assert SHIFTED not in card.training.notes
     assert card.calibration.offsets[1] - card.calibration.offsets[0] < -1.0  # log 5 taken back
 
 
@@ -242,10 +249,10 @@ def test_a_pool_larger_than_memory_is_trained_on_from_disk(bundles, tmp_path, mo
     pool = tmp_path / "pool.parquet"
     result = train_global([bundles], out=tmp_path / "disk", rows=3000, settings=QUICK, export_pool=pool)
     assert result.card.institutions == memory.institutions
-    assert result.card.training["class_prior"] == memory.training["class_prior"]
-    assert result.card.training["notes"] == memory.training["notes"]
+    assert result.card.training.class_prior == memory.training.class_prior
+    assert result.card.training.notes == memory.training.notes
     for name in ("rows", "held_out_rows", "inputs", "parameters"):
-        assert result.card.training[name] == memory.training[name]
+        assert getattr(result.card.training, name) == getattr(memory.training, name)
     rows = table(3000, BINARY, 50)
     aucs = [
         evaluate_scores(class_codes(BINARY, rows), load_model(tmp_path / name).predict(rows), BINARY.classes).roc_auc
@@ -267,7 +274,7 @@ def test_a_prepared_pool_holds_all_that_a_model_needs_and_nothing_is_trained(bun
     trained = load_model(tmp_path / "model").card
     memory = train_global([bundles], out=tmp_path / "memory", rows=3000, settings=QUICK).card
     assert (trained.institutions, trained.privacy) == (memory.institutions, memory.privacy)
-    assert trained.training["notes"] == memory.training["notes"]
+    assert trained.training.notes == memory.training.notes
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,11 @@ import pytest
 from distill.errors import ConfigError, RegistryError
 from server_train.hub import job, reproduction
 from server_train.hub.job import train_global
-from server_train.hub.recipe import arguments_of, recipe_of
+from server_train.hub.outputs import Outputs
+from server_train.hub.recipe import Recipe, read_recipe
+from server_train.hub.request import TrainingRequest
 from server_train.intake import intake
+from server_train.intake.admission import Admission
 from server_train.models.folder import read_folder
 from server_train.models.model import load_model
 from server_train.registry.diff import difference
@@ -46,8 +49,10 @@ def bundles(monkeypatch, tmp_path):
 
 
 def trained(bundles, out, registry, **changes):
-    arguments = {"rows": 400, "settings": QUICK, "allow_unknown_signers": True, **changes}
-    return train_global([bundles], out=out, registry=registry, **arguments)
+    outputs = Outputs(folder=out, registry=registry, export_pool=changes.pop("export_pool", None))
+    asked = {"rows": 400, "settings": QUICK, **changes}
+    request = TrainingRequest(bundles=(bundles,), admission=Admission(allow_unknown_signers=True), **asked)
+    return train_global(request, outputs)
 
 
 def test_a_run_is_registered_with_the_very_files_of_its_folder(bundles, tmp_path, registry):
@@ -56,12 +61,7 @@ def test_a_run_is_registered_with_the_very_files_of_its_folder(bundles, tmp_path
     assert history.versions == (result.version,)
     assert registry.files(1) == {n: c for n, c in read_folder(tmp_path / "m").items() if n != "pool.csv"}
     record = result.version.record
-    assert arguments_of(record.recipe) == {
-        "rows": 400,
-        "settings": QUICK,
-        "choice": ModelChoice(),
-        "personalise": False,
-    }
+    assert read_recipe(record.recipe) == Recipe(rows=400, settings=QUICK, choice=ModelChoice())
     assert {i.sha256 for i in record.inputs} == {hashlib.sha256(p.read_bytes()).hexdigest() for p in bundles.iterdir()}
     assert record.disjoint.epsilon == 3.0
     assert result.as_dict()["version_digest"] == result.version.digest
@@ -126,21 +126,28 @@ def test_the_command_names_the_bundles_as_they_were_called(registry):
     assert said == "distill models reproduce 1 'a b.distill' birch.distill"
 
 
-def test_arguments_come_back_as_they_were():
+def test_a_recipe_comes_back_as_it_was():
     choice = ModelChoice(kind="boosting", class_weights={"1": 2.0})
-    recipe = json.loads(json.dumps(recipe_of(5, QUICK, choice, personalise=True)))
-    assert arguments_of(recipe) == {"rows": 5, "settings": QUICK, "choice": choice, "personalise": True}
+    recipe = Recipe(rows=5, settings=QUICK, choice=choice, personalise=True)
+    assert read_recipe(json.loads(json.dumps(recipe.as_dict()))) == recipe
 
 
 @pytest.mark.parametrize(
     ("part", "changes"),
-    [("settings", {"speed": 3}), ("settings", {"steps": "many"}), ("choice", {"kind": "oracle"}), ("choice", None)],
+    [
+        ("settings", {"speed": 3}),
+        ("settings", {"steps": "many"}),
+        ("settings", {"steps": "60"}),
+        ("choice", {"kind": "oracle"}),
+        ("choice", None),
+        ("pace", {"steps": 3}),
+    ],
 )
 def test_settings_of_another_version_of_the_software_are_refused(part, changes):
-    recipe = recipe_of(5, QUICK, ModelChoice())
-    recipe[part] = changes and {**recipe[part], **changes}
+    recipe = Recipe(rows=5, settings=QUICK, choice=ModelChoice()).as_dict()
+    recipe[part] = changes and {**recipe.get(part, {}), **changes}
     with pytest.raises(ConfigError, match="use the one that made them"):
-        arguments_of(recipe)
+        read_recipe(recipe)
 
 
 def test_what_differs_between_versions_is_told_and_what_is_alike_is_not(registry):

@@ -42,6 +42,6 @@ def test_what_a_prior_cost_is_added_to_both_once():
 
 def test_units_and_relations_are_named_once_each():
     said = readings([received(1, 1e-5), received(2, 1e-5)])
-    assert said["units"] == ["one row"]
-    assert said["relations"] == ["add or remove one"]
-    assert said["overlapping"]["epsilon"] == pytest.approx(3)
+    assert said.units == ["one row"]
+    assert said.relations == ["add or remove one"]
+    assert said.overlapping.epsilon == pytest.approx(3)

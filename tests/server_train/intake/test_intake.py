@@ -1,4 +1,3 @@
-import functools
 import shlex
 from types import SimpleNamespace
 
@@ -14,13 +13,18 @@ from distill.errors import (
 )
 from distill.exchange import generator_codec as generators
 from server_train.intake import intake
+from server_train.intake.admission import Admission
 from server_train.intake.intake import find_bundles
 from server_train.intake.store import HubStore
 from tests.fakes.hubs import BINARY, TERNARY, TableGenerator, fake_bundle, fake_chain, fake_proven, table
 
-receive = functools.partial(intake.receive, allow_unknown_signers=True)
 FIRST = fake_chain("open", "grant", "reserve 1", "plan 1")
 SECOND = fake_chain("open", "grant", "reserve 1", "plan 1", "commit 1", "reserve 2", "plan 2")
+
+
+def receive(paths, **how):
+    """Let bundles in, whoever signed them."""
+    return intake.receive(paths, Admission(allow_unknown_signers=True, **how))
 
 
 @pytest.fixture
@@ -69,10 +73,10 @@ def test_a_rehearsal_is_refused_unless_it_is_allowed(shelf):
 def test_a_signer_that_nobody_trusts_is_refused(shelf):
     alpha, zeta = shelf("alpha"), shelf("zeta")
     with pytest.raises(UntrustedSignerError, match=r"zeta.distill.*key b{64}\. .*hub trust add KEY.pub --name zeta`"):
-        intake.receive([alpha, zeta], trusted=frozenset({"a" * 64}))
+        intake.receive([alpha, zeta], Admission(trusted=frozenset({"a" * 64})))
     with pytest.raises(UntrustedSignerError):
-        intake.receive([alpha])
-    assert intake.receive([alpha, zeta], trusted=frozenset({"a" * 64, "b" * 64})).notes == ()
+        intake.receive([alpha], Admission())
+    assert intake.receive([alpha, zeta], Admission(trusted=frozenset({"a" * 64, "b" * 64}))).notes == ()
     (note,) = receive([alpha, zeta], trusted=frozenset({"a" * 64})).notes
     assert "zeta.distill" in note
     assert "alpha.distill" not in note
@@ -81,7 +85,7 @@ def test_a_signer_that_nobody_trusts_is_refused(shelf):
 def test_the_command_that_an_error_proposes_is_safe_to_paste(shelf, tmp_path):
     path = shelf("alpha", institution="x; rm -rf $HOME 'y'")
     with pytest.raises(UntrustedSignerError) as caught:
-        intake.receive([path], hub=HubStore(tmp_path / "my hub.db"))
+        intake.receive([path], Admission(hub=HubStore(tmp_path / "my hub.db")))
     command = str(caught.value).split("`")[1]
     words = [
         "distill",
@@ -101,9 +105,9 @@ def test_a_key_that_a_trusted_one_handed_over_to_is_let_in(shelf):
     rotated = fake_proven("alpha", FIRST, predecessors=("e" * 64, "f" * 64))
     path = shelf("alpha", proven=rotated)
     for key in ("a", "e", "f"):
-        assert intake.receive([path], trusted=frozenset({key * 64})).received[0].voucher == key * 64
+        assert intake.receive([path], Admission(trusted=frozenset({key * 64}))).received[0].voucher == key * 64
     with pytest.raises(UntrustedSignerError):
-        intake.receive([path], trusted=frozenset({"c" * 64}))
+        intake.receive([path], Admission(trusted=frozenset({"c" * 64})))
 
 
 def test_a_key_that_was_taken_back_ends_the_search(shelf, tmp_path):
@@ -113,9 +117,9 @@ def test_a_key_that_was_taken_back_ends_the_search(shelf, tmp_path):
     hub.remove_key("e")
     thief = shelf("alpha", proven=fake_proven("alpha", FIRST, predecessors=("e" * 64, "f" * 64)))
     with pytest.raises(UntrustedSignerError, match=r"trust in e{16}\.\.\. was taken back on"):
-        intake.receive([thief], hub=hub)
+        intake.receive([thief], Admission(hub=hub))
     good = shelf("alpha", proven=fake_proven("alpha", FIRST, predecessors=("f" * 64, "e" * 64)))
-    assert intake.receive([good], hub=hub).received[0].voucher == "f" * 64
+    assert intake.receive([good], Admission(hub=hub)).received[0].voucher == "f" * 64
 
 
 def test_two_ledgers_of_one_data_set_that_part_ways_are_refused_naming_both_and_the_entry(shelf):

@@ -9,6 +9,7 @@ import pytest
 from distill.errors import BundleMismatchError, ConfigError, HubFileError, LedgerForkError
 from distill.exchange import generator_codec as generators
 from server_train.intake import intake
+from server_train.intake.admission import Admission
 from server_train.intake.intake import receive
 from server_train.intake.store import HubStore
 from tests.fakes.hubs import BINARY, TableGenerator, fake_bundle, fake_chain, fake_proven, table
@@ -177,7 +178,7 @@ def door(monkeypatch, tmp_path, hub):
     def enter(*bundles, **how):
         found = {f"{i}.distill": bundle for i, bundle in enumerate(bundles)}
         monkeypatch.setattr(intake, "read_bundle", lambda path: found[path.name])
-        return receive([tmp_path / name for name in found], hub=hub, **how)
+        return receive([tmp_path / name for name in found], Admission(hub=hub, **how))
 
     return enter
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server_train.pooling.institutions.institution import Institution
 from server_train.pooling.personal import LEAST_ROWS, folder_names, personal_pool
 from server_train.pooling.pool import draw_pool
 from tests.fakes.hubs import BINARY, TableGenerator, skewed, table
@@ -19,8 +20,8 @@ def pool():
         "south": skewed(table(3000, BINARY, 2), BINARY, 0.3),
         "tiny": table(60, BINARY, 3),
     }
-    generators = [(name, TableGenerator(BINARY, frame)) for name, frame in tables.items()]
-    return draw_pool(BINARY, generators, rows=6000, rng=np.random.default_rng(0))
+    institutions = [Institution(name=name, generator=TableGenerator(BINARY, frame)) for name, frame in tables.items()]
+    return draw_pool(BINARY, institutions, rows=6000, rng=np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -12,15 +12,25 @@ from distill.errors import BundleError
 from distill.synthesis.statistics.class_odds import log_normalise, match_prior
 from server_train.models.features import fit_encoder
 from server_train.pooling.institutions.generators import stack
+from server_train.pooling.institutions.institution import Institution
 from server_train.pooling.labelling.labeller import combine_heads, heads_connect
 from server_train.pooling.pool import allocate, default_rows, draw_pool
-from server_train.pooling.weighing.contribution import contributions
+from server_train.pooling.weighing.contribution import Statement, contributions
 from tests.fakes.hubs import BINARY, TERNARY, TableGenerator, class_chances, skewed, table
 
 
 def member(rows, prior):
     prior = np.asarray(prior, dtype=float)
-    return contributions(["i"], [rows], [prior], [rows * (1 - np.square(prior).sum())])[0]
+    stated = Statement(
+        institution="i", noisy_rows=rows, class_prior=prior, head_information=rows * (1 - np.square(prior).sum())
+    )
+    return contributions([stated])[0]
+
+
+def worries(pool):
+    """Notes on more than what stand-ins without pairs lead to, be they judged or not."""
+    usual = ("nobody can say which one is right", "are drawn from its bundle as it came")
+    return [note for note in pool.notes if not any(words in note for words in usual)]
 
 
 def log_odds(logs):
@@ -30,14 +40,14 @@ def log_odds(logs):
 def test_a_head_is_corrected_for_its_own_class_frequencies():
     """By hand: a head that knew p = .2 says .5: evidence 1 / (.2/.8) = 4 in odds, so .8 at p = .5."""
     logs = np.log([[0.5, 0.5]])
-    combined = combine_heads([logs], [member(1e9, [0.8, 0.2])], prior=np.array([0.5, 0.5]))
+    combined = combine_heads([(logs, member(1e9, [0.8, 0.2]))], prior=np.array([0.5, 0.5]))
     assert np.exp(combined) == pytest.approx(np.array([[0.2, 0.8]]), rel=1e-6)
 
 
 def test_two_heads_are_averaged_by_information_after_the_correction():
     """By hand: evidence log 4 with information 1e9 * .16, and 0 with 1e9 * .25; at even odds their mean remains."""
     members = [member(1e9, [0.8, 0.2]), member(1e9, [0.5, 0.5])]
-    combined = combine_heads([np.log([[0.5, 0.5]])] * 2, members, prior=np.array([0.5, 0.5]))
+    combined = combine_heads([(np.log([[0.5, 0.5]]), m) for m in members], prior=np.array([0.5, 0.5]))
     assert log_odds(combined)[0] == pytest.approx(np.log(4) * 0.16 / (0.16 + 0.25), rel=1e-5)
 
 
@@ -45,15 +55,15 @@ def test_one_institution_alone_keeps_its_head():
     rng = np.random.default_rng(0)
     logs = log_normalise(rng.normal(size=(50, 3)))
     one = member(1e9, [0.5, 0.3, 0.2])
-    assert combine_heads([logs], [one], prior=np.array([0.5, 0.3, 0.2])) == pytest.approx(logs, rel=1e-5)
+    assert combine_heads([(logs, one)], prior=np.array([0.5, 0.3, 0.2])) == pytest.approx(logs, rel=1e-5)
 
 
 def test_a_class_that_an_institution_lacks_is_judged_by_the_others():
     """The first head has never seen class 2 and gives it next to nothing; the second knows it well."""
     blind = np.log(np.maximum([[0.5, 0.5, 0.0]], 1e-12))
     seeing = np.log([[0.2, 0.2, 0.6]])
-    members = [member(1e8, [0.5, 0.5, 0.0]), member(1e8, [1 / 3, 1 / 3, 1 / 3])]
-    combined = np.exp(combine_heads([blind, seeing], members, prior=np.full(3, 1 / 3)))
+    heads = [(blind, member(1e8, [0.5, 0.5, 0.0])), (seeing, member(1e8, [1 / 3, 1 / 3, 1 / 3]))]
+    combined = np.exp(combine_heads(heads, prior=np.full(3, 1 / 3)))
     assert combined == pytest.approx(np.array([[0.2, 0.2, 0.6]]), rel=1e-4)
 
 
@@ -61,7 +71,7 @@ def test_a_tiny_class_prior_does_not_blow_up():
     rare = member(10_000, [0.9999, 0.0001])
     other = member(10_000, [0.7, 0.3])
     logs = np.log([[1 - 1e-12, 1e-12], [0.5, 0.5]])
-    combined = combine_heads([logs, logs], [rare, other], prior=np.array([0.8, 0.2]))
+    combined = combine_heads([(logs, rare), (logs, other)], prior=np.array([0.8, 0.2]))
     assert np.isfinite(combined).all()
     assert log_odds(combined)[1] > log_odds(combined)[0]
 
@@ -90,9 +100,9 @@ def test_the_pool_carries_the_true_class_chances_although_every_institution_is_s
     """
     whole = table(30_000, schema, 0)
     parts = [skewed(table(20_000, schema, 1), schema, 0.2), table(20_000, schema, 2)]
-    generators = [(f"bank {i}", TableGenerator(schema, part)) for i, part in enumerate(parts)]
-    pool = draw_pool(schema, generators, rows=8000, rng=np.random.default_rng(0))
-    assert [note for note in pool.notes if "nobody can say which one is right" not in note] == []
+    institutions = [Institution(name=f"bank {i}", generator=TableGenerator(schema, p)) for i, p in enumerate(parts)]
+    pool = draw_pool(schema, institutions, rows=8000, rng=np.random.default_rng(0))
+    assert worries(pool) == []
     assert pool.soft_labels.mean(axis=0) == pytest.approx(pool.prior, abs=1e-3)
     base = class_chances(whole, len(schema.classes)).mean(axis=0)
     wanted = log_normalise(np.log(class_chances(pool.frame, len(schema.classes))) + np.log(pool.prior) - np.log(base))
@@ -105,9 +115,8 @@ def test_the_pool_carries_the_true_class_chances_although_every_institution_is_s
 
 
 def test_drawn_labels_follow_the_soft_ones():
-    pool = draw_pool(
-        BINARY, [("a", TableGenerator(BINARY, table(5000, BINARY, 3)))], rows=20_000, rng=np.random.default_rng(0)
-    )
+    alone = Institution(name="a", generator=TableGenerator(BINARY, table(5000, BINARY, 3)))
+    pool = draw_pool(BINARY, [alone], rows=20_000, rng=np.random.default_rng(0))
     high = pool.soft_labels[:, 1] > 0.7
     assert pool.frame.loc[high, "default"].mean() == pytest.approx(pool.soft_labels[high, 1].mean(), abs=0.03)
     assert pool.frame["default"].dtype == np.int64
@@ -126,9 +135,12 @@ def test_what_sets_customers_of_institutions_apart_reaches_the_labels():
     whole = table(12_000, BINARY, 6)
     whole["default"] = (np.random.default_rng(0).random(len(whole)) < 0.25 * whole["grade"]).astype(int)
     parts = [whole[whole["grade"] == g].reset_index(drop=True) for g in (1, 2, 3)]
-    generators = [(f"grade {g}", OfItsOwnRows(BINARY, part)) for g, part in zip((1, 2, 3), parts, strict=True)]
-    pool = draw_pool(BINARY, generators, rows=6000, rng=np.random.default_rng(0))
-    assert [note for note in pool.notes if "nobody can say which one is right" not in note] == []
+    institutions = [
+        Institution(name=f"grade {g}", generator=OfItsOwnRows(BINARY, part))
+        for g, part in zip((1, 2, 3), parts, strict=True)
+    ]
+    pool = draw_pool(BINARY, institutions, rows=6000, rng=np.random.default_rng(0))
+    assert worries(pool) == []
     for g, part in zip((1, 2, 3), parts, strict=True):
         chance = pool.soft_labels[(pool.frame["grade"] == g).to_numpy(), 1]
         assert chance == pytest.approx(np.full(len(chance), part["default"].mean()), abs=0.03), g
@@ -143,19 +155,22 @@ def test_a_correction_that_does_not_hold_is_left_out_and_a_note_says_so():
             said = np.random.default_rng(len(frame)).dirichlet([0.1, 0.1], len(frame)).clip(1e-9)
             return np.log(said / said.sum(axis=1, keepdims=True))
 
-    generators = [(name, Chance(BINARY, table(100, BINARY, seed))) for name, seed in (("a", 1), ("b", 2))]
-    for _, generator in generators:
-        generator.count_noise = 0.0
-    pool = draw_pool(BINARY, generators, rows=100, rng=np.random.default_rng(0))
+    institutions = [
+        Institution(name=name, generator=Chance(BINARY, table(100, BINARY, seed)))
+        for name, seed in (("a", 1), ("b", 2))
+    ]
+    for institution in institutions:
+        institution.generator.count_noise = 0.0
+    pool = draw_pool(BINARY, institutions, rows=100, rng=np.random.default_rng(0))
     assert any("used as they are" in note for note in pool.notes)
 
 
 def test_the_same_seed_draws_the_same_pool():
-    generators = [
-        ("a", TableGenerator(BINARY, table(500, BINARY, 3))),
-        ("b", TableGenerator(BINARY, table(900, BINARY, 4))),
+    institutions = [
+        Institution(name="a", generator=TableGenerator(BINARY, table(500, BINARY, 3))),
+        Institution(name="b", generator=TableGenerator(BINARY, table(900, BINARY, 4))),
     ]
-    one, two = (draw_pool(BINARY, generators, rows=1000, rng=np.random.default_rng(7)) for _ in range(2))
+    one, two = (draw_pool(BINARY, institutions, rows=1000, rng=np.random.default_rng(7)) for _ in range(2))
     pd.testing.assert_frame_equal(one.frame, two.frame)
     assert (one.soft_labels == two.soft_labels).all()
     assert np.bincount(one.origin).tolist() == [357, 643]
@@ -164,8 +179,11 @@ def test_the_same_seed_draws_the_same_pool():
 def test_an_institution_with_one_class_gives_rows_but_no_opinion():
     honest = table(5000, BINARY, 1)
     only_good = skewed(table(5000, BINARY, 2), BINARY, 0.0)
-    generators = [("mixed", TableGenerator(BINARY, honest)), ("good only", TableGenerator(BINARY, only_good))]
-    pool = draw_pool(BINARY, generators, rows=2000, rng=np.random.default_rng(0))
+    institutions = [
+        Institution(name="mixed", generator=TableGenerator(BINARY, honest)),
+        Institution(name="good only", generator=TableGenerator(BINARY, only_good)),
+    ]
+    pool = draw_pool(BINARY, institutions, rows=2000, rng=np.random.default_rng(0))
     assert pool.members[1].head_share == 0
     assert (pool.origin == 1).sum() > 500
     assert any("good only" in note and "class head is not used" in note for note in pool.notes)
@@ -174,8 +192,10 @@ def test_an_institution_with_one_class_gives_rows_but_no_opinion():
 def test_without_any_usable_head_the_drawn_labels_remain_and_a_note_says_so():
     frame = table(4000, BINARY, 1)
     halves = [frame[frame["default"] == c].reset_index(drop=True) for c in (0, 1)]
-    generators = [(f"only {c}", TableGenerator(BINARY, half)) for c, half in enumerate(halves)]
-    pool = draw_pool(BINARY, generators, rows=1000, rng=np.random.default_rng(0))
+    institutions = [
+        Institution(name=f"only {c}", generator=TableGenerator(BINARY, half)) for c, half in enumerate(halves)
+    ]
+    pool = draw_pool(BINARY, institutions, rows=1000, rng=np.random.default_rng(0))
     assert set(np.unique(pool.soft_labels)) == {0.0, 1.0}
     assert (pool.frame["default"].to_numpy() == pool.origin).all()
     assert "trust the model only after" in " ".join(pool.notes)
@@ -198,7 +218,7 @@ def test_a_broken_generator_is_a_bundle_error_that_names_the_institution(break_i
     generator = TableGenerator(BINARY, table(500, BINARY, 1))
     break_it(generator)
     with pytest.raises(BundleError, match=f"'bank'.*{words}"):
-        draw_pool(BINARY, [("bank", generator)], rows=100, rng=np.random.default_rng(0))
+        draw_pool(BINARY, [Institution(name="bank", generator=generator)], rows=100, rng=np.random.default_rng(0))
 
 
 def test_the_default_pool_grows_with_the_institutions_within_limits():

@@ -11,13 +11,17 @@ from distill.errors import DataError
 from server_train.pooling import pool_file
 from server_train.pooling.pool_file import PoolCard, export_rows, open_pool, writing_pool
 from tests.fakes.hubs import BINARY, TERNARY, class_chances, table
-from tests.fakes.pools import stored_pool
+from tests.fakes.pools import NO_COST, stored_pool
+from tests.fakes.registries import institution
 
 
 def card(schema, rows, classes):
-    institutions = [{"institution": "Alder"}]
     return PoolCard(
-        schema=schema, rows=rows, class_prior=(1 / classes,) * classes, institutions=institutions, privacy={}
+        schema=schema,
+        rows=rows,
+        class_prior=(1 / classes,) * classes,
+        institutions=[institution("Alder")],
+        privacy=NO_COST,
     )
 
 

@@ -18,7 +18,7 @@ def test_a_pool_that_fits_into_the_first_part_is_that_drawn_in_memory(tmp_path):
     assert (soft == memory.soft_labels).all()
     assert stored.card.notes == memory.notes
     assert stored.card.class_prior == tuple(memory.prior)
-    assert [i["pooled_rows"] for i in stored.card.institutions] == memory.counts.tolist()
+    assert [i.pooled_rows for i in stored.card.institutions] == memory.counts.tolist()
 
 
 @pytest.mark.parametrize("schema", [BINARY, TERNARY], ids=["two classes", "three classes"])
@@ -49,7 +49,7 @@ def test_every_part_is_a_sample_of_the_whole(tmp_path, monkeypatch):
     take = streaming._take
     monkeypatch.setattr(streaming, "_take", lambda *a: parts.append(take(*a)) or parts[-1])
     stored = stored_pool(tmp_path / "p.parquet", BINARY, 10_000)
-    owed = np.array([i["pooled_rows"] for i in stored.card.institutions])
+    owed = np.array([i.pooled_rows for i in stored.card.institutions])
     assert sum(parts).tolist() == owed.tolist()
     share = owed[0] / owed.sum()
     for part in parts:
@@ -70,15 +70,15 @@ def test_labels_are_drawn_from_the_soft_ones_in_later_parts_too(tmp_path, monkey
 def test_a_generator_that_breaks_later_leaves_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(streaming, "FIRST_ROWS", 1000)
     monkeypatch.setattr(streaming, "GROUP_ROWS", 1000)
-    generators = banks(BINARY)
+    institutions = banks(BINARY)
     calls = []
-    draw = generators[0][1].draw
+    draw = institutions[0].generator.draw
 
     def breaks(n, rng):
         calls.append(n)
         return {}["nothing"] if len(calls) > 2 else draw(n, rng)
 
-    monkeypatch.setattr(generators[0][1], "draw", breaks)
+    monkeypatch.setattr(institutions[0].generator, "draw", breaks)
     with pytest.raises(BundleError, match=r"'Alder'.*drawing rows failed"):
-        draw_pool_file(tmp_path / "p", BINARY, generators, rows=5000, rng=np.random.default_rng(0), card=card_of)
+        draw_pool_file(tmp_path / "p", BINARY, institutions, rows=5000, rng=np.random.default_rng(0), card=card_of)
     assert list(tmp_path.iterdir()) == []

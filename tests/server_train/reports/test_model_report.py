@@ -5,6 +5,7 @@ import pytest
 
 from distill.data.schema import Schema
 from server_train.evaluation.held_out_curves import class_curves, number_curves
+from server_train.models.cards import HeldOut, TrainingCard
 from server_train.models.number_target import TargetBins
 from server_train.reports.contribution_terms import KNOWN, reasons_of, terms_in, terms_of
 from server_train.reports.formatting import (
@@ -44,21 +45,24 @@ def test_numbers_read_well():
 
 
 def test_figures_are_repeatable_images():
-    training = {"curve": [[1, 0.6, 0.5], [2, 0.4, 0.41]], "best_epoch": 2, "loss_floor": 0.3}
+    training = TrainingCard(curve=[(1, 0.6, 0.5), (2, 0.4, 0.41)], best_epoch=2, loss_floor=0.3)
     assert learning_curve(training) == learning_curve(training)
-    assert learning_curve({**training, "curve": [[1, 0.6, 0.5]], "best_epoch": 1}).startswith(
-        "data:image/svg+xml;base64,"
-    )
+    short_one = TrainingCard(curve=[(1, 0.6, 0.5)], best_epoch=1, loss_floor=0.3)
+    assert learning_curve(short_one).startswith("data:image/svg+xml;base64,")
 
 
 def test_a_name_is_never_read_as_a_formula():
-    member = {"institution": "Bank $\\frac{1}{0}$ of a very long name indeed", "row_share": 1.0, "head_share": 0.0}
+    member = institution("Bank $\\frac{1}{0}$ of a very long name indeed", head_share=0.0)
     assert weights([member], readable_percent).startswith("data:image/svg+xml;base64,")
 
 
 def with_curves(made, chances, labels):
-    held_out = {**made.training["held_out"], "curves": class_curves(labels, chances)}
-    return made.model_copy(update={"training": {**made.training, "held_out": held_out}})
+    return with_held_out(made, made.training.held_out.model_copy(update={"curves": class_curves(labels, chances)}))
+
+
+def with_held_out(made, held_out):
+    training = made.training.model_copy(update={"held_out": held_out})
+    return made.model_copy(update={"training": training})
 
 
 def text_of(html):
@@ -114,10 +118,10 @@ def test_a_target_that_is_a_number_has_figures_of_its_own():
         {"name": "claims", "target": "loss", "columns": [BINARY.columns[1].model_dump(), number]}
     )
     truth = np.linspace(0, 10, 100)
-    held_out = {"rows": 100, "rmse": 1.0, "mae": 0.5, "r2": 0.7, "curves": number_curves(truth, truth + 0.1)}
+    held_out = HeldOut(rows=100, rmse=1.0, mae=0.5, r2=0.7, curves=number_curves(truth, truth + 0.1))
     bins = TargetBins(starts=(0, 1), masses=(0.5, 0.5), bin_of_piece=(0, 1))
     made = card(schema=schema, target_bins=bins)
-    text = text_of(render_report(made.model_copy(update={"training": {**made.training, "held_out": held_out}})))
+    text = text_of(render_report(with_held_out(made, held_out)))
     assert "R² 0.7000" in text
     assert "expected value of loss" in text
 

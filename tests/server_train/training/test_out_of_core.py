@@ -16,7 +16,8 @@ from server_train.training.network import TrainingSettings, fit_network
 from server_train.training.out_of_core import fitting, train_stored
 from server_train.training.rows import MemoryRows
 from tests.fakes.hubs import BINARY, TERNARY, class_chances, table
-from tests.fakes.pools import stored_pool
+from tests.fakes.pools import NO_COST, stored_pool
+from tests.fakes.registries import institution
 
 QUICK = TrainingSettings(steps=100, dropout=0.2)
 
@@ -93,7 +94,7 @@ def test_rows_of_one_kind_of_column_train_too(tmp_path, kind):
     chance = np.random.default_rng(0).random(2000)
     x = chance if kind == "numbers" else np.where(chance < 0.5, "a", "b").astype(object)
     frame = pd.DataFrame({"x": x, "y": (chance > 0.5).astype(int)})
-    card = PoolCard(schema=schema, rows=2000, class_prior=(0.5, 0.5), institutions=[{}], privacy={})
+    card = PoolCard(schema=schema, rows=2000, class_prior=(0.5, 0.5), institutions=[institution()], privacy=NO_COST)
     with writing_pool(tmp_path / "p.parquet", card) as writer:
         writer.write(frame, np.column_stack([1 - chance, chance]))
     trained = train_stored(open_pool(tmp_path / "p.parquet"), QUICK, scratch=tmp_path).trained

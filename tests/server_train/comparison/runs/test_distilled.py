@@ -12,6 +12,7 @@ from server_train.comparison.deal.institutions import Budget
 from server_train.comparison.deal.tables import deal, read_tables
 from server_train.comparison.record.cache import Parts
 from server_train.comparison.runs.distilled import distilled_run, fit_client
+from server_train.comparison.runs.repetition import Repetition
 from server_train.federated.engine.clock import LOW, Clock
 from tests.fakes.comparisons import folder_source
 from tests.fakes.private_tables import shorten_fits
@@ -32,8 +33,11 @@ def rows(tmp_path):
 
 
 def fit(rows, out, client="north", *, budget=BUDGET, seed=0, levels=("default",)):
-    parts = Parts(out / "runs")
-    return fit_client(rows, client, out, parts, levels=levels, seed=seed, budget=budget, progress=lambda *_: None)
+    return fit_client(repetition(rows, out, budget=budget, seed=seed), client, levels, progress=lambda *_: None)
+
+
+def repetition(rows, out, *, budget=BUDGET, seed=0):
+    return Repetition(seed=seed, dealt=rows, budget=budget, out=out, parts=Parts(out / "runs"))
 
 
 def books(rows, out, client="north"):
@@ -93,17 +97,8 @@ def test_a_client_too_small_to_fit_is_left_out_and_told(rows, tmp_path, quick):
     north, tiny = fits
     assert tiny.bundles == {}
     assert "below 200" in tiny.left_out
-    run = distilled_run(
-        rows,
-        fits,
-        "default",
-        tmp_path,
-        Parts(tmp_path / "runs"),
-        seed=0,
-        budget=budget,
-        clock=Clock(tiers=(LOW,)),
-        progress=lambda *_: None,
-    )
+    shared = repetition(rows, tmp_path, budget=budget)
+    run = distilled_run(shared, fits, "default", clock=Clock(tiers=(LOW,)), progress=lambda *_: None)
     model = tmp_path / run.settings["model"]
     assert run.settings["model bytes"] == sum(p.stat().st_size for p in model.glob("model.*"))
     assert [(t.client, t.up, t.down) for t in run.traffic] == [("north", north.bundles["default"].bytes, 0)]
@@ -112,14 +107,4 @@ def test_a_client_too_small_to_fit_is_left_out_and_told(rows, tmp_path, quick):
     assert [n.split(":")[0] for n in run.notes] == ["tiny was left out"]
     assert run.final.seconds > north.seconds / LOW.speed + run.final.up / LOW.up
     with pytest.raises(BudgetError, match="no client has enough rows"):
-        distilled_run(
-            rows,
-            [tiny],
-            "default",
-            tmp_path,
-            Parts(tmp_path / "runs"),
-            seed=0,
-            budget=budget,
-            clock=Clock(),
-            progress=lambda *_: None,
-        )
+        distilled_run(shared, [tiny], "default", clock=Clock(), progress=lambda *_: None)

@@ -6,8 +6,10 @@ from distill.errors import BudgetError, ConfigError
 from server_train.comparison.compare import Request, private_baselines
 from server_train.comparison.deal.institutions import Budget, institution
 from server_train.comparison.deal.tables import deal, read_tables
+from server_train.comparison.record.cache import Parts
 from server_train.comparison.runs.baselines import Baseline, Conditions
 from server_train.comparison.runs.private import PrivateConditions, private_conditions, private_run
+from server_train.comparison.runs.repetition import Repetition
 from server_train.federated.engine.clock import HIGH, LOW, Clock
 from server_train.federated.local.mlp import Mlp
 from tests.fakes.comparisons import folder_source
@@ -22,16 +24,17 @@ def rows(tmp_path_factory):
 
 def go(rows, out, name="fedavg", *, budget=BUDGET, clock=None):
     return private_run(
+        repetition(rows, out, budget),
         Baseline(name=name),
-        rows,
         Mlp([44, 8, 2]),
         Conditions(clock=clock or Clock()),
         private_conditions(4, 1.0),
-        out,
-        seed=0,
-        budget=budget,
         progress=lambda *_: None,
     )
+
+
+def repetition(rows, out, budget=BUDGET):
+    return Repetition(seed=0, dealt=rows, budget=budget, out=out, parts=Parts(out / "runs"))
 
 
 def test_a_private_run_costs_each_client_the_budget_and_its_ledger_tells(rows, tmp_path):
@@ -86,14 +89,11 @@ def test_clients_too_small_to_train_are_refused_together(tmp_path):
 def test_a_learning_rate_for_plain_clients_is_not_used_under_a_budget(rows, tmp_path):
     plain = go(rows, tmp_path / "a")
     rated = private_run(
+        repetition(rows, tmp_path / "b"),
         Baseline(name="fedavg", options={"learning_rate": "77"}),
-        rows,
         Mlp([44, 8, 2]),
         Conditions(),
         private_conditions(4, 1.0),
-        tmp_path / "b",
-        seed=0,
-        budget=BUDGET,
         progress=lambda *_: None,
     )
     assert (rated.name, rated.points) == (plain.name, plain.points)

@@ -35,22 +35,27 @@ def many(rng: np.random.Generator, independent: int, dependent: int, strength: f
     return [dict(zip(numbered(len(centre)), rng.normal(centre), strict=True)) for _ in range(5)]
 
 
+def trusted(said: list[dict], trust: float = 1.0) -> list[tuple[dict, float]]:
+    """What institutions say, each with the same trust."""
+    return [(one, trust) for one in said]
+
+
 def numbered(n: int) -> list[tuple[int, int]]:
     return [(0, k + 1) for k in range(n)]
 
 
 def test_where_nothing_depends_little_passes_and_where_all_does_all_does():
     rng = np.random.default_rng(0)
-    none = dependent_pairs(many(rng, 400, 0, 0), [1.0] * 5)
+    none = dependent_pairs(trusted(many(rng, 400, 0, 0)))
     assert len(none) < 8
-    assert len(dependent_pairs(many(rng, 0, 400, 1.0), [1.0] * 5)) > 395
+    assert len(dependent_pairs(trusted(many(rng, 0, 400, 1.0)))) > 395
 
 
 def test_what_depends_faintly_passes_among_many_of_its_kind_only():
     """One standard deviation at each of five institutions: kept where most pairs are so, lost where next to none is."""
     rng = np.random.default_rng(1)
-    wide = dependent_pairs(many(rng, 50, 350, 1.0), [1.0] * 5)
-    sparse = dependent_pairs(many(rng, 350, 50, 1.0), [1.0] * 5)
+    wide = dependent_pairs(trusted(many(rng, 50, 350, 1.0)))
+    sparse = dependent_pairs(trusted(many(rng, 350, 50, 1.0)))
     assert len(wide & set(numbered(400)[50:])) > 340
     weak, false = len(sparse & set(numbered(400)[350:])), len(sparse & set(numbered(400)[:350]))
     assert weak < 45
@@ -61,8 +66,8 @@ def test_institutions_together_see_what_none_sees_alone():
     strength = 2.0
     rng = np.random.default_rng(2)
     said = many(rng, 200, 40, strength)
-    together = dependent_pairs(said, [1.0] * 5)
-    alone = dependent_pairs(said[:1], [1.0])
+    together = dependent_pairs(trusted(said))
+    alone = dependent_pairs(trusted(said[:1]))
     real = set(numbered(240)[200:])
     assert len(together & real) == 40
     assert len(alone & real) < 40
@@ -72,21 +77,21 @@ def test_nobody_speaks_for_all():
     """One of five claims that everything, or nothing, depends: it moves a pair by no more than it is believed."""
     rng = np.random.default_rng(3)
     said = many(rng, 300, 60, 3.0)
-    honest = dependent_pairs(said, [1.0] * 5)
+    honest = dependent_pairs(trusted(said))
     for claim in (1e9, -1e9):
         liar = dict.fromkeys(said[0], claim)
-        found = dependent_pairs([*said[:4], liar], [1.0] * 5)
+        found = dependent_pairs(trusted([*said[:4], liar]))
         assert len(found & honest & set(numbered(360)[300:])) > 50
-    assert dependent_pairs([*said, dict.fromkeys(said[0], 1e9)], [*[1.0] * 5, 0.0]) == honest
+    assert dependent_pairs([*trusted(said), (dict.fromkeys(said[0], 1e9), 0.0)]) == honest
 
 
 def test_pairs_that_one_institution_alone_measured_count(monkeypatch):
-    assert dependent_pairs([{(0, 1): 4.0}, {(0, 2): -1.0}], [1.0, 1.0]) == {(0, 1)}
-    assert dependent_pairs([{(0, 1): BELIEVED[1] + 100}], [1.0]) == {(0, 1)}
+    assert dependent_pairs(trusted([{(0, 1): 4.0}, {(0, 2): -1.0}])) == {(0, 1)}
+    assert dependent_pairs(trusted([{(0, 1): BELIEVED[1] + 100}])) == {(0, 1)}
     monkeypatch.setattr(dependence, "FALSE", 0.0)
-    assert dependent_pairs([{(0, 1): 4.0, (0, 2): -1.0}], [1.0]) == frozenset()
+    assert dependent_pairs(trusted([{(0, 1): 4.0, (0, 2): -1.0}])) == frozenset()
 
 
 def test_nothing_measured_is_nothing_dependent():
-    assert dependent_pairs([], []) == frozenset()
-    assert dependent_pairs([{}], [1.0]) == frozenset()
+    assert dependent_pairs([]) == frozenset()
+    assert dependent_pairs(trusted([{}])) == frozenset()

@@ -11,13 +11,13 @@ from distill.exchange.generator_codec import parts_of
 from distill.exchange.levels import LEVELS, Level
 from distill.synthesis.statistics.counts import PairCounts
 from server_train.pooling import pool as pool_module
+from server_train.pooling.institutions.institution import Institution
+from server_train.pooling.institutions.site import site_of
 from server_train.pooling.mixture import joint_mixture
-from server_train.pooling.mixture.common_bins import common_bins
-from server_train.pooling.mixture.joint_mixture import fit_joint, joint_or_plain, pair_distance, site_of
+from server_train.pooling.mixture.common_bins import Marginals, common_bins
+from server_train.pooling.mixture.joint_mixture import Stake, fit_joint, joint_or_plain, pair_distance
 from server_train.pooling.pool import draw_pool
 from tests.fakes.joint import COARSE, OTHER, ROWS, SCHEMA, Site, bins_at, rows, site
-
-BOTH = np.ones(2) / 2
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +28,17 @@ def fewer_components(monkeypatch):
 
 def two_sites(noise: float = 40.0) -> list[Site]:
     return [site(rows(ROWS, seed), edges, noise=noise, seed=10 + seed) for seed, edges in enumerate((COARSE, OTHER))]
+
+
+def stakes(sites: list[Site], trust: tuple[float, ...] | None = None) -> list[Stake]:
+    """All with as many rows, and believed in full if nothing else is said."""
+    weights = trust or (1.0,) * len(sites)
+    return [Stake(site=s, rows=1 / len(sites), trust=t) for s, t in zip(sites, weights, strict=True)]
+
+
+def named(sites: list[Site], *names: str) -> list[Institution]:
+    """Institutions whose pairs travelled."""
+    return [Institution(name=name, generator=s.generator, site=s) for name, s in zip(names, sites, strict=True)]
 
 
 def truth(of: Site, *, shift: float = 0.0) -> torch.Tensor:
@@ -61,7 +72,7 @@ def test_common_bins_are_the_cells_that_no_institution_cuts():
     """By hand: edges 0 20 40 60 80 and 0 30 50 70 90 make nine cells; categories and the missing bin stay as they are."""
     own = [bins_at(COARSE)[:-1], bins_at(OTHER)[:-1]]
     shares = [[np.full(b.n_bins, 1 / b.n_bins) for b in bins] for bins in own]
-    common = common_bins(own, shares, BOTH)
+    common = common_bins([Marginals(b, s, 0.5) for b, s in zip(own, shares, strict=True)])
     assert common.features[0].starts.tolist() == [0, 20, 30, 40, 50, 60, 70, 80, 90]
     assert common.widths == (9, 8, 3, 11)
     assert common.own[0][:9].tolist() == [0, 1, 1, 2, 2, 3, 3, 4, 4]
@@ -76,7 +87,7 @@ def test_values_that_no_institution_tells_apart_share_a_bin():
     """Two categories in one bin at both institutions need one number, not two."""
     (one,) = (b for b in bins_at({}) if b.grid.column.name == "c")
     merged = replace(one, bin_of_piece=np.array([0, 1, 0]))
-    common = common_bins([[merged], [merged]], [[np.array([0.5, 0.5])]] * 2, BOTH)
+    common = common_bins([Marginals([merged], [np.array([0.5, 0.5])], 0.5)] * 2)
     assert common.widths == (2,)
     assert common.features[0].bin_of_piece.tolist() == [0, 1, 0]
 
@@ -84,7 +95,7 @@ def test_values_that_no_institution_tells_apart_share_a_bin():
 def test_the_joint_fit_is_nearer_to_the_truth_than_the_institutions_alone():
     """Records without pairs come to nearly the truth, nearer than the blocks that they are fitted to."""
     sites = two_sites()
-    joint = fit_joint(sites, BOTH, np.ones(2), np.random.default_rng(0))
+    joint = fit_joint(stakes(sites), np.random.default_rng(0))
     for number, one in enumerate(sites):
         true = truth(one)
         before, after = (error(one, g.pair_shares, true) for g in (one.generator, joint.own(number)))
@@ -99,7 +110,7 @@ def test_the_fit_stops_at_the_noise_instead_of_learning_it(monkeypatch):
     def reached(floor: float) -> float:
         monkeypatch.setattr(joint_mixture, "NOISE_FLOOR", floor)
         sites = two_sites(noise=60.0)
-        joint = fit_joint(sites, BOTH, np.ones(2), np.random.default_rng(0))
+        joint = fit_joint(stakes(sites), np.random.default_rng(0))
         return float(np.mean([pair_distance(s, joint.own(i).pair_shares) for i, s in enumerate(sites)]))
 
     high, held, free = reached(1.5), reached(1.0), reached(0.0)
@@ -114,7 +125,7 @@ def test_an_institution_keeps_what_sets_it_apart():
         site(rows(ROWS, 0, shift=4.0), COARSE, noise=20.0, seed=1),
         site(rows(ROWS, 1, shift=-1.0), OTHER, noise=20.0, seed=2),
     ]
-    joint = fit_joint(sites, BOTH, np.ones(2), np.random.default_rng(0))
+    joint = fit_joint(stakes(sites), np.random.default_rng(0))
     for number, shift in enumerate((4.0, -1.0)):
         own = joint.own(number)
         assert error(sites[number], own.pair_shares, truth(sites[number], shift=shift)) < 0.12
@@ -124,7 +135,7 @@ def test_an_institution_keeps_what_sets_it_apart():
 
 
 def test_rows_of_a_joint_institution_are_in_its_own_words():
-    joint = fit_joint(two_sites(), BOTH, np.ones(2), np.random.default_rng(0))
+    joint = fit_joint(stakes(two_sites()), np.random.default_rng(0))
     frame = joint.own(1).draw(2000, np.random.default_rng(0))
     assert list(frame) == [c.name for c in SCHEMA.columns]
     assert np.corrcoef(frame["x"], frame["y"])[0, 1] > 0.65  # .77 is what five bins leave of it
@@ -132,7 +143,7 @@ def test_rows_of_a_joint_institution_are_in_its_own_words():
 
 
 def test_one_seed_repeats_the_fit():
-    one, two = (fit_joint(two_sites(), BOTH, np.ones(2), np.random.default_rng(3)) for _ in range(2))
+    one, two = (fit_joint(stakes(two_sites()), np.random.default_rng(3)) for _ in range(2))
     np.testing.assert_array_equal(one.logits, two.logits)
     np.testing.assert_array_equal(one.mixing, two.mixing)
 
@@ -142,10 +153,10 @@ def test_an_institution_that_is_not_believed_moves_nothing():
     sites = two_sites()
     released = [np.roll(b, 2, axis=0) for b in sites[1].pairs.released]
     liar = replace(sites[1], pairs=replace(sites[1].pairs, released=released))
-    drawn, joint = joint_or_plain([sites[0], liar], BOTH, np.array([1.0, 0.0]), np.random.default_rng(0))
+    drawn, joint = joint_or_plain(stakes([sites[0], liar], (1.0, 0.0)), np.random.default_rng(0))
     assert drawn == [None, None]  # nobody is left to fit it with
     assert joint is None
-    drawn, joint = joint_or_plain([*sites, liar], np.ones(3) / 3, np.array([1.0, 1.0, 0.0]), np.random.default_rng(0))
+    drawn, joint = joint_or_plain(stakes([*sites, liar], (1.0, 1.0, 0.0)), np.random.default_rng(0))
     assert joint is not None
     assert len(joint.sites) == 2
     assert [d is None for d in drawn] == [False, False, True]
@@ -154,20 +165,20 @@ def test_an_institution_that_is_not_believed_moves_nothing():
 def test_who_cannot_be_fitted_keeps_its_own_records():
     """Pairs that contradict the class histograms: no components come near them, so the rows stay as they came."""
     sites = [site(rows(ROWS, s), COARSE, noise=20.0, seed=s, tied=True) for s in range(2)]
-    drawn, _ = joint_or_plain(sites, BOTH, np.ones(2), np.random.default_rng(0))
+    drawn, _ = joint_or_plain(stakes(sites), np.random.default_rng(0))
     assert all(d is not None for d in drawn)
     far = replace(
         sites[0], counts=replace(sites[0].counts, by_column=[c[:, ::-1].copy() for c in sites[0].counts.by_column])
     )
-    drawn, _ = joint_or_plain([far, sites[1]], BOTH, np.ones(2), np.random.default_rng(0))
+    drawn, _ = joint_or_plain(stakes([far, sites[1]]), np.random.default_rng(0))
     assert [d is None for d in drawn] == [True, False]
 
 
 def test_without_pairs_the_rows_are_drawn_as_before_and_the_notes_say_so():
-    sites = two_sites()
-    named = [(name, s.generator) for name, s in zip(("north", "south"), sites, strict=True)]
-    plain = draw_pool(SCHEMA, named, rows=500, rng=np.random.default_rng(0))
-    pool = draw_pool(SCHEMA, named, rows=500, rng=np.random.default_rng(0), sites=[sites[0], None])
+    north, south = named(two_sites(), "north", "south")
+    without = [replace(north, site=None), replace(south, site=None)]
+    plain = draw_pool(SCHEMA, without, rows=500, rng=np.random.default_rng(0))
+    pool = draw_pool(SCHEMA, [north, without[1]], rows=500, rng=np.random.default_rng(0))
     assert pool.joint is None
     assert plain.frame.drop(columns="label").equals(pool.frame.drop(columns="label"))
     about_rows = [note[:18] for note in pool.notes if note.startswith("The rows of")]
@@ -175,10 +186,10 @@ def test_without_pairs_the_rows_are_drawn_as_before_and_the_notes_say_so():
 
 
 def test_the_pool_is_drawn_from_the_joint_components():
-    sites = two_sites()
-    named = [(name, s.generator) for name, s in zip(("north", "south"), sites, strict=True)]
-    pool = draw_pool(SCHEMA, named, rows=4000, rng=np.random.default_rng(0), sites=sites)
-    plain = draw_pool(SCHEMA, named, rows=4000, rng=np.random.default_rng(0))
+    institutions = named(two_sites(), "north", "south")
+    pool = draw_pool(SCHEMA, institutions, rows=4000, rng=np.random.default_rng(0))
+    without = [replace(i, site=None) for i in institutions]
+    plain = draw_pool(SCHEMA, without, rows=4000, rng=np.random.default_rng(0))
     assert pool.joint is not None
     assert (
         np.corrcoef(pool.frame["x"], pool.frame["y"])[0, 1]
@@ -200,7 +211,7 @@ def test_a_few_chosen_pairs_are_enough(kept):
         return replace(one, pairs=PairCounts(pairs=kept, stddev=one.pairs.stddev, **parts))
 
     sites = [few(s) for s in two_sites()]
-    joint = fit_joint(sites, BOTH, np.ones(2), np.random.default_rng(0))
+    joint = fit_joint(stakes(sites), np.random.default_rng(0))
     for number, one in enumerate(sites):
         assert error(one, joint.own(number).pair_shares, truth(one)) < 0.25
 
@@ -228,27 +239,27 @@ def bundle_of(one: Site, level: Level) -> SimpleNamespace:
 
 def test_a_capped_claim_of_rows_pulls_no_harder_on_the_components(monkeypatch):
     """One of three claims a thousand times its rows: what counts of them is what its statistics are trusted by, too."""
-    seen: list[np.ndarray] = []
+    seen: list[list[float]] = []
 
-    def watched(sites, rows, trust, rng):
-        seen.append(trust)
-        return joint_or_plain(sites, rows, trust, rng)
+    def watched(stakes, rng):
+        seen.append([stake.trust for stake in stakes])
+        return joint_or_plain(stakes, rng)
 
     monkeypatch.setattr(pool_module, "joint_or_plain", watched)
     sites = [*two_sites(), site(rows(ROWS, 5), COARSE, noise=40.0, seed=15)]
-    huge = replace(sites[2].generator, noisy_rows=ROWS * 1000)
-    named = [(name, s.generator) for name, s in zip(("north", "south"), sites, strict=False)]
-    pool = draw_pool(SCHEMA, [*named, ("liar", huge)], rows=300, rng=np.random.default_rng(0), sites=sites)
+    *honest, third = named(sites, "north", "south", "liar")
+    huge = replace(third, generator=replace(sites[2].generator, noisy_rows=ROWS * 1000))
+    pool = draw_pool(SCHEMA, [*honest, huge], rows=300, rng=np.random.default_rng(0))
     liar = pool.members[2]
     assert liar.counted_rows <= 2 * ROWS * 1.1
-    assert seen[0][:2].tolist() == [m.weight for m in pool.members[:2]]
+    assert seen[0][:2] == [m.weight for m in pool.members[:2]]
     assert seen[0][2] == liar.weight * (liar.counted_rows / liar.noisy_rows) ** 2 < 1e-5
 
 
 def test_noise_between_columns_that_do_not_depend_is_not_learnt():
     """Two institutions with columns drawn apart from each other: the joint components leave them so, their own pairs do not."""
     apart = [site(shuffled(seed), edges, noise=60.0, seed=30 + seed) for seed, edges in enumerate((COARSE, OTHER))]
-    joint = fit_joint(apart, BOTH, np.ones(2), np.random.default_rng(0))
+    joint = fit_joint(stakes(apart), np.random.default_rng(0))
     assert len(joint.dependent) <= 2
     for number, one in enumerate(apart):
         layout, own = one.generator.layout, joint.own(number).pair_shares

@@ -3,7 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server_train.pooling.weighing.contribution import contributions, global_prior, head_shares, label_balance
+from server_train.pooling.weighing.contribution import (
+    Statement,
+    contributions,
+    global_prior,
+    head_shares,
+    label_balance,
+)
 from server_train.pooling.weighing.evidence import clean_prior, information_matrix, smoothed_prior
 
 counts_of_classes = st.lists(st.lists(st.floats(0, 1e6), min_size=3, max_size=3), min_size=1, max_size=6)
@@ -12,10 +18,16 @@ counts_of_classes = st.lists(st.lists(st.floats(0, 1e6), min_size=3, max_size=3)
 def of(counts):
     """Contributions of institutions with the given class counts."""
     counts = [np.asarray(c, dtype=float) for c in counts]
-    rows = [c.sum() for c in counts]
-    priors = [clean_prior(c) for c in counts]
-    information = [n * (1 - np.square(p).sum()) for n, p in zip(rows, priors, strict=True)]
-    return contributions([f"i{k}" for k in range(len(counts))], rows, priors, information)
+    return contributions(
+        [
+            stated(c.sum(), clean_prior(c), c.sum() * (1 - np.square(clean_prior(c)).sum()), name=f"i{k}")
+            for k, c in enumerate(counts)
+        ]
+    )
+
+
+def stated(rows, prior, information, name="i"):
+    return Statement(institution=name, noisy_rows=rows, class_prior=np.asarray(prior), head_information=information)
 
 
 @given(counts_of_classes)
@@ -41,8 +53,8 @@ def test_an_institution_with_a_handful_of_the_second_class_counts_as_one_class()
 
 
 def test_a_head_that_states_no_information_is_not_used():
-    stated = contributions(["a", "b"], [1000, 1000], [np.array([0.5, 0.5])] * 2, [0.0, 500.0])
-    assert [m.head_share for m in stated] == [0, pytest.approx(1)]
+    members = contributions([stated(1000, [0.5, 0.5], information) for information in (0.0, 500.0)])
+    assert [m.head_share for m in members] == [0, pytest.approx(1)]
 
 
 def test_for_two_classes_head_shares_follow_n_p_one_minus_p():
@@ -77,6 +89,6 @@ def test_noisy_class_frequencies_are_made_usable():
 
 
 def test_a_negative_noisy_row_count_weighs_next_to_nothing():
-    low, high = contributions(["a", "b"], [-7, 999], [np.array([0.5, 0.5])] * 2, [0, 250])
+    low, high = contributions([stated(-7, [0.5, 0.5], 0), stated(999, [0.5, 0.5], 250)])
     assert low.row_share == pytest.approx(0.001)
     assert high.row_share == pytest.approx(0.999)

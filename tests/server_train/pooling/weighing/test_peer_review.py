@@ -1,6 +1,6 @@
 """Who lies among institutions: each way of poisoning a report loses its weight, and honest ones that differ keep theirs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from distill.errors import OutweighedError
 from distill.synthesis.statistics.class_odds import log_normalise
+from server_train.pooling.institutions.institution import Institution
 from server_train.pooling.pool import draw_pool
 from server_train.pooling.weighing import weights
 from server_train.pooling.weighing.contribution import MOST_TIMES, allowances, counted_rows
@@ -90,11 +91,15 @@ class OneRow(Honest):
 
 def banks(schema=BINARY, *, among=5, liar=None, kind=Flipped, rows=6000):
     tables = [table(rows, schema, seed) for seed in range(among)]
-    return [(NAMES[i], (kind if i == liar else Honest)(schema, frame, seed=i)) for i, frame in enumerate(tables)]
+    return [named(NAMES[i], (kind if i == liar else Honest)(schema, frame, seed=i)) for i, frame in enumerate(tables)]
 
 
-def weighed(generators, schema=BINARY, **more):
-    return weigh(schema, generators, classes=len(schema.classes), rng=np.random.default_rng(0), **more)
+def named(name, generator, fault=None):
+    return Institution(name=name, generator=generator, fault=fault)
+
+
+def weighed(institutions, schema=BINARY, **more):
+    return weigh(schema, institutions, classes=len(schema.classes), rng=np.random.default_rng(0), **more)
 
 
 @pytest.mark.parametrize("schema", [BINARY, TERNARY], ids=["two classes", "three classes"])
@@ -116,9 +121,9 @@ def test_a_liar_counts_for_nothing_and_the_others_in_full(kind, among, schema):
 
 
 def test_two_of_five_liars_that_agree_with_each_other_count_for_nothing():
-    generators = banks(liar=1)
-    generators[3] = ("d", Flipped(BINARY, table(6000, BINARY, 3), seed=3))
-    assert [m.weight for m in weighed(generators)] == [1, 0, 1, 0, 1]
+    institutions = banks(liar=1)
+    institutions[3] = named("d", Flipped(BINARY, table(6000, BINARY, 3), seed=3))
+    assert [m.weight for m in weighed(institutions)] == [1, 0, 1, 0, 1]
 
 
 def test_a_head_that_exaggerates_counts_for_less():
@@ -137,13 +142,13 @@ def test_rows_that_are_copies_of_one_count_for_nothing():
 
 
 def test_a_huge_claim_counts_for_no_more_than_all_others_together():
-    generators = banks()
-    generators[0][1].noisy_rows *= 1000
-    members = weighed(generators)
+    institutions = banks()
+    institutions[0].generator.noisy_rows *= 1000
+    members = weighed(institutions)
     assert members[0].counted_rows == 4 * 6000
     assert members[0].row_share == pytest.approx(0.5)
     assert "6,000,000 rows, of which 24,000 count" in members[0].reasons[0]
-    assert weighed(generators, robust=False)[0].row_share > 0.99
+    assert weighed(institutions, robust=False)[0].row_share > 0.99
 
 
 def test_nobody_counts_for_more_than_the_usual_size_allows_nor_for_more_than_all_others_together():
@@ -157,16 +162,16 @@ def test_nobody_counts_for_more_than_the_usual_size_allows_nor_for_more_than_all
 
 def test_who_would_count_for_more_must_be_nearer_to_the_others():
     """One whose rows are somewhat apart keeps its weight at the usual size, and loses it where it claims ten times as much."""
-    generators = banks()
+    institutions = banks()
     whole = table(20_000, BINARY, 9)
     young_and_poor = (whole["income"] < whole["income"].median()) & (whole["age"] < whole["age"].median())
     mostly = young_and_poor | (np.random.default_rng(0).random(len(whole)) < 0.1)
     apart = Honest(BINARY, whole[mostly].iloc[:6000].reset_index(drop=True), seed=9)
-    generators[0] = ("a", apart)
-    usual = weighed(generators)[0]
+    institutions[0] = named("a", apart)
+    usual = weighed(institutions)[0]
     assert usual.weight == 1
     apart.noisy_rows *= 10
-    claimed = weighed(generators)[0]
+    claimed = weighed(institutions)[0]
     assert claimed.agreement == pytest.approx(usual.agreement, abs=0.05)
     assert claimed.weight < usual.weight
     assert "one that counts for so many rows has to be nearer" in " ".join(claimed.reasons)
@@ -181,57 +186,59 @@ def test_allowances_by_hand():
 
 def test_the_claim_of_one_that_is_left_out_raises_nobodys_limit():
     """Beside a liar with a huge claim the largest honest one counts for as much as without the liar, not for more."""
-    generators = banks(among=4)
-    generators[0][1].noisy_rows = 40_000
-    without = weighed(generators)
+    institutions = banks(among=4)
+    institutions[0].generator.noisy_rows = 40_000
+    without = weighed(institutions)
     assert without[0].counted_rows == 18_000
     assert "40,000 rows, of which 18,000 count" in without[0].reasons[0]
     liar = Flipped(BINARY, table(6000, BINARY, 4), seed=4)
     liar.noisy_rows *= 1000
-    beside = weighed([*generators, ("e", liar)])
+    beside = weighed([*institutions, named("e", liar)])
     assert [m.weight for m in beside] == [1, 1, 1, 1, 0]
     assert [m.counted_rows for m in beside[:4]] == [m.counted_rows for m in without]
     assert beside[0].reasons == without[0].reasons
-    faulty = weighed([*generators, ("e", liar)], faults=[None] * 4 + ["its counts do not add up"])
+    faulty = weighed([*institutions, named("e", liar, "its counts do not add up")])
     assert [m.counted_rows for m in faulty[:4]] == [m.counted_rows for m in without]
 
 
 def test_a_limit_holds_where_too_few_are_left_to_find_one():
     """Of three, one is left out; what the claim of another was held to among three it is held to among two."""
-    generators = banks(among=3, liar=1, kind=OneRow)
-    generators[0][1].noisy_rows *= 1000
-    members = weighed(generators)
+    institutions = banks(among=3, liar=1, kind=OneRow)
+    institutions[0].generator.noisy_rows *= 1000
+    members = weighed(institutions)
     assert members[1].weight == 0
     assert members[0].counted_rows == 12_000
 
 
 def test_one_class_under_the_wrong_name_is_found_out():
     """It holds no second class, so its head says nothing that could be compared; its rows do."""
-    generators = banks()
+    institutions = banks()
     single = skewed(table(9000, BINARY, 7), BINARY, 0.0)
-    generators[2] = ("c", Honest(BINARY, single))
-    assert weighed(generators)[2].weight == 1
-    generators[2] = ("c", Flipped(BINARY, single))
-    liar = weighed(generators)[2]
+    institutions[2] = named("c", Honest(BINARY, single))
+    assert weighed(institutions)[2].weight == 1
+    institutions[2] = named("c", Flipped(BINARY, single))
+    liar = weighed(institutions)[2]
     assert (liar.weight, liar.direction) == (0, None)
     assert "look like another class" in " ".join(liar.reasons)
 
 
 def test_institutions_that_differ_in_labels_keep_their_weight():
     keeps = (1.0, 0.3, 0.1, 0.02, 0.0)
-    generators = [
-        (n, Honest(BINARY, skewed(table(9000, BINARY, i), BINARY, k), seed=i))
+    institutions = [
+        named(n, Honest(BINARY, skewed(table(9000, BINARY, i), BINARY, k), seed=i))
         for i, (n, k) in enumerate(zip(NAMES, keeps, strict=True))
     ]
-    assert [m.weight for m in weighed(generators)] == [1.0] * 5
+    assert [m.weight for m in weighed(institutions)] == [1.0] * 5
 
 
 @pytest.mark.parametrize("column", ["income", "age", "grade"])
 def test_institutions_that_differ_in_customers_keep_their_weight(column):
     whole = table(20_000, BINARY, 0).sort_values(column, kind="stable", ignore_index=True)
     parts = [whole.iloc[part].reset_index(drop=True) for part in np.array_split(np.arange(len(whole)), 5)]
-    generators = [(name, Honest(BINARY, part, seed=i)) for i, (name, part) in enumerate(zip(NAMES, parts, strict=True))]
-    members = weighed(generators)
+    institutions = [
+        named(name, Honest(BINARY, part, seed=i)) for i, (name, part) in enumerate(zip(NAMES, parts, strict=True))
+    ]
+    members = weighed(institutions)
     assert [m.weight for m in members] == [1.0] * 5, [m.reasons for m in members]
 
 
@@ -243,9 +250,9 @@ def test_judges_that_cannot_tell_classes_apart_accuse_nobody_of_wrong_labels():
         def class_log_probabilities(self, frame):
             return log_normalise(0.2 * super().class_log_probabilities(frame) + 0.8 * np.log(self.class_prior + 1e-9))
 
-    generators = [(n, Faint(BINARY, table(6000, BINARY, i), seed=i)) for i, n in enumerate(NAMES)]
-    generators[2] = ("c", Honest(BINARY, skewed(table(9000, BINARY, 2), BINARY, 0.0), seed=2))
-    members = weighed(generators)
+    institutions = [named(n, Faint(BINARY, table(6000, BINARY, i), seed=i)) for i, n in enumerate(NAMES)]
+    institutions[2] = named("c", Honest(BINARY, skewed(table(9000, BINARY, 2), BINARY, 0.0), seed=2))
+    members = weighed(institutions)
     assert members[2].mislabelled is None
     assert members[2].weight == 1
     assert [m.effect for m in members] == [None] * 5  # there is next to nothing that another head could explain
@@ -260,8 +267,8 @@ def test_where_nothing_can_be_predicted_nobody_is_judged_by_direction():
             word = np.random.default_rng(self.seed).normal(0, 0.05, (100, 2))
             return log_normalise(word[frame["age"].to_numpy(int)] + np.log(self.class_prior))
 
-    generators = [(name, Chance(BINARY, table(6000, BINARY, i), seed=i)) for i, name in enumerate(NAMES)]
-    members = weighed(generators)
+    institutions = [named(name, Chance(BINARY, table(6000, BINARY, i), seed=i)) for i, name in enumerate(NAMES)]
+    members = weighed(institutions)
     assert max(m.direction for m in members) < 0.3
     assert not any("class head says" in reason for m in members for reason in m.reasons)
 
@@ -273,7 +280,9 @@ def test_of_two_institutions_nobody_is_judged_and_a_note_says_so():
 
 
 def test_a_bundle_that_contradicts_itself_counts_for_nothing_and_judges_nobody():
-    members = weighed(banks(), faults=[None, "its counts do not add up", None, None, None])
+    institutions = banks()
+    institutions[1] = replace(institutions[1], fault="its counts do not add up")
+    members = weighed(institutions)
     assert [m.weight for m in members] == [1, 0, 1, 1, 1]
     assert members[1].reasons == ("its bundle contradicts itself: its counts do not add up",)
     assert members[1].direction is None
@@ -283,7 +292,7 @@ def test_where_no_bundle_is_left_nothing_is_pooled():
     with pytest.raises(
         OutweighedError, match=r"no institution is left.*a is left out: its bundle contradicts itself: this"
     ):
-        weighed(banks(among=2), faults=["this", "that"])
+        weighed([replace(b, fault=fault) for b, fault in zip(banks(among=2), ("this", "that"), strict=True)])
 
 
 def test_the_pool_takes_no_row_and_no_label_from_a_liar_and_says_why():
