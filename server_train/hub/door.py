@@ -5,7 +5,10 @@ from pathlib import Path
 
 from distill.common.keys import SigningKey, public_hex_of
 from server_train.hub import job
+from server_train.hub.outputs import Outputs
+from server_train.hub.request import TrainingRequest
 from server_train.hub.results import GlobalResult, PoolResult
+from server_train.intake.admission import Admission
 from server_train.intake.store import HubStore
 from server_train.models.model import Kind
 from server_train.registry.registry import Registry
@@ -63,19 +66,23 @@ def train_global(
         BundleError, HubFileError: A bundle is refused, or the hub's memory cannot be used.
         RegistryError: The model cannot be registered; `out` is as it was then.
     """
-    return job.train_global(
-        [Path(bundle) for bundle in bundles],
-        out=Path(out),
+    request = TrainingRequest(
+        bundles=tuple(Path(bundle) for bundle in bundles),
         rows=rows,
-        trusted=frozenset(public_hex_of(key) for key in trusted),
-        hub=None if hub is None else HubStore(Path(hub)),
-        allow_unknown_signers=allow_unknown_signers,
-        allow_rehearsal=allow_rehearsal,
-        export_pool=None if export_pool is None else Path(export_pool),
         personalise=personalise,
         settings=TrainingSettings(seed=seed),
         choice=ModelChoice(kind=model, class_weights=class_weights, calibrate=calibrate),
+        admission=Admission(
+            trusted=frozenset(public_hex_of(key) for key in trusted),
+            hub=None if hub is None else HubStore(Path(hub)),
+            allow_unknown_signers=allow_unknown_signers,
+            allow_rehearsal=allow_rehearsal,
+        ),
+    )
+    outputs = Outputs(
+        folder=Path(out),
+        export_pool=None if export_pool is None else Path(export_pool),
         onnx=onnx,
         registry=registry,
-        progress=progress,
     )
+    return job.train_global(request, outputs, progress=progress)
