@@ -1,6 +1,7 @@
 """`distill compare` by the words a person types: one real small comparison, and everything that is refused before it begins."""
 
 import csv
+import functools
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ from cli.app import app
 from distill.data.demo import BANKS, bank_table, demo_schema
 from distill.data.tables import write_table
 from distill.synthesis.effort import Effort
+from server_train.comparison.runs import distilled, federated, references
 from server_train.hub import job
 from server_train.training.network import TrainingSettings
 from tests.fakes.private_tables import shorten_fits
@@ -74,7 +76,8 @@ def quick():
     with pytest.MonkeyPatch.context() as patch:
         shorten_fits(patch, effort=Effort(first_steps=5, warm_up_steps=5, private_samples=300), steps=4)
         patch.setattr(job, "default_rows", lambda _: 2000)
-        patch.setitem(TrainingSettings.__init__.__kwdefaults__, "steps", 50)
+        for module in (distilled, references):
+            patch.setattr(module, "TrainingSettings", functools.partial(TrainingSettings, steps=50))
         yield
 
 
@@ -146,8 +149,6 @@ def test_all_runs_train_the_same_number_of_weights(place, saved):
 
 
 def test_a_second_run_does_no_work_and_says_the_same(place, said, monkeypatch):
-    from server_train.comparison.runs import distilled, federated, references
-
     for module, name in ((distilled, "distill_table"), (distilled, "train_global"), (references, "train")):
         monkeypatch.setattr(module, name, None)  # any work would fail
     monkeypatch.setattr(federated.run, "run", None)

@@ -6,7 +6,10 @@ from distill.common.keys import generate_key
 from distill.errors import BundleError, KeyFileError
 from server_train.hub import job
 from server_train.hub.door import train_global
+from server_train.hub.outputs import Outputs
+from server_train.hub.request import TrainingRequest
 from server_train.hub.results import GlobalResult
+from server_train.intake.admission import Admission
 from server_train.registry.registry import Registry
 from server_train.training.fit import ModelChoice
 from server_train.training.network import TrainingSettings
@@ -21,14 +24,14 @@ def bundles(monkeypatch, tmp_path):
 
 def test_plain_arguments_make_the_model_that_the_job_makes(bundles, tmp_path):
     choice = ModelChoice(kind="logistic", class_weights={"1": 3.0}, calibrate=False)
-    wanted = job.train_global(
-        [bundles],
-        out=tmp_path / "wanted",
+    request = TrainingRequest(
+        bundles=(bundles,),
         rows=2000,
-        allow_unknown_signers=True,
         settings=TrainingSettings(seed=4),
         choice=choice,
+        admission=Admission(allow_unknown_signers=True),
     )
+    wanted = job.train_global(request, Outputs(folder=tmp_path / "wanted"))
     found = train_global(
         [str(bundles)],
         out=str(tmp_path / "found"),
