@@ -6,7 +6,7 @@ folder=${1:?name the folder that examples/make_tables.py made}
 epsilon=2 delta=1e-5
 banks=(retail_bank credit_union online_lender)
 bundles=()
-export DISTILL_STATE="$folder/state"  # made-up tables do not belong among what is known of your own (see docs/privacy.md)
+export DISTILL_STATE="$folder/state"  # made-up tables do not belong among what is known of your own (see docs/explanation/privacy.md)
 
 for bank in "${banks[@]}"; do
   # At each bank: a project with key and ledger, a grant, one fit. Only the bundle leaves.

@@ -6,7 +6,7 @@ width by its weight, then a whole number inside the strip, and keeps it by chanc
 
 How near: in ratio within 2**-46 of the exact law up to ten stddevs, from weights and chances in float64. What lies beyond 13
 stddevs, and what weights of 2**-128 round away, is below 2**-100 of the draws. At a stddev of 2**20 and more nobody can tell the
-discrete from the continuous Gaussian any better (docs/privacy.md).
+discrete from the continuous Gaussian any better (docs/explanation/privacy.md).
 
 Source: the discrete Gaussian, arXiv:2004.00010, definition 1; the choice of a strip: Walker's alias method, doi:10.1145/355744.355749.
 """

@@ -41,7 +41,7 @@ def fewest_bins(noisy_size: int, epsilon: float, features: int) -> int:
     """Bins that a number gets at least, 8 to 16, by rows * epsilon / columns.
 
     With 16 bins on 5,455 rows of 95 numbers at epsilon 2, class counts a bin are below their noise, and what is drawn from
-    them misleads any model (docs/plan.md).
+    them misleads any model (docs/research/plan.md).
     """
     return max(SCARCE_BINS, min(FEWEST_BINS, round(noisy_size * epsilon / features / SIGNAL_A_BIN)))
 

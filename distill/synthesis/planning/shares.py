@@ -33,7 +33,7 @@ def choose_shares(noisy_size: int, epsilon: float, features: int) -> Shares:
     Where rows * epsilon / columns is small, gradients and pairs drown in noise and naive Bayes on the class counts is
     the best there is; the counts also stay useful at noise levels where nothing else is. Where it is tiny, as on small wide
     tables, bins are misplaced by the noise on the tree that they are read from, so that the tree gets more too. Measured in
-    docs/plan.md.
+    docs/research/plan.md.
     """
     scarce = max(0.0, 1 - noisy_size * epsilon / (features * SCARCE_SIGNAL))
     return Shares(

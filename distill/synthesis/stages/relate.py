@@ -4,7 +4,7 @@ One Gaussian release of co-occurrence counts for a set of column pairs (L2 sensi
 Wide tables get a first, very coarse pass over all pairs, from which the pairs worth measuring are chosen. The noisy blocks are
 then denoised: what a block adds to independence is low-rank, the noise is not. The denoised blocks are the best statistics to
 read one by one. Candidates are fitted to all blocks at once, which averages noise out by itself; there the bias of shrinking
-does more harm, so a block with much signal is aimed at as it was released (measured: docs/plan.md). What travels is the
+does more harm, so a block with much signal is aimed at as it was released (measured: docs/research/plan.md). What travels is the
 release itself, for a hub averages the noise of all institutions out: whoever reads it denoises by the same function.
 """
 

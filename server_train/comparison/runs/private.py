@@ -49,7 +49,7 @@ class PrivateConditions:
 
 
 def private_conditions(rounds: int, learning_rate: float | None) -> PrivateConditions:
-    """The best found: a few steps on all rows a round (see docs/federated.md). Raises ConfigError."""
+    """The best found: a few steps on all rows a round (see docs/how-to/federated.md). Raises ConfigError."""
     return PrivateConditions(steps=PrivateSteps(rounds=rounds), learning_rate=learning_rate)
 
 

@@ -9,7 +9,7 @@ import pytest
 from server_train.federated.messages.codec import Message
 from server_train.federated.strategies.catalogue import STRATEGIES, make_strategy
 
-DOCS = Path(__file__).resolve().parents[4] / "docs" / "federated.md"
+DOCS = Path(__file__).resolve().parents[4] / "docs" / "how-to" / "federated.md"
 
 
 @pytest.fixture
