@@ -31,7 +31,7 @@ from distill.exchange.bundle import read_bundle
 from distill.ledger import Ledger, Reservation
 from distill.privacy.private_table import PrivateTable
 from distill.project import Project
-from distill.releases import fit, placement
+from distill.releases import fit, lifecycle, placement
 
 # Traced call by call. `recover` is how the fit begins that follows one killed between its commit and its rename.
 WINDOWS: dict[str, tuple[Any, str]] = {
@@ -40,7 +40,7 @@ WINDOWS: dict[str, tuple[Any, str]] = {
     "write": (fit, "write_bundle"),
     "commit": (Reservation, "commit"),
     "rename": (placement, "_move"),
-    "recover": (fit, "require_nothing_left"),
+    "recover": (lifecycle, "require_nothing_left"),
 }
 STATES = ("nothing", "reserved", "planned", "committed")
 FAULTS = ("uncommitted bundles", "unpaid reads", "corrupt ledgers", "next fits wrong", "left behind")

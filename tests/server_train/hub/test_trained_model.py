@@ -8,9 +8,11 @@ import pytest
 
 from distill.data.tables import canonical_table, write_table
 from distill.errors import ConfigError, DataError, ModelError
+from distill.exchange.prior import Cost
 from server_train.evaluation.assessment import Question, assess
 from server_train.evaluation.decisions import Costs
 from server_train.hub.trained_model import TrainedModel, evaluate, load_model
+from server_train.models.cards import Readings
 from server_train.models.folder import read_folder
 from server_train.models.model import Model, save_model
 from server_train.registry.registry import Registry
@@ -61,8 +63,9 @@ def test_a_frame_that_does_not_fit_is_refused_by_its_columns(models):
 def test_a_model_is_loaded_from_a_folder_a_card_and_a_registry(models, tmp_path):
     rows, wanted = rows_of(100, 4), models["two classes"].predict(rows_of(100, 4))
     (tmp_path / "model").mkdir()
-    reading = {"epsilon": 2.0, "delta": 1e-5}
-    known = models["two classes"].card.model_copy(update={"privacy": {"disjoint": reading, "overlapping": reading}})
+    cost = Cost(epsilon=2.0, delta=1e-5)
+    privacy = Readings(disjoint=cost, overlapping=cost)
+    known = models["two classes"].card.model_copy(update={"privacy": privacy})
     card = save_model(Model(known, models["two classes"].model.scorer), tmp_path / "model")
     registry = Registry(str(tmp_path / "models.db"))
     registry.add(card, read_folder(tmp_path / "model"), {"rows": 1, "settings": {}})
