@@ -14,6 +14,7 @@ from distill.privacy.noise import NoiseSource
 from distill.privacy.private_table import PrivateTable
 from distill.releases import evaluation, lifecycle
 from server_train.evaluation.private_scorer import score_knots
+from server_train.models.cards import TrainingCard
 from tests.end_to_end.small_banks import DELTA, SCHEMA, Bank, distill, full_disk, loans, make_bank, refusal, result_of
 
 ROWS = 1237  # distinctive: not a step, a size or a default of anything
@@ -37,7 +38,7 @@ def fake_model(schema=SCHEMA):
         rehearsal=False,
         weights_sha256="a" * 64,
         created="2026-01-01",
-        training={"score_knots": score_knots(predict(loans(4000, 9)))},
+        training=TrainingCard(score_knots=score_knots(predict(loans(4000, 9)))),
     )
     return SimpleNamespace(schema=Schema.model_validate(schema), card=card, predict=predict)
 

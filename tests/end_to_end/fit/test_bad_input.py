@@ -414,7 +414,7 @@ def test_a_full_disk_is_noticed_before_anything_is_charged(refused, monkeypatch)
     refused(words=("cannot write the bundle", "bank.distill", "No space left on device", "Free some space"))
 
 
-@pytest.mark.parametrize("own", ["data", "ledger"])
+@pytest.mark.parametrize("own", ["data", "ledger_file"])
 def test_the_table_and_the_ledger_are_never_replaced_by_a_bundle(bank, refused, own):
     path = getattr(bank.project, own)
     before = path.read_bytes()

@@ -122,7 +122,7 @@ def test_decoded_samples_keep_what_columns_share():
     layout = Layout((4, 4), 2)
     first = np.random.default_rng(0).choice(4, 3000, p=[0.4, 0.3, 0.2, 0.1])
     coder = coders(0, layout)
-    coder.warm_up(torch.from_numpy(np.stack([first, first, first % 2], axis=1)))
+    coder.warm_up(torch.from_numpy(np.stack([first, first, first % 2], axis=1)), steps=300)
     logits = coder.decode(draw_normal((3000, represent.LATENT), coder.rng))
     assert logits.shape == (3000, layout.width)
     drawn = layout.draw(logits, coder.rng).numpy()
